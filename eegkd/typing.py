@@ -1,0 +1,45 @@
+"""Array aliases, and the three containers every part passes to the next.
+
+Dimension letters: `b` batch, `c` EEG channels, `t` time samples, `n` and `m` student
+and teacher tokens, `d` width, `k` classes, `h` heads.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+
+Batch: TypeAlias = Mapping[str, Any]
+"""`signal f32[b, c, t]`, `label i32[b]` (-1 unlabelled), `subject i32[b]`,
+`window_id i32[b]`, plus what a system's `prepare` adds; cached outputs of earlier
+stages arrive as `batch["cache"][stage_name]`."""
+
+Tensors: TypeAlias = dict[str, Array]
+"""What a model returns: every tensor that a loss may want, by name."""
+
+
+class Variables(NamedTuple):
+    """The arrays of one stage, by what may happen to them.
+
+    Attributes:
+        params: Trained: gradient, optimiser slot, checkpoint.
+        frozen: Used and never trained: no gradient buffer, no optimiser slot.
+        state: Mutable statistics, such as BatchNorm's running means.
+    """
+
+    params: PyTree
+    frozen: PyTree
+    state: PyTree
+
+
+__all__ = [
+    "Array",
+    "Batch",
+    "Bool",
+    "Float",
+    "Int",
+    "Key",
+    "PyTree",
+    "Tensors",
+    "Variables",
+]
