@@ -1,0 +1,44 @@
+"""What is cut from recordings and how: the options of `eegkd prepare`."""
+
+import dataclasses
+from typing import Literal
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Corpus and preprocessing; None or () takes the corpus's own default.
+
+    Attributes:
+        corpus: Its name: synthetic, eegmat, bonn, scalp, chbmit, folder.
+        root: The folder that holds the recordings.
+        channels: Channels (or bipolar pairs "F3-C3") to keep, in this order.
+        montage: How to re-reference.
+        policy: What to do where a wanted channel is missing.
+        rate: Resample to this many samples a second.
+        band: Band-pass edges in Hz.
+        notch: Line frequency to remove, in Hz; 0 removes none.
+        filter_order: Of the zero-phase Butterworth band-pass.
+        zscore: Scope of the normalisation; train_set is fitted at load.
+        window_s: Window length in seconds.
+        overlap: Share of a window that the next one repeats; training only.
+        positive_fraction: A window takes an event's label if at least this share of
+            the window lies inside it.
+        unit: Unit of a folder's files where they state none.
+        workers: Processes that read recordings; 0 is one a core.
+    """
+
+    corpus: str = "synthetic"
+    root: str = ""
+    channels: tuple[str, ...] = ()
+    montage: Literal["referential", "average", "double_banana"] | None = None
+    policy: Literal["error", "interpolate", "mask"] = "error"
+    rate: float | None = None
+    band: tuple[float, float] | None = None
+    notch: float | None = None
+    filter_order: int = 4
+    zscore: Literal["window", "recording", "train_set", "none"] = "window"
+    window_s: float | None = None
+    overlap: float | None = None
+    positive_fraction: float = 0.5
+    unit: Literal["uV", "mV", "V"] | None = None
+    workers: int = 0

@@ -1,0 +1,52 @@
+"""A recording in memory: signals with their units, rate, events and origin."""
+
+import dataclasses
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float32
+
+Kind = Literal["eeg", "eog", "emg", "ecg", "misc"]
+Unit = Literal["uV", "mV", "zscore"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Event:
+    """A labelled stretch of a recording; no channels means all of them."""
+
+    onset_s: float
+    duration_s: float
+    label: str
+    channels: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Recording:
+    """Signals of one recording.
+
+    Attributes:
+        signal: Channels by samples, each in its channel's unit.
+        channels: Canonical 10-20 or lead names.
+        kinds: "eeg", "eog", "emg", "ecg" or "misc", a channel.
+        units: "uV", "mV" or "zscore", a channel; never guessed.
+        rate: Samples a second.
+        events: Annotations, in time order.
+        subject: The person, in BIDS words: "01" of "sub-01".
+        session: The visit, or "".
+        source: The file (or files) it was read from.
+    """
+
+    signal: Float32[np.ndarray, "c t"]
+    channels: tuple[str, ...]
+    kinds: tuple[Kind, ...]
+    units: tuple[Unit, ...]
+    rate: float
+    events: tuple[Event, ...] = ()
+    subject: str = ""
+    session: str = ""
+    source: str = ""
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return self.signal.shape[1] / self.rate
