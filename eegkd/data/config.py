@@ -24,6 +24,8 @@ class DataConfig:
         positive_fraction: A window takes an event's label if at least this share of
             the window lies inside it.
         unit: Unit of a folder's files where they state none.
+        world: Of the synthetic corpus.
+        seed: Of the synthetic corpus: which patients are drawn.
         workers: Processes that read recordings; 0 is one a core.
     """
 
@@ -41,4 +43,6 @@ class DataConfig:
     overlap: float | None = None
     positive_fraction: float = 0.5
     unit: Literal["uV", "mV", "V"] | None = None
+    world: Literal["transfer", "null"] = "transfer"
+    seed: int = 0
     workers: int = 0

@@ -40,6 +40,7 @@ class Corpus(NamedTuple):
         defaults: `DataConfig` fields where this corpus differs from the general ones.
         has_subjects: False where no subject ids exist: folds go by recording.
         fixed_split: `subjects -> {"train": .., "val": .., "test": ..}`, if published.
+        student_subjects: Whose labels the student may use; empty: all of them.
         licence: One line.
     """
 
@@ -53,4 +54,5 @@ class Corpus(NamedTuple):
     fixed_split: Callable[[tuple[str, ...]], Mapping[str, tuple[str, ...]]] | None = (
         None
     )
+    student_subjects: tuple[str, ...] = ()
     licence: str = ""
