@@ -1,0 +1,1 @@
+"""Judging models: metrics, statistics, calibration, events, baselines, reports."""

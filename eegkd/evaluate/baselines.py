@@ -1,0 +1,125 @@
+"""The floor under every result: band power and a linear classifier."""
+
+import warnings
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Float, Float32, Int
+from scipy import signal as sp
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from eegkd.errors import InputError
+
+BANDS = ((0.5, 4.0), (4.0, 8.0), (8.0, 13.0), (13.0, 30.0), (30.0, 80.0))
+"""Delta, theta, alpha, beta and gamma, in Hz."""
+
+ProbFn = Callable[[Float[np.ndarray, "n f"]], Float32[np.ndarray, "n k"]]
+
+
+def band_power(
+    signal: Float[np.ndarray, "n c t"],
+    rate: float,
+    *,
+    relative: bool = True,
+    passband: tuple[float, float] | None = None,
+    bands: Sequence[tuple[float, float]] = BANDS,
+    segment_s: float = 2.0,
+) -> Float32[np.ndarray, "n f"]:
+    """Computes the log power of every channel in every band, by Welch's method.
+
+    Args:
+        signal: Windows.
+        rate: Samples a second.
+        relative: Divide by the power of all bands together, which removes gain.
+        passband: Of the filter the data went through, in Hz; band edges are clipped
+            to it and to half the rate, and a band left without a frequency is dropped.
+        bands: Edges in Hz.
+        segment_s: Length of Welch's segments, in seconds; at most the window.
+
+    Returns:
+        Features, channel-major: `f = channels * bands kept`.
+
+    Raises:
+        ValueError: If no band is left.
+    """
+    n, c, t = signal.shape
+    segment = min(t, max(2, round(segment_s * rate)))
+    low, high = passband or (0.0, rate / 2)
+    freqs = np.fft.rfftfreq(segment, 1 / rate)
+    inside = (freqs >= low) & (freqs <= min(high, rate / 2))
+    masks = [inside & (freqs >= lo) & (freqs < hi) for lo, hi in bands]
+    weights = np.stack([m / m.sum() for m in masks if m.any()] or [0 * freqs], axis=1)
+    if not weights.any():
+        raise ValueError(
+            f"No band of {bands} has a frequency: rate {rate}, {t} samples, {passband}."
+        )
+    _, density = sp.welch(signal, rate, nperseg=segment)
+    power = density @ weights.astype(density.dtype)  # [n, c, bands]
+    if relative:
+        power = power / np.maximum(power.sum(axis=-1, keepdims=True), 1e-12)
+    return np.log(np.maximum(power, 1e-6)).reshape(n, -1).astype(np.float32)
+
+
+def linear_baseline(
+    train_x: Float[np.ndarray, "n f"],
+    train_y: Int[np.ndarray, " n"],
+    val_x: Float[np.ndarray, "m f"],
+    val_y: Int[np.ndarray, " m"],
+    *,
+    num_classes: int,
+    seed: int = 0,
+    strengths: Sequence[float] = (1e-3, 1e-2, 1e-1, 1.0, 10.0),
+) -> ProbFn:
+    """Fits standardised logistic regression, classes weighted equally.
+
+    The inverse regularisation C is the one with the lowest log-loss on the validation
+    subjects, the stronger one on a tie. Unlabelled rows (-1) are left out. A class that
+    training lacks has probability 0.
+
+    Returns:
+        A function from features to probabilities `[n, num_classes]`.
+
+    Raises:
+        InputError: If training holds a single class.
+    """
+    train_x, train_y = train_x[train_y >= 0], train_y[train_y >= 0]
+    classes = np.unique(train_y)
+    if len(classes) < 2:
+        raise InputError(
+            f"The training subjects hold the single class {classes.tolist()}; a "
+            "classifier needs two: use other folds or more subjects."
+        )
+    scored = np.isin(val_y, classes)
+    fitted = []
+    for strength in sorted(strengths):
+        model = make_pipeline(
+            StandardScaler(),
+            LogisticRegression(
+                C=strength,
+                class_weight="balanced",
+                max_iter=300,
+                tol=1e-3,
+                random_state=seed,
+            ),
+        )
+        with warnings.catch_warnings():
+            # Weakly regularised fits on separable data stop early, which is harmless.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.fit(train_x, train_y)
+        loss = 0.0
+        if scored.any():
+            prob = model.predict_proba(val_x[scored])
+            loss = log_loss(val_y[scored], prob, labels=classes)
+        fitted.append((loss, model))
+    best = min(fitted, key=lambda pair: pair[0])[1]
+
+    def prob_fn(x: Float[np.ndarray, "n f"]) -> Float32[np.ndarray, "n k"]:
+        prob = np.zeros((len(x), num_classes), np.float32)
+        prob[:, classes] = best.predict_proba(x)
+        return prob
+
+    return prob_fn

@@ -1,0 +1,132 @@
+"""What a model said about windows, and where the windows came from."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float32, Int32, Int64, Shaped
+
+from eegkd.errors import InputError
+
+
+class Predictions(NamedTuple):
+    """Probabilities of windows with their labels and origin; rows correspond.
+
+    Attributes:
+        prob: Class probabilities.
+        label: The class, -1 where unlabelled.
+        subject: The unit of all statistics; fold names where a corpus has none.
+        recording: The recording a window was cut from.
+        start_s: Where the window starts in its recording, in seconds.
+        window_id: The row's number in the window store.
+    """
+
+    prob: Float32[np.ndarray, "n k"]
+    label: Int32[np.ndarray, " n"]
+    subject: Shaped[np.ndarray, " n"]
+    recording: Shaped[np.ndarray, " n"]
+    start_s: Float32[np.ndarray, " n"]
+    window_id: Int64[np.ndarray, " n"]
+
+
+_DTYPES = Predictions(np.float32, np.int32, np.str_, np.str_, np.float32, np.int64)  # type: ignore[arg-type]
+
+
+def make_predictions(
+    prob: Float32[np.ndarray, "n k"],
+    label: Int32[np.ndarray, " n"],
+    subject: Shaped[np.ndarray, " n"],
+    recording: Shaped[np.ndarray, " n"] | None = None,
+    start_s: Float32[np.ndarray, " n"] | None = None,
+    window_id: Int64[np.ndarray, " n"] | None = None,
+) -> Predictions:
+    """Casts and checks the arrays of `Predictions`.
+
+    Raises:
+        ValueError: If lengths differ, a probability is not finite or outside [0, 1],
+            or a label has no column.
+    """
+    n = len(label)
+    columns = Predictions(
+        prob,
+        label,
+        subject,
+        np.asarray(subject) if recording is None else recording,
+        np.zeros(n) if start_s is None else start_s,
+        np.arange(n) if window_id is None else window_id,
+    )
+    made = Predictions(
+        *(np.asarray(a, d) for a, d in zip(columns, _DTYPES, strict=True))
+    )
+    lengths = {name: len(a) for name, a in made._asdict().items()}
+    if len(set(lengths.values())) != 1 or made.prob.ndim != 2:
+        raise ValueError(f"prob must be [n, k] and rows correspond; got {lengths}.")
+    inside = (made.prob >= 0) & (made.prob <= 1 + 1e-5)  # False for NaN
+    if not inside.all():
+        bad = np.flatnonzero(~inside.all(axis=1))
+        raise ValueError(
+            f"Probabilities must lie in [0, 1]; {len(bad)} of {n} rows do not, the "
+            f"first is row {bad[0]}: {made.prob[bad[0]]}."
+        )
+    if n and not -1 <= made.label.min() <= made.label.max() < made.prob.shape[1]:
+        raise ValueError(
+            f"Labels must be -1 or below k={made.prob.shape[1]}; got "
+            f"{made.label.min()} to {made.label.max()}."
+        )
+    return made
+
+
+def concatenate(parts: Sequence[Predictions]) -> Predictions:
+    """Joins the predictions of disjoint test folds."""
+    return Predictions(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def select(predictions: Predictions, rows: np.ndarray) -> Predictions:
+    """Takes rows by index or mask."""
+    return Predictions(*(column[rows] for column in predictions))
+
+
+def labelled(predictions: Predictions) -> Predictions:
+    """Drops unlabelled rows.
+
+    Raises:
+        ValueError: If no row is left.
+    """
+    kept = select(predictions, predictions.label >= 0)
+    if not len(kept.label):
+        raise ValueError("No labelled window to score.")
+    return kept
+
+
+def with_units(predictions: Predictions, units: np.ndarray) -> Predictions:
+    """Makes `units` (a name a window) the unit of statistics in place of subjects."""
+    if len(units) != len(predictions.label):
+        raise ValueError(f"Got {len(units)} units, {len(predictions.label)} windows.")
+    return predictions._replace(subject=np.asarray(units, np.str_))
+
+
+def save_predictions(path: str | os.PathLike[str], predictions: Predictions) -> None:
+    """Writes an `.npz` without pickles, whole or not at all."""
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with part.open("wb") as file:
+        np.savez_compressed(file, **predictions._asdict())
+    part.replace(path)
+
+
+def load_predictions(path: str | os.PathLike[str]) -> Predictions:
+    """Reads what `save_predictions` wrote.
+
+    Raises:
+        InputError: If the file lacks a column.
+    """
+    with np.load(path, allow_pickle=False) as file:
+        missing = sorted(set(Predictions._fields) - set(file.files))
+        if missing:
+            raise InputError(
+                f"{path} has no {', '.join(missing)}: it is no file of predictions; "
+                "run the evaluation again."
+            )
+        return Predictions(**{name: file[name] for name in Predictions._fields})
