@@ -32,6 +32,19 @@ class Variables(NamedTuple):
     state: PyTree
 
 
+class StepKeys(NamedTuple):
+    """The random keys of one training step, what `Stage.forward` gets as `key`.
+
+    Attributes:
+        shared: Equal on all devices and micro-batches: one draw a step for all, such
+            as a text template a class.
+        local: Differs by device and micro-batch: dropout, augmentation.
+    """
+
+    shared: Key[Array, ""]
+    local: Key[Array, ""]
+
+
 __all__ = [
     "Array",
     "Batch",
@@ -40,6 +53,7 @@ __all__ = [
     "Int",
     "Key",
     "PyTree",
+    "StepKeys",
     "Tensors",
     "Variables",
 ]

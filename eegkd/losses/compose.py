@@ -62,6 +62,45 @@ def lookup(tensors: Mapping[str, Any], name: str) -> Any:
         raise ValueError(f"No tensor {name!r}; there are {', '.join(have)}.") from None
 
 
+def term_means(
+    terms: Sequence[Term],
+    tensors: Mapping[str, Mapping[str, Any]],
+    *,
+    axis_name: str | None = None,
+) -> dict[str, Float[Array, ""]]:
+    """Computes each term's unweighted mean over the examples of all devices."""
+    means = {}
+    for term in terms:
+        takes_axis = "axis_name" in signature(term.fn).parameters
+        extra = {"axis_name": axis_name} if takes_axis else {}
+        values = term.fn(*(lookup(tensors, name) for name in term.inputs), **extra)
+        counts = jnp.ones_like(values)
+        if term.count is not None:
+            counts = lookup(tensors, term.count).astype(values.dtype)
+        means[term.name] = weighted_mean(values, counts, axis_name=axis_name)
+    return means
+
+
+def combine(
+    terms: Sequence[Term],
+    means: Mapping[str, Array],
+    step: Any,
+    *,
+    scale: Mapping[str, Any] | None = None,
+) -> tuple[Float[Array, ""], dict[str, Array]]:
+    """Adds up `scale_k weight_k(step) mean_k`; returns it and the metrics."""
+    total = jnp.zeros((), jnp.float32)
+    metrics: dict[str, Array] = {}
+    for term in terms:
+        weight = term.weight(step) if callable(term.weight) else term.weight
+        if scale is not None:
+            weight = weight * scale[term.name]
+        metrics[f"raw/{term.name}"] = means[term.name]
+        metrics[f"weighted/{term.name}"] = weight * means[term.name]
+        total = total + weight * means[term.name]
+    return total, metrics
+
+
 def total_loss(
     terms: Sequence[Term],
     tensors: Mapping[str, Mapping[str, Any]],
@@ -83,20 +122,5 @@ def total_loss(
     Returns:
         The scalar, and the metrics `raw/<term>` and `weighted/<term>`.
     """
-    total = jnp.zeros((), jnp.float32)
-    metrics: dict[str, Array] = {}
-    for term in terms:
-        takes_axis = "axis_name" in signature(term.fn).parameters
-        extra = {"axis_name": axis_name} if takes_axis else {}
-        values = term.fn(*(lookup(tensors, name) for name in term.inputs), **extra)
-        counts = jnp.ones_like(values)
-        if term.count is not None:
-            counts = lookup(tensors, term.count).astype(values.dtype)
-        raw = weighted_mean(values, counts, axis_name=axis_name)
-        weight = term.weight(step) if callable(term.weight) else term.weight
-        if scale is not None:
-            weight = weight * scale[term.name]
-        metrics[f"raw/{term.name}"] = raw
-        metrics[f"weighted/{term.name}"] = weight * raw
-        total = total + weight * raw
-    return total, metrics
+    means = term_means(terms, tensors, axis_name=axis_name)
+    return combine(terms, means, step, scale=scale)

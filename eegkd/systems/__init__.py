@@ -93,7 +93,11 @@ def add_terms(system: System, stage_name: str, *terms: Term) -> System:
 
 def upstream_inputs(stage: Stage) -> tuple[str, ...]:
     """Lists the upstream tensors a stage reads: what a teacher cache must hold."""
-    named = [name for term in stage.terms for name in term.inputs]
+    named = [
+        name
+        for term in stage.terms
+        for name in (*term.inputs, *((term.count,) if term.count else ()))
+    ]
     own = (f"{stage.name}.", "batch.")
     found = [name for name in (*named, *stage.needs) if not name.startswith(own)]
     return tuple(dict.fromkeys(found))

@@ -1,0 +1,123 @@
+"""AdamW with warm-up, cosine decay, clipping, and learning rates by group."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from eegkd.typing import Array, Float, Int, PyTree
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """Options of the optimiser.
+
+    Attributes:
+        learning_rate: The peak of the schedule.
+        bert_scale: Factor on it for parameters labelled "bert".
+        weight_decay: Decoupled; on matrices alone (see `decay_mask`).
+        warmup_fraction: Part of the steps over which the rate rises from 0.
+        clip_norm: Largest global norm of the gradient; 0 is no clipping.
+        schedule: After the warm-up: cosine to 0, or constant.
+        b1: Adam's decay of the first moment.
+        b2: Adam's decay of the second moment.
+    """
+
+    learning_rate: float = 1e-4
+    bert_scale: float = 0.1
+    weight_decay: float = 0.05
+    warmup_fraction: float = 0.05
+    clip_norm: float = 1.0
+    schedule: Literal["cosine", "constant"] = "cosine"
+    b1: float = 0.9
+    b2: float = 0.999
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        if not 0 <= self.warmup_fraction < 1:
+            raise ValueError(
+                f"warmup_fraction is in [0, 1); got {self.warmup_fraction}."
+            )
+        if self.learning_rate <= 0 or self.clip_norm < 0 or self.weight_decay < 0:
+            raise ValueError(f"An option of {self} is out of range.")
+
+
+class RateState(NamedTuple):
+    """Updates done, and the learning rate of the last one."""
+
+    count: Int[Array, ""]
+    learning_rate: Float[Array, ""]
+
+
+def make_optimiser(
+    config: OptimConfig,
+    num_steps: int,
+    labels: Callable[[PyTree], PyTree] | None = None,
+) -> optax.GradientTransformation:
+    """Builds the optimiser of a run of `num_steps` updates.
+
+    Args:
+        config: Its options.
+        num_steps: Where the cosine ends.
+        labels: A stage's `labels`: parameters -> the group of each, "default" or
+            "bert"; None puts all in "default".
+    """
+    parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
+    parts += [
+        optax.scale_by_adam(b1=config.b1, b2=config.b2),
+        optax.add_decayed_weights(config.weight_decay, mask=decay_mask),
+    ]
+    if labels is not None:
+        groups = {"default": optax.identity(), "bert": optax.scale(config.bert_scale)}
+        parts.append(optax.multi_transform(groups, labels))
+    parts.append(_scale_by_rate(make_schedule(config, num_steps)))
+    return optax.chain(*parts)
+
+
+def make_schedule(config: OptimConfig, num_steps: int) -> optax.Schedule:
+    """Builds the learning rate by update: linear warm-up, then the schedule."""
+    warmup = round(config.warmup_fraction * num_steps)
+    peak = config.learning_rate
+    if config.schedule == "constant":
+        after = optax.constant_schedule(peak)
+    else:
+        after = optax.cosine_decay_schedule(peak, max(num_steps - warmup, 1))
+    if not warmup:
+        return after
+    # From peak / warmup, so that the first update is not lost.
+    rise = optax.linear_schedule(peak / warmup, peak, max(warmup - 1, 1))
+    return optax.join_schedules([rise, after], [warmup])
+
+
+def decay_mask(params: PyTree) -> PyTree:
+    """Marks what weight decay acts on: arrays of two axes or more.
+
+    Excepted by their names are biases and scales of any shape (attention's biases have
+    two axes) and prompts.
+    """
+
+    def decays(path, x):
+        names = [str(getattr(part, "key", part)).lower() for part in path]
+        kept_out = names[-1] in ("bias", "scale") or any("prompt" in n for n in names)
+        return jnp.ndim(x) >= 2 and not kept_out
+
+    return jax.tree_util.tree_map_with_path(decays, params)
+
+
+def _scale_by_rate(schedule: optax.Schedule) -> optax.GradientTransformation:
+    """Scales by minus the rate, and keeps the rate in the state for the metrics."""
+
+    def init(params):
+        del params
+        return RateState(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.float32))
+
+    def update(updates, state, params=None):
+        del params
+        rate = jnp.asarray(schedule(state.count), jnp.float32)
+        updates = jax.tree.map(lambda u: (-rate).astype(u.dtype) * u, updates)
+        return updates, RateState(state.count + 1, rate)
+
+    return optax.GradientTransformation(init, update)

@@ -1,0 +1,105 @@
+"""A two-tower system small enough for any test: a teacher and a student."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from eegkd.losses import Term, clip_loss, kd_kl
+from eegkd.systems import Stage, System
+from eegkd.typing import Variables
+
+CHANNELS, TIMES, WIDTH, CLASSES = 2, 6, 4, 3
+CLIP = ("embedding", "text", "scale")
+
+
+def normalise(x):
+    return x * jax.lax.rsqrt(jnp.sum(x**2, axis=-1, keepdims=True) + 1e-6)
+
+
+def init(key, batch, earlier, *, hidden):
+    k1, k2, k3 = jax.random.split(key, 3)
+    del earlier
+    fan_in = batch["signal"][0].size
+    params = {
+        "in": {
+            "kernel": jax.random.normal(k1, (fan_in, hidden)) / fan_in**0.5,
+            "bias": jnp.zeros(hidden),
+        },
+        "out": {"kernel": jax.random.normal(k2, (hidden, WIDTH)) / hidden**0.5},
+        "logit_scale": jnp.float32(1.0),
+    }
+    classes = normalise(jax.random.normal(k3, (CLASSES, WIDTH)))
+    state = {"mean": jnp.zeros(hidden), "count": jnp.int32(0)}
+    return Variables(params, {"classes": classes}, state)
+
+
+def forward(variables, batch, upstream, *, train, key, dropout=0.0):
+    del upstream
+    p = variables.params
+    x = jnp.reshape(batch["signal"], (batch["signal"].shape[0], -1))
+    x = jnp.tanh(x @ p["in"]["kernel"] + p["in"]["bias"])
+    state = variables.state
+    if train:
+        state = {
+            "mean": 0.9 * state["mean"] + 0.1 * jnp.mean(x, axis=0),
+            "count": state["count"] + 1,
+        }
+        if dropout:
+            keep = jax.random.bernoulli(key.local, 1 - dropout, x.shape)
+            x = jnp.where(keep, x / (1 - dropout), 0)
+    embedding = normalise(x @ p["out"]["kernel"])
+    classes = variables.frozen["classes"]
+    scale = jnp.minimum(jnp.exp(p["logit_scale"]), 100.0)
+    return {
+        "embedding": embedding,
+        "text": classes[jnp.maximum(batch["label"], 0)],
+        "scale": scale,
+        "logits": 10 * embedding @ classes.T,
+    }, state
+
+
+def make_system(dropout=0.0):
+    run = functools.partial(forward, dropout=dropout)
+
+    def contrastive(name):
+        inputs = (*(f"{name}.{tensor}" for tensor in CLIP), "batch.label")
+        return Term("clip", clip_loss, inputs, 0.5, "batch.labelled")
+
+    kd = Term("kd", kd_kl, ("student.logits", "teacher.logits"), 0.5)
+    stages = (
+        Stage(
+            "teacher", functools.partial(init, hidden=8), run, (contrastive("teacher"),)
+        ),
+        Stage(
+            "student",
+            functools.partial(init, hidden=5),
+            run,
+            (contrastive("student"), kd),
+        ),
+    )
+
+    def predict(name, variables, batch):
+        tensors, _ = run(variables, batch, {}, train=False, key=None)
+        return jax.nn.softmax(tensors["logits"])
+
+    return System("toy", ("signal",), lambda example: example, stages, predict)
+
+
+def make_batch(size=16, seed=0):
+    """Labels of which the first quarter holds none, so that devices' counts differ."""
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, CLASSES, size).astype(np.int32)
+    label[: size // 4] = -1
+    label[-1] = -1
+    signal = rng.normal(size=(size, CHANNELS, TIMES)).astype(np.float32)
+    return {"signal": signal, "label": label}
+
+
+def make_variables(system, seed=0):
+    """Variables of every stage, by name."""
+    batch, made = make_batch(), {}
+    for i, stage in enumerate(system.stages):
+        made[stage.name] = stage.init(jax.random.key(seed + i), batch, dict(made))
+    return made
