@@ -1,0 +1,152 @@
+"""Cutting a recording into labelled windows, and the z-score a window."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from eegkd.data.recording import Event, Recording
+from eegkd.errors import InputError
+
+
+class Windows(NamedTuple):
+    """Windows of one recording, in time order.
+
+    Attributes:
+        signal: `f32[n, c, t]`.
+        start_s: `f64[n]`, seconds from the recording's start.
+        label: `i32[n]`, -1 unlabelled.
+        on_grid: `bool[n]`: starts at a multiple of the window length.
+    """
+
+    signal: np.ndarray
+    start_s: np.ndarray
+    label: np.ndarray
+    on_grid: np.ndarray
+
+
+def cut_windows(
+    recording: Recording,
+    *,
+    window_s: float,
+    overlap: float,
+    classes: Sequence[str],
+    background: str | None,
+    positive_fraction: float,
+) -> Windows:
+    """Cuts windows at the overlapping hop and labels each by what covers it.
+
+    Starts are whole samples: the multiples of the hop, and those of the window length
+    (the grid) where the hop does not divide it, so that judging always sees every
+    stretch of the recording once. A rest shorter than a window is left out.
+
+    A window's label is the class whose events cover most of it, if they cover at least
+    `positive_fraction` of the window: so a window inside a long seizure is positive
+    however small its share of the seizure. Events of one class that touch or overlap
+    count once. On a tie the later of `classes` wins. Otherwise the label is
+    `background`, or -1 if that is None.
+
+    Args:
+        recording: Signals and events.
+        window_s: Window length; rounded to whole samples.
+        overlap: Share of a window that the next one repeats, in [0, 1).
+        classes: Label names; a label is an index into them.
+        background: The class of windows outside every event, or None.
+        positive_fraction: In (0, 1].
+
+    Raises:
+        InputError: If the recording is shorter than a window, or has an event whose
+            label is not in `classes`.
+    """
+    if not 0 <= overlap < 1:
+        raise InputError(f"--data.overlap must be in [0, 1), got {overlap}.")
+    if not 0 < positive_fraction <= 1:
+        raise InputError(
+            f"--data.positive_fraction must be in (0, 1], got {positive_fraction}."
+        )
+    num_samples = recording.signal.shape[1]
+    length = round(window_s * recording.rate)
+    if length < 1 or num_samples < length:
+        raise InputError(
+            f"{_name(recording)}: no window of {window_s:g} s fits into "
+            f"{recording.duration_s:g} s. Lower --data.window_s or leave the file out."
+        )
+    hop = max(1, round(length * (1 - overlap)))
+    last = num_samples - length
+    starts = np.union1d(np.arange(0, last + 1, hop), np.arange(0, last + 1, length))
+    views = np.lib.stride_tricks.sliding_window_view(recording.signal, length, axis=1)
+    signal = np.ascontiguousarray(views.transpose(1, 0, 2)[starts], dtype=np.float32)
+    return Windows(
+        signal=signal,
+        start_s=starts / recording.rate,
+        label=_labels(
+            recording, starts, length, classes, background, positive_fraction
+        ),
+        on_grid=starts % length == 0,
+    )
+
+
+def zscore_windows(windows: Windows, recording: Recording) -> Windows:
+    """Returns the windows with every channel at mean 0 and standard deviation 1.
+
+    Raises:
+        InputError: If a channel is flat in a window: its standard deviation is under a
+            millionth of a unit and of the channel's own over the recording. Noise
+            that small is rounding, and dividing by it would make it a signal.
+    """
+    x = windows.signal - windows.signal.mean(axis=2, keepdims=True)
+    std = np.sqrt(np.einsum("nct,nct->nc", x, x) / x.shape[2])
+    floor = 1e-6 * np.maximum(1, recording.signal.std(axis=1))
+    flat = std <= floor
+    if flat.any():
+        row, channel = np.argwhere(flat)[0]
+        raise InputError(
+            f"{_name(recording)}: channel {recording.channels[channel]} is flat in the "
+            f"window at {windows.start_s[row]:g} s. Leave out the channel "
+            "(--data.channels) or the file, or use --data.zscore recording."
+        )
+    x /= std[..., None]
+    return windows._replace(signal=x)
+
+
+def _labels(
+    recording: Recording,
+    starts: np.ndarray,
+    length: int,
+    classes: Sequence[str],
+    background: str | None,
+    positive_fraction: float,
+) -> np.ndarray:
+    unknown = [event for event in recording.events if event.label not in classes]
+    if unknown:
+        raise InputError(
+            f"{_name(recording)}: event {unknown[0].label!r} at "
+            f"{unknown[0].onset_s:g} s is none of the classes {', '.join(classes)}."
+        )
+    cover = np.zeros((len(classes), len(starts)), np.int64)
+    for index, name in enumerate(classes):
+        events = [event for event in recording.events if event.label == name]
+        if events:
+            cover[index] = _cover(recording, events, starts, length)
+    # The last maximum, so that a tie goes to the later class.
+    best = len(classes) - 1 - np.argmax(cover[::-1], axis=0)
+    enough = cover[best, np.arange(len(starts))] >= positive_fraction * length - 1e-9
+    other = -1 if background is None else list(classes).index(background)
+    return np.where(enough, best, other).astype(np.int32)
+
+
+def _cover(
+    recording: Recording, events: Sequence[Event], starts: np.ndarray, length: int
+) -> np.ndarray:
+    """Counts the samples of each window that lie in any of the events."""
+    inside = np.zeros(recording.signal.shape[1] + 1, np.int64)
+    for event in events:
+        first = max(0, round(event.onset_s * recording.rate))
+        stop = round((event.onset_s + event.duration_s) * recording.rate)
+        inside[1:][first : max(first, stop)] = 1
+    total = np.cumsum(inside)
+    return total[starts + length] - total[starts]
+
+
+def _name(recording: Recording) -> str:
+    return recording.source or f"Recording of subject {recording.subject!r}"
