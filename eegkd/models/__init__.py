@@ -1,0 +1,21 @@
+"""Encoders as Linen modules: signals or token ids in, named tensors out."""
+
+from eegkd.models.bert import Bert, BertConfig
+from eegkd.models.conformer import Conformer, ConformerConfig, skip_init
+from eegkd.models.eegnet import EEGNet, EEGNetConfig
+from eegkd.models.layers import Projection
+from eegkd.models.pretrained import load_pretrained
+from eegkd.models.prompts import Prompts
+
+__all__ = [
+    "Bert",
+    "BertConfig",
+    "Conformer",
+    "ConformerConfig",
+    "EEGNet",
+    "EEGNetConfig",
+    "Projection",
+    "Prompts",
+    "load_pretrained",
+    "skip_init",
+]

@@ -1,0 +1,94 @@
+"""Reads safetensors folders as NumPy arrays, and maps names of tensors to paths."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from eegkd.errors import InputError
+
+
+def read_config(folder: str | Path) -> dict:
+    """Reads `config.json` of a folder of weights.
+
+    Raises:
+        InputError: If it is missing or is no JSON object.
+    """
+    path = Path(folder) / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise InputError(
+            f"{path}: no readable file; a folder of weights needs config.json and "
+            "model.safetensors."
+        ) from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: not JSON ({error}); download it again.") from None
+    if not isinstance(config, dict):
+        raise InputError(f"{path}: need a JSON object; got {type(config).__name__}.")
+    return config
+
+
+def read_safetensors(folder: str | Path) -> dict[str, np.ndarray]:
+    """Reads every `*.safetensors` file of a folder, float16 and bfloat16 as float32.
+
+    Raises:
+        InputError: If there is none, or one is truncated.
+    """
+    paths = sorted(Path(folder).glob("*.safetensors"))
+    if not paths:
+        raise InputError(
+            f"{folder}: no *.safetensors file; download model.safetensors into it."
+        )
+    tensors: dict[str, np.ndarray] = {}
+    for path in paths:
+        try:
+            part = load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{path}: {error}; download it again.") from None
+        tensors |= {name: _at_least_float32(array) for name, array in part.items()}
+    return tensors
+
+
+def _at_least_float32(array: np.ndarray) -> np.ndarray:
+    narrow = array.dtype.itemsize < 4 and array.dtype.kind not in "iub"
+    return array.astype(np.float32) if narrow else array
+
+
+def check_names(
+    source: str | Path,
+    found: Mapping[str, np.ndarray],
+    wanted: Mapping[str, tuple[int, ...]],
+    *,
+    ignored: Iterable[str] = (),
+) -> None:
+    """Compares tensors with what a model needs, and names every difference at once.
+
+    Args:
+        source: Where they came from, for the message.
+        found: Tensors by name.
+        wanted: Shapes by name.
+        ignored: Names that may be there and are not used.
+
+    Raises:
+        InputError: If a name is missing or unexpected, or a shape differs.
+    """
+    problems = [f"missing {name}" for name in wanted if name not in found]
+    ignored = set(ignored)
+    problems += [
+        f"unexpected {name}"
+        for name in found
+        if name not in wanted and name not in ignored
+    ]
+    problems += [
+        f"{name} has shape {found[name].shape}, not {shape}"
+        for name, shape in wanted.items()
+        if name in found and found[name].shape != tuple(shape)
+    ]
+    if problems:
+        raise InputError(
+            f"{source}: the weights do not fit config.json: {'; '.join(problems)}."
+        )
