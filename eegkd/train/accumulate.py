@@ -96,7 +96,8 @@ def accumulated_gradient(
 def _cut(x: Array, num_micro: int) -> Array:
     if x.shape[0] % num_micro:
         raise ValueError(
-            f"A device's batch of {x.shape[0]} is no multiple of accumulate={num_micro}."
+            f"A device's batch of {x.shape[0]} is no multiple of "
+            f"accumulate={num_micro}."
         )
     return jnp.reshape(x, (num_micro, x.shape[0] // num_micro, *x.shape[1:]))
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +71,10 @@ def make_optimiser(
         optax.add_decayed_weights(config.weight_decay, mask=decay_mask),
     ]
     if labels is not None:
-        groups = {"default": optax.identity(), "bert": optax.scale(config.bert_scale)}
+        groups: dict[Any, optax.GradientTransformation] = {
+            "default": optax.identity(),
+            "bert": optax.scale(config.bert_scale),
+        }
         parts.append(optax.multi_transform(groups, labels))
     parts.append(_scale_by_rate(make_schedule(config, num_steps)))
     return optax.chain(*parts)

@@ -16,6 +16,7 @@ from eegkd.train.step import Step
 from eegkd.typing import Batch
 
 AXIS = "data"
+Devices = Sequence[Any]
 MakeStep = Callable[[str | None], Step]
 
 
@@ -35,7 +36,7 @@ class Runner(NamedTuple):
     num_devices: int
 
 
-def single(make_step: MakeStep, devices: Sequence[jax.Device] | None = None) -> Runner:
+def single(make_step: MakeStep, devices: Devices | None = None) -> Runner:
     """Runs on one device: the first of `devices`."""
     device = (devices or jax.devices())[0]
     place = lambda tree: jax.device_put(tree, device)
@@ -47,7 +48,7 @@ def single(make_step: MakeStep, devices: Sequence[jax.Device] | None = None) -> 
     return Runner(jax.jit(make_step(None), donate_argnums=0), place, put, 1)
 
 
-def pmap(make_step: MakeStep, devices: Sequence[jax.Device] | None = None) -> Runner:
+def pmap(make_step: MakeStep, devices: Devices | None = None) -> Runner:
     """Runs by `jax.pmap`: the batch arrives as [devices, b / devices, ...]."""
     mesh = _mesh(devices)
     num = mesh.size
@@ -70,9 +71,7 @@ def pmap(make_step: MakeStep, devices: Sequence[jax.Device] | None = None) -> Ru
     return Runner(step, _replicate(mesh), put, num)
 
 
-def shard_map(
-    make_step: MakeStep, devices: Sequence[jax.Device] | None = None
-) -> Runner:
+def shard_map(make_step: MakeStep, devices: Devices | None = None) -> Runner:
     """Runs by `jax.shard_map` under `jax.jit`: the default on several devices."""
     mesh = _mesh(devices)
     spec = PartitionSpec()
@@ -88,7 +87,7 @@ def shard_map(
     return Runner(step, _replicate(mesh), _split(mesh), mesh.size)
 
 
-def mesh(make_step: MakeStep, devices: Sequence[jax.Device] | None = None) -> Runner:
+def mesh(make_step: MakeStep, devices: Devices | None = None) -> Runner:
     """Runs one global step by `jax.jit`; the compiler splits it over the batch."""
     over = _mesh(devices)
     whole = NamedSharding(over, PartitionSpec())
@@ -100,7 +99,7 @@ RUNNERS = {"single": single, "pmap": pmap, "shard_map": shard_map, "mesh": mesh}
 
 
 def make_runner(
-    name: str, make_step: MakeStep, devices: Sequence[jax.Device] | None = None
+    name: str, make_step: MakeStep, devices: Devices | None = None
 ) -> Runner:
     """Makes the runner called `name`.
 
@@ -142,7 +141,7 @@ def batch_size(batch: Batch, num_devices: int) -> int:
     return size
 
 
-def _mesh(devices: Sequence[jax.Device] | None) -> Mesh:
+def _mesh(devices: Devices | None) -> Mesh:
     return Mesh(np.array(devices or jax.devices()), (AXIS,))
 
 

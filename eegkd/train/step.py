@@ -113,7 +113,7 @@ def make_train_step(
         if axis_name is not None:
             # Inside the loss, the transpose of psum has summed over devices already.
             grads = jax.lax.pmean(grads, axis_name)
-            new_state = jax.tree.map(lambda x: _mean(x, axis_name), new_state)
+            new_state = _mean(new_state, axis_name)
         metrics, balance = aux
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         metrics["grad_norm"] = optax.tree.norm(grads)
@@ -193,7 +193,11 @@ def _of(stage: Stage, name: str) -> bool:
     return name.startswith(f"{stage.name}.")
 
 
-def _mean(x: Array, axis_name: str) -> Array:
+def _mean(state: PyTree, axis_name: str) -> PyTree:
     """Averages statistics over devices; counters agree and stay whole numbers."""
-    inexact = jnp.issubdtype(x.dtype, jnp.inexact)
-    return jax.lax.pmean(x, axis_name) if inexact else x
+
+    def mean(x):
+        inexact = jnp.issubdtype(x.dtype, jnp.inexact)
+        return jax.lax.pmean(x, axis_name) if inexact else x
+
+    return jax.tree.map(mean, state)
