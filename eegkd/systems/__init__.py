@@ -25,6 +25,8 @@ class Stage(NamedTuple):
         terms: What it is trained with; empty: not trained.
         needs: Upstream tensors that `forward` itself reads, as "teacher.block_3".
         labels: Parameter groups for `optax.multi_transform`, if any.
+        finish: Run once on trained Variables: drops what only training needs (a text
+            tower becomes its class vectors). None: they are used as they are.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Stage(NamedTuple):
     terms: tuple[Term, ...]
     needs: tuple[str, ...] = ()
     labels: Callable[[PyTree], PyTree] | None = None
+    finish: Callable[[Variables], Variables] | None = None
 
 
 class System(NamedTuple):
@@ -51,6 +54,11 @@ class System(NamedTuple):
     prepare: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
     stages: tuple[Stage, ...]
     predict: Callable[[str, Variables, Batch], Array]
+
+
+def keep_all(example: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """Is the `prepare` of a system that adds nothing to an example."""
+    return example
 
 
 def get_stage(system: System, name: str) -> Stage:

@@ -1,0 +1,180 @@
+"""Options of DistilCLIP-EEG and its presets."""
+
+import dataclasses
+from typing import Literal
+
+from eegkd.models.conformer import ConformerConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SignalConfig:
+    """What goes in and comes out; filled from the window store where there is one.
+
+    Attributes:
+        n_chans: EEG channels.
+        n_times: Samples a window.
+        rate: Samples a second.
+        classes: Class names.
+    """
+
+    n_chans: int = 19
+    n_times: int = 800
+    rate: float = 200.0
+    classes: tuple[str, ...] = ("background", "seizure")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """The text tower.
+
+    Attributes:
+        source: Class templates; a CSV of reports; distinct random vectors in place of
+            language; no text at all, a linear head.
+        file: The CSV of reports, columns label,text.
+        bert: Folder of BERT weights (safetensors, config.json, vocab.txt); empty:
+            random weights and a vocabulary made from the texts.
+        dim: Width, without given weights.
+        depth: Layers, without given weights.
+        num_heads: Attention heads, without given weights.
+        num_prompts: Learnable tokens in every layer, after [CLS].
+        dropout: Rate inside BERT, where its weights are trained.
+        train: Whether BERT's own weights are trained, at a tenth of the rate. "auto"
+            keeps given weights frozen and trains random ones.
+    """
+
+    source: Literal["templates", "file", "random_class_vectors", "none"] = "templates"
+    file: str = ""
+    bert: str = ""
+    dim: int = 768
+    depth: int = 12
+    num_heads: int = 12
+    num_prompts: int = 8
+    dropout: float = 0.1
+    train: Literal["auto", "frozen", "finetune"] = "auto"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PromptConfig:
+    """Prompts of both towers.
+
+    Attributes:
+        mode: Learnable (the paper's Base-LP), handcrafted context and no learnable
+            token (Text-HP), or none (Base-WP).
+        init_std: Spread of the initial prompts.
+    """
+
+    mode: Literal["learnable", "handcrafted", "none"] = "learnable"
+    init_std: float = 0.02
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProjConfig:
+    """The shared space.
+
+    Attributes:
+        dim: Its width.
+    """
+
+    dim: int = 512
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """The contrastive loss.
+
+    Attributes:
+        positives: Every pair of one class, or the diagonal alone.
+        global_batch: Contrast over the batch of all devices.
+    """
+
+    positives: Literal["multi", "identity"] = "multi"
+    global_batch: bool = True
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class KdConfig:
+    """Distillation.
+
+    Attributes:
+        temperature: t of the soft targets.
+        alpha: Weight of the soft targets; 1 - alpha is that of L1.
+        logit_scale: Factor on cosines in the soft targets; the learned one saturates.
+        lambda_cos: Weight of 1 - cos(teacher, student) of the projections.
+    """
+
+    temperature: float = 4.0
+    alpha: float = 0.5
+    logit_scale: float = 10.0
+    lambda_cos: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StudentConfig:
+    """How the student differs from the teacher.
+
+    Attributes:
+        depth: Blocks.
+        dim: Width; 0 is the teacher's.
+        init: Every second block of the teacher, or random.
+        hard: Its loss on labels: L1, or cross-entropy on class logits.
+    """
+
+    depth: int = 4
+    dim: int = 0
+    init: Literal["skip", "random"] = "skip"
+    hard: Literal["l1", "ce"] = "l1"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DistilClipConfig:
+    """All options of the system; the defaults are the preset `paper`.
+
+    Attributes:
+        signal: What goes in and comes out.
+        eeg: The teacher's Conformer.
+        text: The text tower.
+        prompt: Prompts of both towers.
+        proj: The shared space.
+        loss: The contrastive loss.
+        kd: Distillation.
+        student: How the student differs.
+    """
+
+    signal: SignalConfig = SignalConfig()
+    eeg: ConformerConfig = ConformerConfig()
+    text: TextConfig = TextConfig()
+    prompt: PromptConfig = PromptConfig()
+    proj: ProjConfig = ProjConfig()
+    loss: LossConfig = LossConfig()
+    kd: KdConfig = KdConfig()
+    student: StudentConfig = StudentConfig()
+
+    def encoder(self, stage: str) -> ConformerConfig:
+        """Returns the Conformer of the teacher or the student."""
+        learnable = self.prompt.mode == "learnable"
+        config = dataclasses.replace(
+            self.eeg,
+            n_chans=self.signal.n_chans,
+            num_prompts=self.eeg.num_prompts if learnable else 0,
+            prompt_init_std=self.prompt.init_std,
+        )
+        if stage == "teacher":
+            return config
+        dim = self.student.dim or config.dim
+        return dataclasses.replace(config, depth=self.student.depth, dim=dim)
+
+
+PRESETS = {
+    "paper": DistilClipConfig(),
+    "tpu": DistilClipConfig(
+        eeg=ConformerConfig(dim=512, ffn_mult=1, dtype="bfloat16"),
+    ),
+    "small": DistilClipConfig(
+        eeg=ConformerConfig(
+            dim=64, depth=4, ffn_mult=2, num_heads=4, stem_kernels=(15, 5)
+        ),
+        text=TextConfig(dim=128, depth=2, num_heads=4),
+        proj=ProjConfig(dim=128),
+        student=StudentConfig(depth=2),
+    ),
+}

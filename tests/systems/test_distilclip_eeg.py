@@ -1,0 +1,186 @@
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from eegkd.models import ConformerConfig
+from eegkd.systems import distilclip_eeg, get_stage
+from eegkd.systems.distilclip_config import (
+    PRESETS,
+    SignalConfig,
+    StudentConfig,
+    TextConfig,
+)
+from eegkd.typing import StepKeys
+
+SIGNAL = SignalConfig(n_chans=3, n_times=128, rate=64.0)
+
+
+TINY = dataclasses.replace(
+    PRESETS["small"],
+    signal=SIGNAL,
+    eeg=ConformerConfig(
+        dim=16, depth=2, ffn_mult=1, num_heads=2, kernel=5, stem_kernels=(7, 3)
+    ),
+    text=TextConfig(dim=16, depth=1, num_heads=2),
+    student=StudentConfig(depth=1),
+)
+
+
+def small(**changes):
+    return dataclasses.replace(TINY, **changes)
+
+
+def batch(config, b=4, seed=0):
+    rng = np.random.default_rng(seed)
+    signal = rng.normal(size=(b, config.signal.n_chans, config.signal.n_times))
+    label = np.arange(b) % len(config.signal.classes)
+    return {"signal": signal.astype(np.float32), "label": label.astype(np.int32)}
+
+
+@functools.cache
+def init_both(config, seed=0):
+    system = distilclip_eeg.make_system(config)
+    data, key = batch(config), jax.random.key(seed)
+    teacher_stage, student_stage = system.stages
+    teacher = teacher_stage.init(key, data, {})
+    finished = teacher_stage.finish(teacher)
+    student = student_stage.init(jax.random.key(1), data, {"teacher": finished})
+    return system, data, teacher, finished, student
+
+
+def count(tree, *skip):
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return sum(
+        np.prod(leaf.shape, dtype=int)
+        for path, leaf in leaves
+        if not any(word in jax.tree_util.keystr(path) for word in skip)
+    )
+
+
+def test_paper_preset_counts_the_published_totals():
+    config = PRESETS["paper"]
+    data = {"signal": jnp.zeros((1, 19, 800)), "label": jnp.zeros(1, jnp.int32)}
+    system = distilclip_eeg.make_system(config)
+    shapes = jax.eval_shape(
+        lambda k: system.stages[0].init(k, data, {}), jax.random.key(0)
+    )
+    own = jax.eval_shape(
+        lambda k: system.stages[1].init(k, data, {}), jax.random.key(0)
+    )
+    teacher = count(shapes.params, "text", "tau")
+    student = count(own.params, "text", "tau")
+    assert teacher == 30_781_200
+    assert student == 17_870_800
+    assert 0.55 < student / teacher < 0.62
+    assert count(shapes.params["eeg"]["block_0"], "prompts") == 3_224_400
+
+
+@pytest.mark.parametrize(
+    ("source", "mode"),
+    [
+        ("templates", "learnable"),
+        ("templates", "handcrafted"),
+        ("templates", "none"),
+        ("random_class_vectors", "learnable"),
+        ("none", "learnable"),
+    ],
+)
+def test_every_text_source_and_prompt_mode_gives_probabilities(source, mode):
+    prompt = dataclasses.replace(TINY.prompt, mode=mode)
+    text = dataclasses.replace(TINY.text, source=source)
+    config = small(text=text, prompt=prompt)
+    system, data, teacher, finished, student = init_both(config)
+    for name, variables in [("teacher", finished), ("student", student)]:
+        prob = system.predict(name, variables, data)
+        assert prob.shape == (4, 2)
+        np.testing.assert_allclose(prob.sum(-1), 1, rtol=1e-5)
+    keys = StepKeys(jax.random.key(0), jax.random.key(1))
+    tensors, _ = system.stages[0].forward(teacher, data, {}, train=True, key=keys)
+    for term in system.stages[0].terms:
+        read = [i.partition(".")[2] for i in term.inputs if i.startswith("teacher.")]
+        assert set(read) <= set(tensors)
+
+
+def test_finishing_changes_no_prediction_and_drops_the_text_tower():
+    system, data, teacher, finished, _ = init_both(small())
+    np.testing.assert_allclose(
+        system.predict("teacher", teacher, data),
+        system.predict("teacher", finished, data),
+        rtol=1e-5,
+    )
+    assert "text" not in finished.params
+    assert set(finished.frozen) == {"texts", "class_vectors"}
+
+
+def test_student_holds_the_signal_path_and_the_class_vectors_alone():
+    system, data, _, finished, student = init_both(small())
+    assert set(student.params) == {"eeg", "projection", "tau"}
+    assert set(student.frozen) == {"texts", "class_vectors"}
+    assert system.inputs == ("signal",)
+    only = {"signal": data["signal"]}
+    jaxpr = jax.make_jaxpr(functools.partial(system.predict, "student", student))(only)
+    assert len(jaxpr.in_avals) == 1
+    np.testing.assert_array_equal(
+        student.frozen["class_vectors"], finished.frozen["class_vectors"]
+    )
+
+
+def test_skip_init_copies_every_second_block():
+    config = small()
+    _, _, teacher, _, student = init_both(config)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        student.params["eeg"]["block_0"],
+        teacher.params["eeg"]["block_1"],
+    )
+    random = small(student=StudentConfig(depth=1, init="random"))
+    _, _, teacher, _, student = init_both(random)
+    assert not np.allclose(
+        student.params["projection"]["dense"]["kernel"],
+        teacher.params["projection"]["dense"]["kernel"],
+    )
+
+
+def test_without_a_teacher_the_student_has_its_own_text_side():
+    config = small()
+    system = distilclip_eeg.make_system(config)
+    student = get_stage(system, "student").init(jax.random.key(0), batch(config), {})
+    assert "text" in student.params
+
+
+def test_frozen_bert_is_not_trained():
+    text = TextConfig(dim=16, depth=1, num_heads=2, train="frozen")
+    config = small(text=text)
+    system = distilclip_eeg.make_system(config)
+    variables = system.stages[0].init(jax.random.key(0), batch(config), {})
+    assert "bert" in variables.frozen
+    assert set(variables.params["text"]) == {"projection", "prompts"}
+
+
+def test_prior_of_training_returns_in_predictions():
+    system, data, _, finished, _ = init_both(small())
+    uneven = finished.state | {"class_counts": jnp.array([3.0, 1.0])}
+    even = system.predict("teacher", finished, data)
+    shifted = system.predict("teacher", finished._replace(state=uneven), data)
+    odds = (shifted[:, 0] / shifted[:, 1]) / (even[:, 0] / even[:, 1])
+    np.testing.assert_allclose(odds, 3.0, rtol=1e-4)
+
+
+def test_unlabelled_examples_do_not_count_as_a_class():
+    config = small()
+    system, data, teacher, _, _ = init_both(config)
+    data = data | {"label": np.array([0, -1, 1, -1], np.int32)}
+    keys = StepKeys(jax.random.key(0), jax.random.key(1))
+    _, state = system.stages[0].forward(teacher, data, {}, train=True, key=keys)
+    np.testing.assert_array_equal(state["class_counts"], [2.0, 2.0])
+
+
+def test_parameter_groups_name_bert():
+    system, _, teacher, _, _ = init_both(small())
+    labels = system.stages[0].labels(teacher.params)
+    assert set(jax.tree.leaves(labels["text"]["bert"])) == {"bert"}
+    assert set(jax.tree.leaves(labels["eeg"])) == {"default"}
