@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float32
 
 Kind = Literal["eeg", "eog", "emg", "ecg", "misc"]
-Unit = Literal["uV", "mV", "zscore"]
+Unit = Literal["uV", "mV", "zscore", "n/a"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,8 @@ class Recording:
         signal: Channels by samples, each in its channel's unit.
         channels: Canonical 10-20 or lead names.
         kinds: "eeg", "eog", "emg", "ecg" or "misc", a channel.
-        units: "uV", "mV" or "zscore", a channel; never guessed.
+        units: "uV", "mV" or "zscore", a channel; never guessed. "n/a" where a misc
+            channel is no voltage.
         rate: Samples a second.
         events: Annotations, in time order.
         subject: The person, in BIDS words: "01" of "sub-01".

@@ -1,10 +1,25 @@
 """Public corpora, one file each: layout, labels and split rule."""
 
+import importlib
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from eegkd.data.recording import Recording
+from eegkd.errors import InputError
+
+UNLABELLED = "unlabelled"
+"""Label of an event whose stretch nobody has judged: -1, not background."""
+
+_MODULES: Mapping[str, str] = {
+    "synthetic": "eegkd.data.synthetic",
+    "eegmat": "eegkd.data.corpora.eegmat",
+    "bonn": "eegkd.data.corpora.bonn",
+    "scalp": "eegkd.data.corpora.scalp",
+    "chbmit": "eegkd.data.corpora.chbmit",
+    "folder": "eegkd.data.corpora.folder",
+}
 
 
 class Source(NamedTuple):
@@ -56,3 +71,42 @@ class Corpus(NamedTuple):
     )
     student_subjects: tuple[str, ...] = ()
     licence: str = ""
+
+
+def get_corpus(
+    name: str, root: str | os.PathLike[str] = "", *, unit: str | None = None
+) -> Corpus:
+    """Returns a corpus by its name.
+
+    Args:
+        name: As in `--data.corpus`.
+        root: The folder of its recordings; needed by `folder` alone, whose classes
+            come from its labels.csv.
+        unit: Unit of a folder's files where they state none.
+
+    Raises:
+        InputError: If no corpus has this name.
+    """
+    if name not in _MODULES:
+        raise InputError(
+            f"--data.corpus {name} is unknown; choose one of {', '.join(_MODULES)}."
+        )
+    module = importlib.import_module(_MODULES[name])
+    if name == "folder":
+        return module.make_corpus(root, unit=unit)
+    return module.CORPUS
+
+
+def folder_of(root: str | os.PathLike[str], name: str) -> Path:
+    """Returns the folder of a corpus.
+
+    Raises:
+        InputError: If there is none.
+    """
+    folder = Path(root)
+    if not str(root) or not folder.is_dir():
+        raise InputError(
+            f"--data.root {str(root)!r} is no folder. Name the one that holds the "
+            f"{name} recordings."
+        )
+    return folder
