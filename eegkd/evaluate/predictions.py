@@ -1,14 +1,15 @@
 """What a model said about windows, and where the windows came from."""
 
+import io
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int32, Int64, Shaped
 
 from eegkd.errors import InputError
+from eegkd.evaluate.files import write_atomic
 
 
 class Predictions(NamedTuple):
@@ -109,11 +110,9 @@ def with_units(predictions: Predictions, units: np.ndarray) -> Predictions:
 
 def save_predictions(path: str | os.PathLike[str], predictions: Predictions) -> None:
     """Writes an `.npz` without pickles, whole or not at all."""
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with part.open("wb") as file:
-        np.savez_compressed(file, **predictions._asdict())
-    part.replace(path)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **predictions._asdict())
+    write_atomic(path, buffer.getvalue())
 
 
 def load_predictions(path: str | os.PathLike[str]) -> Predictions:

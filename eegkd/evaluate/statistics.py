@@ -86,7 +86,7 @@ def sign_flip_p(differences: Float64[np.ndarray, " n"], *, seed: int = 0) -> flo
             sums = np.concatenate([sums + value, sums - value])
         return float(np.mean(np.abs(sums) >= reach))
     rng = np.random.default_rng(seed)
-    signs = rng.choice(np.float32([-1, 1]), (_MONTE_CARLO, len(differences)))
+    signs = rng.choice(np.array([-1, 1], np.float32), (_MONTE_CARLO, len(differences)))
     hits = np.count_nonzero(np.abs(signs @ differences) >= reach)
     return float((1 + hits) / (1 + _MONTE_CARLO))
 
@@ -107,12 +107,13 @@ def _detectable_effect_size(n: int, alpha: float, power: float) -> float:
     limit = stats.f.isf(alpha, 1, n - 1)
 
     def shortfall(shift: float) -> float:
-        return stats.ncf.sf(limit, 1, n - 1, shift**2) - power
+        return float(stats.ncf.sf(limit, 1, n - 1, shift**2)) - power
 
     upper = 4.0
     while shortfall(upper) < 0:
         upper *= 2
-    return float(optimize.brentq(shortfall, 1e-3, upper) / np.sqrt(n))
+    found = optimize.root_scalar(shortfall, bracket=(1e-3, upper), method="brentq")
+    return found.root / n**0.5
 
 
 def minimum_detectable_effect(

@@ -1,0 +1,256 @@
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from timescoring.annotations import Annotation
+from timescoring.scoring import EventScoring
+
+from eegkd.evaluate.events import (
+    Detection,
+    EventsConfig,
+    EventScores,
+    WindowTrack,
+    detect,
+    detection_latency,
+    fit_threshold,
+    mask_to_spans,
+    operating_curve,
+    pool,
+    score_events,
+    score_samples,
+    szcore_results,
+    timeline,
+    to_spans,
+    window_tracks,
+)
+from eegkd.evaluate.predictions import make_predictions
+from tests.oracles import szcore
+
+NONE = np.zeros((0, 2))
+SEIZURE = np.array([[1000.0, 1060.0]])
+nan = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("detected", "tp", "fp", "sensitivity", "precision", "f1", "alarms"),
+    [
+        ([(1065, 1115)], 1, 0, 1, 1, 1, 0),
+        ([(1125, 1145)], 0, 1, 0, 0, 0, 24),
+        ([(1000, 1010), (1090, 1100)], 1, 0, 1, 1, 1, 0),
+        ([(600, 1800)], 1, 3, 1, 0.25, 0.4, 72),
+        ([(1119, 1130)], 1, 0, 1, 1, 1, 0),
+        ([(1120, 1145)], 0, 1, 0, 0, 0, 24),
+        ([(960, 971)], 1, 0, 1, 1, 1, 0),
+        ([(950, 969)], 0, 1, 0, 0, 0, 24),
+        ([(950, 970)], 0, 1, 0, 0, 0, 24),
+        ([(1000, 1010), (1200, 1210)], 1, 1, 1, 0.5, 2 / 3, 24),
+        ([(1050, 1060), (1135, 1145)], 1, 0, 1, 1, 1, 0),
+        ([], 0, 0, 0, nan, 0, 0),
+    ],
+)
+def test_published_cases(detected, tp, fp, sensitivity, precision, f1, alarms):
+    got = score_events(SEIZURE, np.reshape(detected, (-1, 2)), 3600.0)
+    assert (got.tp, got.fp, got.num_ref) == (tp, fp, 1)
+    np.testing.assert_allclose(
+        [got.sensitivity, got.precision, got.f1, got.fa_per_24h],
+        [sensitivity, precision, f1, alarms],
+    )
+
+
+def test_without_merging_the_second_fragment_is_false():
+    detected = np.array([[1050.0, 1060], [1135, 1145]])
+    parameters = EventScoring.Parameters(minDurationBetweenEvents=0)
+    got = score_events(SEIZURE, detected, 3600.0, parameters)
+    assert (got.tp, got.fp, got.precision, got.fa_per_24h) == (1, 1, 0.5, 24)
+    assert got.f1 == pytest.approx(2 / 3)
+
+
+def test_undefined_scores_without_a_reference():
+    alarm = score_events(NONE, np.array([[5.0, 50.0]]), 3600.0)
+    assert math.isnan(alarm.sensitivity)
+    assert (alarm.precision, alarm.f1, alarm.fa_per_24h) == (0, 0, 24)
+    silent = score_events(NONE, NONE, 3600.0)
+    assert all(map(math.isnan, (silent.sensitivity, silent.precision, silent.f1)))
+    assert silent.fa_per_24h == 0
+
+
+def test_samples_know_no_tolerance():
+    got = score_samples(SEIZURE, np.array([[1065.0, 1115.0]]), 3600.0)
+    assert (got.sensitivity, got.precision, got.num_ref, got.fp) == (0, 0, 60, 50)
+    half = score_samples(SEIZURE, np.array([[1030.0, 1090.0]]), 3600.0)
+    assert (half.sensitivity, half.precision, half.f1) == (0.5, 0.5, 0.5)
+
+
+@st.composite
+def masks(draw):
+    """Events between 0.1 s and 20 min; gaps and lengths near the limits included."""
+    size = draw(st.integers(1, 30000))
+    lengths = st.sampled_from(
+        [1, 9, 299, 301, 599, 600, 899, 900, 901, 2999, 3000, 3001]
+    )
+    mask, at, value = np.zeros(size, bool), 0, draw(st.booleans())
+    while at < size:
+        step = draw(st.one_of(lengths, st.integers(1, 12000)))
+        mask[at : at + step] = value
+        at, value = at + step, not value
+    other = np.roll(mask, draw(st.integers(-1500, 1500)))
+    return mask, other if draw(st.booleans()) else ~other
+
+
+@settings(deadline=None, max_examples=60)
+@given(masks())
+def test_scores_equal_a_naive_restatement(pair):
+    truth, detected = pair
+    got = score_events(mask_to_spans(truth), mask_to_spans(detected), len(truth) / 10)
+    assert (got.tp, got.fp, got.num_ref) == szcore.event_counts(truth, detected)
+    assert got.seconds == len(truth) / 10
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.booleans(), min_size=2, max_size=120), st.integers(0, 10**6))
+def test_scores_equal_timescoring_on_whole_seconds(blocks, seed):
+    truth = np.repeat(blocks, 25 * 10)
+    detected = np.repeat(np.random.default_rng(seed).random(len(blocks)) > 0.6, 250)
+    want = EventScoring(Annotation(truth, 10), Annotation(detected, 10))
+    got = score_events(mask_to_spans(truth), mask_to_spans(detected), len(truth) / 10)
+    for ours, theirs in (
+        ("sensitivity", "sensitivity"),
+        ("precision", "precision"),
+        ("f1", "f1"),
+        ("fa_per_24h", "fpRate"),
+    ):
+        np.testing.assert_allclose(getattr(got, ours), getattr(want, theirs))
+
+
+def test_a_length_at_the_limit_is_not_split_by_rounding():
+    spans = np.array([[0.1, 300.1], [400.3, 700.3]])  # 300.1 - 0.1 > 300 in floats
+    assert score_events(NONE, spans, 3600.0).fp == 2
+
+
+def test_events_outside_the_recording_are_cut():
+    got = score_events(np.array([[3590.0, 3700]]), np.array([[3595.0, 9999]]), 3600.0)
+    assert (got.tp, got.fp) == (1, 0)
+    with pytest.raises(ValueError, match="got 0"):
+        score_events(NONE, NONE, 0.0)
+    with pytest.raises(ValueError, match="at least 1 s"):
+        score_samples(NONE, NONE, 0.3)
+
+
+def test_pooling_adds_counts():
+    got = pool([EventScores(1, 2, 3, 3600.0), EventScores(1, 0, 1, 7200.0)])
+    assert got == EventScores(2, 2, 4, 10800.0)
+    assert got.fa_per_24h == 16
+
+
+def track(prob, *, window_s=4.0, hop=None, truth=NONE, duration=None, subject="1"):
+    start = np.arange(len(prob)) * (hop or window_s)
+    duration = duration or start[-1] + window_s
+    return WindowTrack(start, np.array(prob), window_s, duration, truth, subject)
+
+
+def test_timeline_averages_overlaps_and_knows_gaps():
+    line = timeline(track([0.2, 0.6], window_s=2.0, hop=1.0, duration=4.0))
+    want = np.repeat([0.2, 0.4, 0.6, np.nan], 10)
+    np.testing.assert_allclose(line, want, atol=1e-12)
+    odd = track([0.1, 0.2])._replace(start_s=np.array([4.0, 0.0]))
+    with pytest.raises(ValueError, match="time order"):
+        timeline(odd)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.sampled_from([1, 2, 4]))
+def test_timeline_matches_a_loop(prob, hop):
+    one = track(prob, window_s=4.0, hop=hop)
+    padded = np.pad(prob, 1, mode="edge")
+    smooth = [np.median(padded[i : i + 3]) for i in range(len(prob))]
+    want = np.full((len(prob), round(one.duration_s * 10)), np.nan)
+    for i, value in enumerate(smooth):
+        want[i, i * hop * 10 : i * hop * 10 + 40] = value
+    np.testing.assert_allclose(
+        timeline(one, smooth=3), np.nanmean(want, axis=0), atol=1e-9
+    )
+
+
+def test_detection_smooths_and_drops_short_events():
+    prob = [0.1, 0.9, 0.1, 0.1, 0.9, 0.7, 0.9, 0.1, 0.8, 0.8, 0.1, 0.1]
+    found = detect(track(prob), 0.5)
+    # The lone window vanishes; the dip at 28 s is filled; 16 to 40 s is one event.
+    assert [(d.onset_s, d.duration_s) for d in found] == [(16.0, 24.0)]
+    assert found[0].confidence == pytest.approx(np.mean([0.7, 0.9, 0.7, 0.8, 0.8, 0.8]))
+    raw = detect(track(prob), 0.5, EventsConfig(smooth=1, min_duration_s=8.0))
+    assert [(d.onset_s, d.duration_s) for d in raw] == [(16.0, 12.0), (32.0, 8.0)]
+    assert detect(track(prob), 0.95) == ()
+    assert len(detect(track([1.0] * 4, duration=30.0), 0.0)) == 1  # NaN is no event
+
+
+@pytest.mark.parametrize(
+    "bad", [{"smooth": 2}, {"smooth": 0}, {"min_duration_s": -1.0}]
+)
+def test_options_are_checked(bad):
+    with pytest.raises(ValueError, match="must be"):
+        EventsConfig(**bad)
+    assert dataclasses.replace(EventsConfig(), threshold=0.3).threshold == 0.3
+
+
+def test_threshold_is_fitted_on_events():
+    prob = np.full(900, 0.2)
+    prob[250:265] = 0.75  # the seizure, 1000 to 1060 s
+    prob[500:510] = 0.55  # a look-alike
+    one = track(prob, truth=SEIZURE)
+    curve = {round(p.threshold, 2): p.scores for p in operating_curve([one])}
+    assert (curve[0.75].tp, curve[0.75].fp) == (1, 0)
+    assert (curve[0.5].tp, curve[0.5].fp) == (1, 1)
+    assert (curve[0.8].tp, curve[0.8].fp) == (0, 0)
+    assert curve[0.1].fp == 11
+    assert fit_threshold([one]) == pytest.approx(0.6)
+    quiet = track(np.full(900, 0.3))
+    assert fit_threshold([quiet]) == pytest.approx(0.5)
+    assert fit_threshold([track(np.full(900, 0.62))]) == pytest.approx(0.65)
+    with pytest.raises(ValueError, match="No validation recording"):
+        fit_threshold([])
+
+
+def test_latency_of_hits_only():
+    truth = np.array([[100.0, 160.0], [1000.0, 1060.0], [2000.0, 2010.0]])
+    detected = np.array([[104.0, 120.0], [130.0, 150.0], [900.0, 1010.0]])
+    np.testing.assert_allclose(detection_latency(truth, detected), [4.0, -30.0, nan])
+    assert np.isnan(detection_latency(truth, NONE)).all()
+
+
+def test_predictions_split_into_recordings():
+    p = make_predictions(
+        np.array([[0.1, 0.6, 0.3], [0.5, 0.2, 0.3], [1, 0, 0]]),
+        [1, -1, 0],
+        ["s1", "s1", "s2"],
+        ["a", "a", "b"],
+        [4.0, 0.0, 0.0],
+    )
+    a, b = window_tracks(
+        p,
+        window_s=4.0,
+        durations={"a": 8.0, "b": 4.0},
+        truths={"a": [(0.0, 2.0)]},
+        event_classes=(1, 2),
+    )
+    np.testing.assert_allclose(a.prob, [0.5, 0.9], atol=1e-6)
+    assert (a.subject, b.subject, b.truth.shape) == ("s1", "s2", (0, 2))
+
+
+def test_results_are_means_over_subjects():
+    hit = [Detection(1000.0, 60.0)]
+    tracks = [
+        track(np.zeros(900), truth=SEIZURE, subject="1"),
+        track(np.zeros(900), truth=SEIZURE, subject="1"),
+        track(np.zeros(900), truth=SEIZURE, subject="2"),
+        track(np.zeros(900), subject="3"),
+    ]
+    got = szcore_results(tracks, [hit, [], hit, []])
+    events = got["event_results"]
+    assert (events["sensitivity"], events["sensitivity_std"]) == (0.75, 0.25)
+    assert (events["precision"], events["fpRate"]) == (1.0, 0.0)
+    assert got["sample_results"]["sensitivity"] == 0.75
+    assert szcore_results(tracks[3:], [[]])["event_results"]["f1"] is None
+    assert to_spans(hit).tolist() == SEIZURE.tolist()
