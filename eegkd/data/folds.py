@@ -215,8 +215,10 @@ def _quiet_split(
 
 
 def _fixed_parts(store: WindowStore) -> dict[str, list[str]]:
-    split: Mapping[str, list[str]] | None = store.manifest.get("split")
-    if not split or not split.get("train") or not split.get("test"):
+    split: Mapping[str, Any] = store.manifest.get("split") or {}
+    if "error" in split:
+        raise InputError(split["error"])
+    if not split.get("train") or not split.get("test"):
         raise InputError(
             f"The {store.manifest['corpus']} store has no published split; "
             "use --split kfold."

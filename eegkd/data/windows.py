@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from eegkd.data.corpora import UNLABELLED
 from eegkd.data.recording import Event, Recording
 from eegkd.errors import InputError
 
@@ -44,7 +45,8 @@ def cut_windows(
     `positive_fraction` of the window: so a window inside a long seizure is positive
     however small its share of the seizure. Events of one class that touch or overlap
     count once. On a tie the later of `classes` wins. Otherwise the label is
-    `background`, or -1 if that is None.
+    `background`, or -1 if that is None. A stretch marked `UNLABELLED` counts like a
+    class that yields -1 and loses every tie.
 
     Args:
         recording: Signals and events.
@@ -86,8 +88,15 @@ def cut_windows(
     )
 
 
-def zscore_windows(windows: Windows, recording: Recording) -> Windows:
+def zscore_windows(
+    windows: Windows, recording: Recording, *, masked: Sequence[str] = ()
+) -> Windows:
     """Returns the windows with every channel at mean 0 and standard deviation 1.
+
+    Args:
+        windows: Cut from `recording`.
+        recording: Names the channels, and says how large they are elsewhere.
+        masked: Channels that are zero because the user asked for it; they stay so.
 
     Raises:
         InputError: If a channel is flat in a window: its standard deviation is under a
@@ -97,7 +106,7 @@ def zscore_windows(windows: Windows, recording: Recording) -> Windows:
     x = windows.signal - windows.signal.mean(axis=2, keepdims=True)
     std = np.sqrt(np.einsum("nct,nct->nc", x, x) / x.shape[2])
     floor = 1e-6 * np.maximum(1, recording.signal.std(axis=1))
-    flat = std <= floor
+    flat = (std <= floor) & ~np.isin(recording.channels, list(masked))
     if flat.any():
         row, channel = np.argwhere(flat)[0]
         raise InputError(
@@ -105,7 +114,7 @@ def zscore_windows(windows: Windows, recording: Recording) -> Windows:
             f"window at {windows.start_s[row]:g} s. Leave out the channel "
             "(--data.channels) or the file, or use --data.zscore recording."
         )
-    x /= std[..., None]
+    x /= np.where(std <= floor, 1, std)[..., None]
     return windows._replace(signal=x)
 
 
@@ -117,22 +126,23 @@ def _labels(
     background: str | None,
     positive_fraction: float,
 ) -> np.ndarray:
-    unknown = [event for event in recording.events if event.label not in classes]
-    if unknown:
-        raise InputError(
-            f"{_name(recording)}: event {unknown[0].label!r} at "
-            f"{unknown[0].onset_s:g} s is none of the classes {', '.join(classes)}."
-        )
-    cover = np.zeros((len(classes), len(starts)), np.int64)
-    for index, name in enumerate(classes):
+    names = (UNLABELLED, *classes)
+    for event in recording.events:
+        if event.label not in names:
+            raise InputError(
+                f"{_name(recording)}: event {event.label!r} at {event.onset_s:g} s is "
+                f"none of the classes {', '.join(classes)}."
+            )
+    cover = np.zeros((len(names), len(starts)), np.int64)
+    for index, name in enumerate(names):
         events = [event for event in recording.events if event.label == name]
         if events:
             cover[index] = _cover(recording, events, starts, length)
     # The last maximum, so that a tie goes to the later class.
-    best = len(classes) - 1 - np.argmax(cover[::-1], axis=0)
+    best = len(names) - 1 - np.argmax(cover[::-1], axis=0)
     enough = cover[best, np.arange(len(starts))] >= positive_fraction * length - 1e-9
     other = -1 if background is None else list(classes).index(background)
-    return np.where(enough, best, other).astype(np.int32)
+    return np.where(enough, best - 1, other).astype(np.int32)
 
 
 def _cover(

@@ -1,0 +1,244 @@
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+from eegkd.data.loader import eval_batches, fit_train_zscore, make_loader
+from eegkd.data.store import WindowStore
+from eegkd.errors import InputError
+
+
+def toy_store(path=None, num=200, seed=0):
+    rng = np.random.default_rng(seed)
+    index = {
+        "recording_id": np.repeat([f"r{i}" for i in range(10)], num // 10),
+        "subject": np.repeat([f"s{i}" for i in range(5)], num // 5),
+        "start_s": np.tile(np.arange(num // 10) * 1.0, 10),
+        "label": rng.choice([-1, 0, 1, 2], p=[0.2, 0.5, 0.2, 0.1], size=num),
+    }
+    manifest = {
+        "corpus": "toy",
+        "classes": ["a", "b", "c"],
+        "channels": ["C3", "C4"],
+        "rate": 8.0,
+        "window_s": 2.0,
+    }
+    signal = rng.normal(3.0, 2.0, size=(num, 2, 16)).astype(np.float32)
+    return WindowStore.from_arrays(path, signal, index, manifest)
+
+
+def add_text(example):
+    """Stands for a system's prepare; at module level, so that workers find it."""
+    return {"text_ids": np.full(3, example["label"]), "mean": example["signal"].mean()}
+
+
+def ids(loader):
+    return [batch["window_id"].tolist() for batch in loader]
+
+
+def test_a_batch_holds_the_rows_it_names():
+    store = toy_store()
+    rows = store.rows(["s1", "s3"])
+    seen = []
+    for batch in make_loader(store, rows, batch_size=16, seed=0, num_epochs=2):
+        row = batch["window_id"]
+        assert set(batch) == {"signal", "label", "subject", "window_id"}
+        np.testing.assert_array_equal(batch["signal"], store.signal[row])
+        np.testing.assert_array_equal(batch["label"], store.labels[row])
+        np.testing.assert_array_equal(batch["subject"], store.subjects.codes[row])
+        assert batch["signal"].dtype == np.float32
+        assert {batch[k].dtype for k in ("label", "subject", "window_id")} == {
+            np.dtype(np.int32)
+        }
+        seen.append(row)
+    assert len(seen) == 2 * (len(rows) // 16)
+    first = np.concatenate(seen[:5])
+    assert len(set(first)) == 80
+    assert set(first) <= set(rows)
+    assert not np.array_equal(first, np.concatenate(seen[5:]))
+
+
+def test_the_order_is_a_function_of_seed_and_rows():
+    store = toy_store()
+    rows = store.rows()
+
+    def order(seed, rows=rows, **more):
+        return ids(
+            make_loader(store, rows, batch_size=32, seed=seed, num_steps=9, **more)
+        )
+
+    assert order(0) == order(0)
+    assert order(0) != order(1)
+    assert order(0) == order(0, threads=1)
+    assert order(0, cache={"teacher": {"x": np.zeros(len(store))}}) == order(0)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_shards_cut_one_global_batch(count):
+    store = toy_store()
+
+    def order(shard):
+        return ids(
+            make_loader(
+                store, store.rows(), batch_size=32, seed=0, num_steps=8, shard=shard
+            )
+        )
+
+    parts = zip(*(order((i, count)) for i in range(count)), strict=True)
+    assert [sum(part, []) for part in parts] == order((0, 1))
+
+
+@pytest.mark.parametrize("stop", [0, 1, 5, 6, 7, 13])
+def test_resuming_gives_the_batches_that_were_left(stop):
+    store = toy_store()
+
+    def loader():
+        return make_loader(store, store.rows(), batch_size=32, seed=4, num_steps=14)
+
+    whole = ids(loader())
+    begun = loader()
+    for _ in range(stop):
+        next(begun)
+    state = json.loads(json.dumps(begun.get_state()))
+    begun.close()
+    resumed = loader()
+    next(resumed)
+    resumed.set_state(state)
+    assert ids(resumed) == whole[stop:]
+    assert len(resumed) == 14
+
+
+def test_a_state_of_another_order_is_refused():
+    store = toy_store()
+    state = make_loader(
+        store, store.rows(), batch_size=32, seed=4, num_steps=14
+    ).get_state()
+    other = make_loader(store, store.rows(), batch_size=32, seed=5, num_steps=14)
+    with pytest.raises(InputError, match="data order differs"):
+        other.set_state(state)
+
+
+def test_balanced_draws_classes_equally_and_keeps_the_unlabelled_share():
+    store = toy_store()
+    rows = store.rows()
+    unlabelled = int(np.sum(store.labels == -1))
+    loader = make_loader(
+        store, rows, batch_size=200, seed=0, num_epochs=3, sampler="balanced"
+    )
+    drawn = []
+    for batch in loader:
+        counts = np.bincount(batch["label"] + 1, minlength=4)
+        assert counts[0] == unlabelled
+        assert counts[1:].sum() == 200 - unlabelled
+        assert np.ptp(counts[1:]) <= 1
+        rare = batch["window_id"][batch["label"] == 2]
+        times = np.unique(rare, return_counts=True)[1]
+        assert len(times) == np.sum(store.labels == 2)
+        assert np.ptp(times) <= 1
+        drawn.append(batch["window_id"].tolist())
+    assert drawn[0] != drawn[1]
+
+
+def test_prepare_labels_zscore_and_cache_are_delivered():
+    store = toy_store()
+    rows = store.rows(["s0", "s1"])
+    labels = np.arange(len(store), dtype=np.int32) % 3
+    tokens = np.arange(len(store) * 2.0).reshape(-1, 2)
+    zscore = fit_train_zscore(store, rows)
+    loader = make_loader(
+        store,
+        rows,
+        batch_size=8,
+        seed=0,
+        num_steps=3,
+        prepare=add_text,
+        labels=labels,
+        zscore=zscore,
+        cache={"teacher": {"tokens": tokens}},
+    )
+    for batch in loader:
+        row = batch["window_id"]
+        np.testing.assert_array_equal(batch["label"], labels[row])
+        np.testing.assert_array_equal(batch["text_ids"], labels[row, None].repeat(3, 1))
+        want = (store.signal[row] - zscore.mean[:, None]) / zscore.std[:, None]
+        np.testing.assert_allclose(batch["signal"], want, rtol=1e-6)
+        np.testing.assert_allclose(batch["mean"], want.mean(axis=(1, 2)), atol=1e-5)
+        np.testing.assert_array_equal(batch["cache"]["teacher"]["tokens"], tokens[row])
+
+
+def test_zscore_is_fitted_on_the_rows_given_and_no_others():
+    store = toy_store()
+    store.signal[100:] += 1000
+    rows = np.arange(100)
+    zscore = fit_train_zscore(store, rows, chunk=7)
+    x = store.signal[:100].astype(np.float64)
+    np.testing.assert_allclose(zscore.mean, x.mean(axis=(0, 2)), rtol=1e-6)
+    np.testing.assert_allclose(zscore.std, x.std(axis=(0, 2)), rtol=1e-6)
+    store.signal[:, 1] = 7
+    with pytest.raises(InputError, match="Channel C4 is flat"):
+        fit_train_zscore(store, rows)
+
+
+@pytest.mark.parametrize("num", [1, 31, 32, 33])
+def test_evaluation_batches_are_in_order_full_and_say_what_is_padding(num):
+    store = toy_store()
+    rows = store.rows()[::-1][:num]
+    batches = list(eval_batches(store, rows, batch_size=16, prepare=add_text))
+    assert {len(batch["signal"]) for batch in batches} == {16}
+    kept = np.concatenate([batch["window_id"][batch["valid"]] for batch in batches])
+    np.testing.assert_array_equal(kept, rows)
+    assert sum(len(batch["valid"]) for batch in batches) - num < 16
+
+
+def test_what_cannot_be_batched_is_refused():
+    store = toy_store()
+    rows = store.rows()
+    with pytest.raises(InputError, match="lower the batch size"):
+        make_loader(store, rows, batch_size=201, seed=0, num_steps=1)
+    with pytest.raises(InputError, match="3 equal shards"):
+        make_loader(store, rows, batch_size=32, seed=0, num_steps=1, shard=(0, 3))
+    with pytest.raises(ValueError, match="one of them"):
+        make_loader(store, rows, batch_size=32, seed=0)
+    with pytest.raises(InputError, match="one label a window"):
+        make_loader(
+            store, rows, batch_size=32, seed=0, num_steps=1, sampler="balanced",
+            labels=np.zeros((200, 3), np.float32),
+        )  # fmt: skip
+
+
+def test_a_worker_maps_files_again_instead_of_copying_them(tmp_path):
+    store = toy_store(tmp_path / "store")
+    np.save(tmp_path / "tokens.npy", np.arange(200 * 500.0).reshape(200, 500))
+    tokens = np.load(tmp_path / "tokens.npy", mmap_mode="r")
+    cache = {"teacher": {"bits": tokens.view(np.uint64), "part": tokens[:, 3:5]}}
+    loader = make_loader(
+        store, store.rows(), batch_size=8, seed=0, num_steps=2, cache=cache
+    )
+    data = pickle.dumps(loader._source)
+    assert len(data) < 12_000
+    copy = pickle.loads(data)
+    assert isinstance(copy.maker.cache["teacher"]["bits"], np.memmap)
+    for name in ("bits", "part"):
+        want = loader._source[1]["cache"]["teacher"][name]
+        np.testing.assert_array_equal(copy[1]["cache"]["teacher"][name], want)
+
+
+@pytest.mark.slow
+def test_two_worker_processes_give_the_same_batches(tmp_path):
+    store = toy_store(tmp_path / "store")
+
+    def loader(workers):
+        return make_loader(
+            store, store.rows(), batch_size=32, seed=0, num_steps=9,
+            workers=workers, prepare=add_text,
+        )  # fmt: skip
+
+    want = ids(loader(0))
+    begun = loader(2)
+    assert [next(begun)["window_id"].tolist() for _ in range(4)] == want[:4]
+    state = begun.get_state()
+    begun.close()
+    resumed = loader(2)
+    resumed.set_state(state)
+    assert ids(resumed) == want[4:]

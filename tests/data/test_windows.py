@@ -1,0 +1,187 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eegkd.data.corpora import UNLABELLED
+from eegkd.data.recording import Event, Recording
+from eegkd.data.windows import cut_windows, zscore_windows
+from eegkd.errors import InputError
+
+CLASSES = ("background", "focal", "generalised")
+
+
+def event(onset, duration, label="focal"):
+    return Event(onset_s=onset, duration_s=duration, label=label)
+
+
+def toy_recording(duration_s=60.0, rate=50.0, events=(), signal=None):
+    if signal is None:
+        signal = np.random.default_rng(0).normal(size=(2, round(duration_s * rate)))
+    return Recording(
+        signal=signal.astype(np.float32),
+        channels=("C3", "C4"),
+        kinds=("eeg", "eeg"),
+        units=("uV", "uV"),
+        rate=rate,
+        events=tuple(events),
+        source="toy.edf",
+    )
+
+
+def cut(recording, **changes):
+    options = {
+        "window_s": 4.0,
+        "overlap": 0.0,
+        "classes": CLASSES,
+        "background": "background",
+        "positive_fraction": 0.5,
+    }
+    return cut_windows(recording, **(options | changes))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rate=st.sampled_from([50.0, 128.0, 173.61]),
+    window_s=st.floats(0.3, 7.0),
+    overlap=st.floats(0.0, 0.95),
+)
+def test_every_window_is_the_slice_at_its_start(rate, window_s, overlap):
+    recording = toy_recording(20.0, rate)
+    windows = cut(recording, window_s=window_s, overlap=overlap)
+    length = round(window_s * rate)
+    first = np.rint(windows.start_s * rate).astype(int)
+    for i in np.linspace(0, len(first) - 1, 7).astype(int):
+        want = recording.signal[:, first[i] : first[i] + length]
+        np.testing.assert_array_equal(windows.signal[i], want)
+    assert np.all(np.diff(first) > 0)
+    grid = np.arange(0, recording.signal.shape[1] - length + 1, length)
+    np.testing.assert_array_equal(first[windows.on_grid], grid)
+
+
+def test_the_overlapping_hop_adds_windows_and_leaves_the_grid_alone():
+    plain, half = cut(toy_recording()), cut(toy_recording(), overlap=0.5)
+    assert len(plain.start_s) == 15
+    assert len(half.start_s) == 29
+    np.testing.assert_array_equal(half.start_s, np.arange(29) * 2.0)
+    np.testing.assert_array_equal(half.signal[half.on_grid], plain.signal)
+    uneven = cut(toy_recording(), overlap=0.3)
+    np.testing.assert_array_equal(uneven.signal[uneven.on_grid], plain.signal)
+
+
+def test_starts_do_not_drift_over_a_day():
+    signal = np.zeros((2, 24 * 3600 * 10), np.float32)
+    windows = cut(toy_recording(rate=10.0, signal=signal), window_s=0.3)
+    index = np.arange(len(windows.start_s))
+    np.testing.assert_array_equal(windows.start_s, index * 3 / 10.0)
+    assert windows.on_grid.all()
+
+
+def oracle_labels(recording, length, starts, background, fraction):
+    """Counts, sample by sample, what lies in a window."""
+    labels = []
+    for start in starts:
+        cover = []
+        for name in (UNLABELLED, *CLASSES):
+            inside = set()
+            for e in recording.events:
+                if e.label == name:
+                    first = round(e.onset_s * recording.rate)
+                    stop = round((e.onset_s + e.duration_s) * recording.rate)
+                    inside |= set(range(first, stop))
+            cover.append(len(inside & set(range(start, start + length))))
+        most = max(cover)
+        best = max(i for i, size in enumerate(cover) if size == most)
+        labels.append(best - 1 if most >= fraction * length else background)
+    return np.array(labels)
+
+
+events = st.builds(
+    event,
+    st.floats(-2, 32),
+    st.floats(0, 15),
+    st.sampled_from((UNLABELLED, *CLASSES)),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    found=st.lists(events, max_size=5),
+    overlap=st.sampled_from([0.0, 0.5, 0.75]),
+    fraction=st.sampled_from([0.1, 0.5, 1.0]),
+    background=st.sampled_from(["background", None]),
+)
+def test_labels_equal_a_count_of_samples(found, overlap, fraction, background):
+    recording = toy_recording(30.0, 20.0, found)
+    windows = cut(
+        recording, overlap=overlap, positive_fraction=fraction, background=background
+    )
+    starts = np.rint(windows.start_s * 20).astype(int)
+    other = -1 if background is None else 0
+    want = oracle_labels(recording, 80, starts, other, fraction)
+    np.testing.assert_array_equal(windows.label, want)
+
+
+def test_a_seizure_longer_than_many_windows_makes_them_all_positive():
+    windows = cut(toy_recording(events=[event(8.0, 40.0)]))
+    np.testing.assert_array_equal(windows.label, [0, 0] + [1] * 10 + [0] * 3)
+
+
+def test_half_a_window_is_enough_and_a_sample_less_is_not():
+    assert cut(toy_recording(events=[event(2.0, 2.0)])).label[0] == 1
+    assert cut(toy_recording(events=[event(2.02, 1.98)])).label[0] == 0
+    touching = [event(0.5, 1.0), event(1.5, 0.5), event(1.0, 1.5)]
+    assert cut(toy_recording(events=touching)).label[0] == 1
+    twice = [event(0.0, 1.0), event(0.0, 1.0)]
+    assert cut(toy_recording(events=twice)).label[0] == 0
+
+
+def test_ties_and_competing_classes():
+    tie = [event(0.0, 2.0, "generalised"), event(2.0, 2.0, "focal")]
+    assert cut(toy_recording(events=tie)).label[0] == 2
+    more = [event(0.0, 1.5, "generalised"), event(1.5, 2.5, "focal")]
+    assert cut(toy_recording(events=more)).label[0] == 1
+
+
+def test_what_nobody_judged_is_unlabelled_not_background():
+    found = [event(8.0, 8.0, UNLABELLED)]
+    np.testing.assert_array_equal(
+        cut(toy_recording(events=found)).label[:5], [0, 0, -1, -1, 0]
+    )
+
+
+def test_bad_input_names_the_recording():
+    with pytest.raises(InputError, match=r"toy\.edf: no window of 90 s fits into 60 s"):
+        cut(toy_recording(), window_s=90.0)
+    with pytest.raises(InputError, match=r"toy\.edf: event 'sz' at 3 s is none of"):
+        cut(toy_recording(events=[event(3.0, 1.0, "sz")]))
+    with pytest.raises(InputError, match="overlap must be"):
+        cut(toy_recording(), overlap=1.0)
+    with pytest.raises(InputError, match="positive_fraction must be"):
+        cut(toy_recording(), positive_fraction=0.0)
+
+
+def test_zscore_of_a_window_equals_numpy_and_ignores_offset_and_scale():
+    recording = toy_recording()
+    windows = cut(recording, overlap=0.5)
+    scored = zscore_windows(windows, recording).signal
+    x = windows.signal.astype(np.float64)
+    want = (x - x.mean(axis=2, keepdims=True)) / x.std(axis=2, keepdims=True)
+    np.testing.assert_allclose(scored, want, rtol=1e-4, atol=1e-6)
+    moved = toy_recording(signal=recording.signal * 50 + 300)
+    again = zscore_windows(cut(moved, overlap=0.5), moved).signal
+    np.testing.assert_allclose(again, want, atol=2e-4)
+
+
+@pytest.mark.parametrize("residue", [0.0, 1e-9])
+def test_a_flat_stretch_is_an_error_unless_it_was_masked(residue):
+    signal = np.random.default_rng(0).normal(size=(2, 3000)) * 30
+    signal[1, 400:600] = residue * np.random.default_rng(1).normal(size=200)
+    recording = toy_recording(signal=signal)
+    with pytest.raises(InputError, match=r"toy\.edf: channel C4 is flat .* 8 s"):
+        zscore_windows(cut(recording), recording)
+    signal[1] = 0
+    recording = toy_recording(signal=signal)
+    scored = zscore_windows(cut(recording), recording, masked=["C4"]).signal
+    assert not scored[:, 1].any()
+    np.testing.assert_allclose(scored[:, 0].std(axis=1), 1, rtol=1e-5)
