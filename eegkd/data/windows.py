@@ -89,14 +89,15 @@ def cut_windows(
 
 
 def zscore_windows(
-    windows: Windows, recording: Recording, *, masked: Sequence[str] = ()
+    windows: Windows, recording: Recording, *, present: np.ndarray | None = None
 ) -> Windows:
     """Returns the windows with every channel at mean 0 and standard deviation 1.
 
     Args:
         windows: Cut from `recording`.
         recording: Names the channels, and says how large they are elsewhere.
-        masked: Channels that are zero because the user asked for it; they stay so.
+        present: `bool[c]`, False where the user had a missing channel masked with
+            zeros; it stays zero.
 
     Raises:
         InputError: If a channel is flat in a window: its standard deviation is under a
@@ -106,15 +107,16 @@ def zscore_windows(
     x = windows.signal - windows.signal.mean(axis=2, keepdims=True)
     std = np.sqrt(np.einsum("nct,nct->nc", x, x) / x.shape[2])
     floor = 1e-6 * np.maximum(1, recording.signal.std(axis=1))
-    flat = (std <= floor) & ~np.isin(recording.channels, list(masked))
-    if flat.any():
-        row, channel = np.argwhere(flat)[0]
+    flat = std <= floor
+    wrong = flat if present is None else flat & present
+    if wrong.any():
+        row, channel = np.argwhere(wrong)[0]
         raise InputError(
             f"{_name(recording)}: channel {recording.channels[channel]} is flat in the "
             f"window at {windows.start_s[row]:g} s. Leave out the channel "
             "(--data.channels) or the file, or use --data.zscore recording."
         )
-    x /= np.where(std <= floor, 1, std)[..., None]
+    x /= np.where(flat, 1, std)[..., None]
     return windows._replace(signal=x)
 
 
