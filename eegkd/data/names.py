@@ -129,4 +129,5 @@ def channel_kinds(names: Sequence[str], defaults: Sequence[Kind]) -> tuple[Kind,
             return "eeg"
         return default
 
-    return tuple(map(kind, names, defaults))
+    pairs = zip(names, defaults, strict=True)
+    return tuple(kind(name, default) for name, default in pairs)

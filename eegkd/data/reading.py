@@ -185,7 +185,7 @@ def _read_wfdb(path: Path) -> _Signals:
         import wfdb
 
         try:
-            record = wfdb.rdrecord(record_name)
+            record: Any = wfdb.rdrecord(record_name)
             if path.with_suffix(".atr").exists():
                 marks = wfdb.rdann(record_name, "atr")
         except Exception as error:

@@ -35,6 +35,8 @@ class Recording:
         subject: The person, in BIDS words: "01" of "sub-01".
         session: The visit, or "".
         source: The file (or files) it was read from.
+        filled: Channels without a recorded signal of their own, which the channel
+            policy interpolated or set to zero.
     """
 
     signal: Float32[np.ndarray, "c t"]
@@ -46,6 +48,7 @@ class Recording:
     subject: str = ""
     session: str = ""
     source: str = ""
+    filled: tuple[str, ...] = ()
 
     @property
     def duration_s(self) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from eegkd.data.config import DataConfig
 from eegkd.data.recording import Recording
 from eegkd.errors import InputError
 
@@ -73,16 +74,16 @@ class Corpus(NamedTuple):
     licence: str = ""
 
 
-def get_corpus(
-    name: str, root: str | os.PathLike[str] = "", *, unit: str | None = None
-) -> Corpus:
+def get_corpus(name: str, root: str | os.PathLike[str] = "", **options: Any) -> Corpus:
     """Returns a corpus by its name.
+
+    A module of a corpus has `CORPUS`, or `make_corpus(config)` where the options make
+    it: the classes of `folder` come from its labels.csv, `synthetic` has worlds.
 
     Args:
         name: As in `--data.corpus`.
-        root: The folder of its recordings; needed by `folder` alone, whose classes
-            come from its labels.csv.
-        unit: Unit of a folder's files where they state none.
+        root: The folder of its recordings.
+        **options: Other fields of `DataConfig` that it depends on: unit, world, seed.
 
     Raises:
         InputError: If no corpus has this name.
@@ -92,9 +93,10 @@ def get_corpus(
             f"--data.corpus {name} is unknown; choose one of {', '.join(_MODULES)}."
         )
     module = importlib.import_module(_MODULES[name])
-    if name == "folder":
-        return module.make_corpus(root, unit=unit)
-    return module.CORPUS
+    if hasattr(module, "CORPUS"):
+        return module.CORPUS
+    config = DataConfig(corpus=name, root=str(root), **options)
+    return module.make_corpus(config)
 
 
 def folder_of(root: str | os.PathLike[str], name: str) -> Path:

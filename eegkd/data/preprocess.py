@@ -1,0 +1,236 @@
+"""From a recording as read to signals as models want them: filter, resample, scale."""
+
+import dataclasses
+import functools
+import math
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy import signal as dsp
+
+from eegkd.data.config import DataConfig
+from eegkd.data.montage import (
+    DOUBLE_BANANA,
+    default_channels,
+    pick_channels,
+    to_montage,
+)
+from eegkd.data.recording import Recording
+from eegkd.errors import InputError
+
+_MAX_EDGE = 0.45
+_NOTCH_QUALITY = 30.0
+_MAX_DENOMINATOR = 20_000
+
+
+def preprocess(recording: Recording, config: DataConfig) -> Recording:
+    """Picks, re-references, filters, resamples and (per recording) z-scores.
+
+    An option that is None or () is left out, except `channels`: () takes all EEG
+    channels (the 18 pairs for `double_banana`; the ECG leads of a file without EEG).
+    Of the scopes of `zscore` only `recording` happens here.
+
+    Returns:
+        The recording; its `filled` names the channels that `config.policy` had to
+        interpolate or to set to zero.
+
+    Raises:
+        InputError: If a channel is missing, flat or not finite, or an option does not
+            fit the recording.
+    """
+    check_options(config, recording.rate, recording.source)
+    wanted = config.channels
+    if not wanted and config.montage == "double_banana":
+        wanted = DOUBLE_BANANA
+    wanted = wanted or default_channels(recording)
+    picked, present = pick_channels(recording, wanted, config.policy)
+    check_finite(picked)
+    if config.montage == "average":
+        picked = to_montage(picked, "average", present)
+    rate = config.rate or picked.rate
+    out = np.zeros((len(wanted), _new_length(picked, rate)), np.float32)
+    # Channel by channel: float64 copies of hours of all channels would not fit.
+    for i in np.flatnonzero(present):
+        row = picked.signal[i].astype(np.float64)
+        if config.band is not None:
+            row = bandpass(row, picked.rate, config.band, config.filter_order)
+        for line in _line_frequencies(config, picked.rate):
+            row = notch(row, picked.rate, line)
+        out[i] = resample(row, picked.rate, rate)
+    result = dataclasses.replace(picked, signal=out, rate=rate)
+    if config.zscore == "recording":
+        result = zscore_recording(result, present)
+    return result
+
+
+def check_options(config: DataConfig, rate: float, source: str) -> None:
+    """Refuses filter edges and rates that do not fit a recording.
+
+    Raises:
+        InputError: Naming the switch.
+    """
+    if config.rate is not None and not 0 < config.rate < math.inf:
+        raise InputError(f"--data.rate must be above 0, got {config.rate:g}.")
+    if config.band is not None:
+        low, high = config.band
+        if not 0 <= low < high:
+            raise InputError(
+                f"--data.band {low:g} {high:g}: the lower edge must be at least 0 and "
+                "below the upper one."
+            )
+        _check_edge(source, "--data.band", high, rate)
+        if config.rate is not None and high >= config.rate / 2:
+            raise InputError(
+                f"--data.band {low:g} {high:g}: its upper edge does not fit below half "
+                f"of --data.rate {config.rate:g}; lower the edge or raise the rate."
+            )
+    if config.filter_order < 1:
+        raise InputError(
+            f"--data.filter_order must be at least 1, got {config.filter_order}."
+        )
+    if config.notch is not None and config.notch < 0:
+        raise InputError(f"--data.notch must be 0 or above, got {config.notch:g}.")
+    if config.notch:
+        _check_edge(source, "--data.notch", config.notch, rate)
+
+
+def _check_edge(source: str, switch: str, edge: float, rate: float) -> None:
+    if edge >= _MAX_EDGE * rate:
+        raise InputError(
+            f"{source}: {switch} {edge:g} Hz is too high for a recording of {rate:g} "
+            f"samples a second; set {switch} below {_MAX_EDGE * rate:g} Hz."
+        )
+
+
+def check_finite(recording: Recording) -> None:
+    """Refuses NaN and infinity.
+
+    Raises:
+        InputError: Naming the file, the channel and the sample.
+    """
+    finite = np.isfinite(recording.signal)
+    if not finite.all():
+        row, sample = np.argwhere(~finite)[0]
+        raise InputError(
+            f"{recording.source}: channel {recording.channels[row]} holds NaN or "
+            f"infinite samples, the first at {sample / recording.rate:g} s. Cut or "
+            "interpolate them, or leave the channel out with --data.channels."
+        )
+
+
+def _line_frequencies(config: DataConfig, rate: float) -> tuple[float, ...]:
+    """The line frequency, and its harmonics inside the band."""
+    if not config.notch:
+        return ()
+    top = _MAX_EDGE * rate if config.band is None else config.band[1]
+    count = max(1, math.ceil(top / config.notch) - 1)
+    return tuple(config.notch * k for k in range(1, count + 1))
+
+
+@functools.cache
+def _bandpass_sections(
+    rate: float, band: tuple[float, float], order: int
+) -> np.ndarray:
+    low, high = band
+    edges, kind = (band, "bandpass") if low else (high, "lowpass")
+    return np.asarray(dsp.butter(order, edges, kind, fs=rate, output="sos"))
+
+
+def bandpass(
+    x: Float[np.ndarray, "*c t"],
+    rate: float,
+    band: tuple[float, float],
+    order: int = 4,
+) -> Float[np.ndarray, "*c t"]:
+    """Filters forwards and backwards with a Butterworth filter: no phase shift.
+
+    A lower edge of 0 makes it a low-pass. Magnitudes are those of the filter squared.
+    The ends are extended by odd reflection for one period of the lower edge.
+    """
+    low, high = band
+    sections = _bandpass_sections(float(rate), (float(low), float(high)), order)
+    pad = min(x.shape[-1] - 1, round(rate / (low or high)) + 3 * order)
+    return dsp.sosfiltfilt(sections, x, padlen=pad)
+
+
+@functools.cache
+def _notch_sections(rate: float, frequency: float) -> np.ndarray:
+    return dsp.tf2sos(*dsp.iirnotch(frequency, _NOTCH_QUALITY, fs=rate))
+
+
+def notch(
+    x: Float[np.ndarray, "*c t"], rate: float, frequency: float
+) -> Float[np.ndarray, "*c t"]:
+    """Removes one frequency, 1/30 of it wide, without phase shift."""
+    sections = _notch_sections(float(rate), float(frequency))
+    pad = min(x.shape[-1] - 1, round(_NOTCH_QUALITY * rate / frequency))
+    return dsp.sosfiltfilt(sections, x, padlen=pad)
+
+
+def _ratio(old: float, new: float) -> Fraction:
+    exact = Fraction(repr(float(new))) / Fraction(repr(float(old)))
+    return exact.limit_denominator(_MAX_DENOMINATOR)
+
+
+@functools.cache
+def _resample_filter(up: int, down: int) -> np.ndarray:
+    # 16 samples of the slower rate each side and 80 dB: scipy's own 10 and 50 dB
+    # leave a ripple of 1 in 2,000 on slow waves.
+    widest = max(up, down)
+    window: Any = ("kaiser", 8.0)
+    return np.asarray(dsp.firwin(32 * widest + 1, 1 / widest, window=window))
+
+
+def resample(
+    x: Float[np.ndarray, "*c t"], old: float, new: float
+) -> Float[np.ndarray, "*c s"]:
+    """Resamples by a rational factor with a polyphase anti-aliasing filter.
+
+    Sample `i` of the result lies at `i / new` seconds; there are `round(t new / old)`.
+    """
+    ratio = _ratio(old, new)
+    if ratio == 1:
+        return x
+    up, down = ratio.numerator, ratio.denominator
+    length = _num_samples(x.shape[-1], ratio)
+    # A line through both ends is taken out first, so that they do not ring.
+    slope = (x[..., -1:] - x[..., :1]) / max(x.shape[-1] - 1, 1)
+    line = x[..., :1] + slope * np.arange(x.shape[-1])
+    window = _resample_filter(up, down)
+    y = dsp.resample_poly(x - line, up, down, axis=-1, window=window)[..., :length]
+    return y + x[..., :1] + slope * (np.arange(length) * (down / up))
+
+
+def _num_samples(length: int, ratio: Fraction) -> int:
+    return (2 * length * ratio.numerator + ratio.denominator) // (2 * ratio.denominator)
+
+
+def _new_length(recording: Recording, rate: float) -> int:
+    return _num_samples(recording.signal.shape[1], _ratio(recording.rate, rate))
+
+
+def zscore_recording(
+    recording: Recording, present: Bool[np.ndarray, " c"] | None = None
+) -> Recording:
+    """Returns the recording with every present channel at mean 0 and deviation 1.
+
+    Raises:
+        InputError: If filtering left nothing of a channel.
+    """
+    if present is None:
+        present = np.ones(len(recording.channels), bool)
+    x = recording.signal.astype(np.float64)
+    x -= x.mean(axis=1, keepdims=True)
+    std = x.std(axis=1, keepdims=True)
+    empty = np.flatnonzero(present & (std[:, 0] < 1e-6))
+    if len(empty):
+        raise InputError(
+            f"{recording.source}: channel {recording.channels[empty[0]]} is flat after "
+            "filtering. Widen --data.band or leave the channel out (--data.channels)."
+        )
+    x /= np.where(present[:, None], std, 1.0)
+    return dataclasses.replace(
+        recording, signal=x.astype(np.float32), units=("zscore",) * len(x)
+    )
