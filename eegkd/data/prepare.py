@@ -24,7 +24,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from eegkd.data.config import DataConfig
 from eegkd.data.corpora import Corpus, Source, get_corpus
 from eegkd.data.preprocess import preprocess
-from eegkd.data.recording import Recording
 from eegkd.data.store import WindowStore, write_store
 from eegkd.data.store_files import hash_file, hash_json, output_errors
 from eegkd.data.windows import cut_windows, zscore_windows
@@ -81,17 +80,19 @@ def make_plan(config: DataConfig) -> Plan:
     Raises:
         InputError: If the corpus is unknown or has no recordings.
     """
-    corpus = get_corpus(config.corpus, config.root, unit=config.unit)
+    options = dataclasses.asdict(config)
+    name, root = options.pop("corpus"), options.pop("root")
+    corpus = get_corpus(name, root, **options)
     config = resolve_config(config, corpus)
-    sources = corpus.list_sources(Path(config.root))
+    sources = corpus.list_sources(Path(root))
     if not sources:
-        raise InputError(f"--data.root {config.root}: no {corpus.name} recordings.")
+        raise InputError(f"--data.root {root}: no {corpus.name} recordings.")
     settings = dataclasses.asdict(config)
-    for name in ("root", "workers", "corpus"):
-        del settings[name]
+    for place in ("root", "workers", "corpus"):
+        del settings[place]
     settings = json.loads(json.dumps(settings | {"part_version": PART_VERSION}))
     request = [settings, corpus.name, corpus.classes, corpus.background]
-    files = [_describe(source, Path(config.root)) for source in sources]
+    files = [_describe(source, Path(root)) for source in sources]
     return Plan(config, corpus, sources, settings, hash_json([request, files]))
 
 
@@ -162,8 +163,7 @@ def cut_source(
     source: Source, corpus: Corpus, config: DataConfig
 ) -> tuple[Any, dict[str, Any]]:
     """Reads, preprocesses and cuts one recording; returns windows and a description."""
-    raw = corpus.read(source)
-    recording, present = preprocess(raw, config)
+    recording = preprocess(corpus.read(source), config)
     windows = cut_windows(
         recording,
         window_s=config.window_s or GENERAL["window_s"],
@@ -174,7 +174,7 @@ def cut_source(
     )
     units = list(recording.units)
     if config.zscore == "window":
-        windows = zscore_windows(windows, recording, present=present)
+        windows = zscore_windows(windows, recording)
         units = ["zscore"] * len(units)
     return windows, {
         "channels": list(recording.channels),
@@ -182,7 +182,7 @@ def cut_source(
         "rate": recording.rate,
         "duration_s": recording.duration_s,
         "events": [dataclasses.asdict(event) for event in recording.events],
-        "filled_channels": _filled(raw, recording, present),
+        "filled_channels": list(recording.filled),
     }
 
 
@@ -318,17 +318,6 @@ def _part_name(source: Source, settings: Mapping[str, Any]) -> str:
     key = hash_json([_describe(source, source.path.parent), stamp, settings])
     safe = re.sub(r"[^A-Za-z0-9_-]+", "_", source.recording_id)[:80]
     return f"{safe}.{key[:16]}.json"
-
-
-def _filled(raw: Recording, recording: Recording, present: np.ndarray) -> list[str]:
-    """Names the channels that were masked, or interpolated from others."""
-    live = np.ptp(raw.signal, axis=1) > 0
-    known = {name for name, alive in zip(raw.channels, live, strict=True) if alive}
-    return [
-        name
-        for name, here in zip(recording.channels, present, strict=True)
-        if not here or not (name in known or known.issuperset(name.split("-")))
-    ]
 
 
 def _relative(path: Path, root: Path) -> str:

@@ -88,16 +88,10 @@ def cut_windows(
     )
 
 
-def zscore_windows(
-    windows: Windows, recording: Recording, *, present: np.ndarray | None = None
-) -> Windows:
+def zscore_windows(windows: Windows, recording: Recording) -> Windows:
     """Returns the windows with every channel at mean 0 and standard deviation 1.
 
-    Args:
-        windows: Cut from `recording`.
-        recording: Names the channels, and says how large they are elsewhere.
-        present: `bool[c]`, False where the user had a missing channel masked with
-            zeros; it stays zero.
+    A missing channel that the user had masked with zeros stays zero.
 
     Raises:
         InputError: If a channel is flat in a window: its standard deviation is under a
@@ -108,7 +102,7 @@ def zscore_windows(
     std = np.sqrt(np.einsum("nct,nct->nc", x, x) / x.shape[2])
     floor = 1e-6 * np.maximum(1, recording.signal.std(axis=1))
     flat = std <= floor
-    wrong = flat if present is None else flat & present
+    wrong = flat & ~np.isin(recording.channels, recording.filled)
     if wrong.any():
         row, channel = np.argwhere(wrong)[0]
         raise InputError(

@@ -26,6 +26,7 @@ prepare = module.prepare
 
 FILES = ("signal.npy", "index.npz", "manifest.json")
 RATE = 100.0
+CHANNELS = ("C3", "C4", "Cz", "Fz", "Pz")
 
 
 def list_sources(root):
@@ -44,9 +45,9 @@ def read(source):
     x = np.load(source.path)
     return Recording(
         signal=x,
-        channels=("C3", "C4", "Cz")[: len(x)],
-        kinds=("eeg",) * len(x),
-        units=("uV",) * len(x),
+        channels=CHANNELS,
+        kinds=("eeg",) * 5,
+        units=("uV",) * 5,
         rate=RATE,
         events=(Event(onset_s=8.0, duration_s=9.0, label="seizure"),),
         subject=source.subject,
@@ -70,7 +71,7 @@ def write_corpus(root, num=6):
     root.mkdir()
     rng = np.random.default_rng(0)
     for i in range(num):
-        x = rng.normal(scale=30, size=(3, 3000 + 200 * i)).astype(np.float32)
+        x = rng.normal(scale=30, size=(5, 3000 + 200 * i)).astype(np.float32)
         np.save(root / f"s{i // 2}_{i % 2}.npy", x)
     return DataConfig(corpus="toy", root=str(root), workers=1)
 
@@ -82,7 +83,7 @@ def config(tmp_path, monkeypatch):
 
 
 def use(monkeypatch, corpus):
-    monkeypatch.setattr(module, "get_corpus", lambda name, root="", unit=None: corpus)
+    monkeypatch.setattr(module, "get_corpus", lambda name, root="", **options: corpus)
 
 
 def contents(folder):
@@ -99,7 +100,7 @@ def test_a_store_holds_what_plain_calls_give(config, tmp_path):
     full = module.resolve_config(config, TOY)
     assert (full.rate, full.overlap, full.window_s) == (RATE, 0.5, 4.0)
     for source in list_sources(Path(config.root)):
-        recording, _ = preprocess(read(source), full)
+        recording = preprocess(read(source), full)
         windows = zscore_windows(
             cut_windows(
                 recording,
@@ -124,7 +125,7 @@ def test_a_store_holds_what_plain_calls_give(config, tmp_path):
     assert said["recordings"]["s1_0"]["events"][0]["label"] == "seizure"
     assert said["recordings"]["s1_0"]["duration_s"] == 34.0
     assert set(said["sources"]) == {f"s{i}_{j}.npy" for i in range(3) for j in (0, 1)}
-    assert said["units"] == ["zscore"] * 3
+    assert said["units"] == ["zscore"] * 5
     assert said["preprocessing"]["band"] == [1.0, 40.0]
     assert config.root not in (tmp_path / "out" / "manifest.json").read_text()
     assert not list(tmp_path.glob("*.partial"))
@@ -154,7 +155,7 @@ def test_a_bad_recording_stops_it_and_the_rerun_reads_only_what_is_left(
     prepare(config, want, progress=False)
     bad = Path(config.root) / "s2_0.npy"
     good = bad.read_bytes()
-    np.save(bad, np.zeros((3, 50), np.float32))
+    np.save(bad, np.zeros((5, 50), np.float32))
     out = tmp_path / "out"
     with pytest.raises(InputError, match="s2_0"):
         prepare(config, out, progress=False)
@@ -172,7 +173,7 @@ def test_a_bad_recording_stops_it_and_the_rerun_reads_only_what_is_left(
 def test_a_changed_file_or_setting_is_not_taken_from_an_old_part(config, tmp_path):
     bad = Path(config.root) / "s2_1.npy"
     good = bad.read_bytes()
-    np.save(bad, np.zeros((3, 50), np.float32))
+    np.save(bad, np.zeros((5, 50), np.float32))
     with pytest.raises(InputError):
         prepare(config, tmp_path / "out", progress=False)
     bad.write_bytes(good)
@@ -195,7 +196,7 @@ CHILD = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import test_prepare as t
-t.module.get_corpus = lambda name, root="", unit=None: t.TOY
+t.module.get_corpus = lambda name, root="", **options: t.TOY
 config = t.DataConfig(corpus="toy", root=sys.argv[2], workers=1)
 t.prepare(config, sys.argv[3], progress=False)
 """
@@ -259,13 +260,33 @@ def test_recordings_that_do_not_fit_together_are_refused(config, tmp_path, monke
     def read_less(source):
         recording = read(source)
         if source.recording_id == "s1_0":
-            names = ("C3", "C4", "Pz")
+            names = (*CHANNELS[:4], "P3")
             return dataclasses.replace(recording, channels=names)
         return recording
 
     use(monkeypatch, TOY._replace(read=read_less))
     with pytest.raises(InputError, match=r"s1_0\.npy: channels .* --data\.channels"):
         prepare(config, tmp_path / "out", progress=False)
+
+
+@pytest.mark.parametrize("policy", ["mask", "interpolate"])
+def test_filled_channels_are_named_in_the_manifest(config, tmp_path, policy):
+    x = np.load(Path(config.root) / "s0_0.npy")
+    x[1] = 5.0
+    np.save(Path(config.root) / "s0_0.npy", x)
+    wanted = dataclasses.replace(config, policy=policy, channels=CHANNELS)
+    store = prepare(wanted, tmp_path / "out", progress=False)
+    said = store.manifest["recordings"]
+    assert said["s0_0"]["filled_channels"] == ["C4"]
+    assert said["s0_1"]["filled_channels"] == []
+    filled = store.signal[store.recording_rows("s0_0"), 1]
+    assert filled.any() == (policy == "interpolate")
+    with pytest.raises(InputError, match="C4"):
+        prepare(
+            dataclasses.replace(wanted, policy="error"),
+            tmp_path / "error",
+            progress=False,
+        )
 
 
 def test_splits_of_the_corpus_reach_the_manifest(config, tmp_path, monkeypatch):
