@@ -1,1 +1,86 @@
-"""Judging models: metrics, statistics, calibration, events, baselines, reports."""
+"""Judging models: metrics, statistics, calibration, events, baselines, reports.
+
+`plots` and `report`, which load matplotlib, are imported from their own modules.
+"""
+
+from eegkd.evaluate.baselines import band_power, linear_baseline
+from eegkd.evaluate.calibration import (
+    apply_temperature,
+    calibration_scores,
+    fit_temperature,
+    reliability,
+    to_logits,
+)
+from eegkd.evaluate.efficiency import latency, throughput
+from eegkd.evaluate.events import (
+    Detection,
+    EventsConfig,
+    WindowTrack,
+    detect,
+    fit_threshold,
+    operating_curve,
+    score_events,
+    score_samples,
+    szcore_results,
+    window_tracks,
+)
+from eegkd.evaluate.metrics import METRICS, confusion_matrix, per_subject, score
+from eegkd.evaluate.predictions import (
+    Predictions,
+    concatenate,
+    load_predictions,
+    make_predictions,
+    save_predictions,
+    with_units,
+)
+from eegkd.evaluate.statistics import (
+    Comparison,
+    Summary,
+    holm,
+    minimum_detectable_effect,
+    paired_comparison,
+    result_rows,
+    summarise,
+)
+from eegkd.evaluate.szcore import read_szcore_tsv, write_szcore_tsv
+
+__all__ = [
+    "METRICS",
+    "Comparison",
+    "Detection",
+    "EventsConfig",
+    "Predictions",
+    "Summary",
+    "WindowTrack",
+    "apply_temperature",
+    "band_power",
+    "calibration_scores",
+    "concatenate",
+    "confusion_matrix",
+    "detect",
+    "fit_temperature",
+    "fit_threshold",
+    "holm",
+    "latency",
+    "linear_baseline",
+    "load_predictions",
+    "make_predictions",
+    "minimum_detectable_effect",
+    "operating_curve",
+    "paired_comparison",
+    "per_subject",
+    "read_szcore_tsv",
+    "reliability",
+    "result_rows",
+    "save_predictions",
+    "score",
+    "score_events",
+    "score_samples",
+    "summarise",
+    "szcore_results",
+    "throughput",
+    "to_logits",
+    "window_tracks",
+    "with_units",
+    "write_szcore_tsv",
+]

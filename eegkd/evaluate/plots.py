@@ -12,6 +12,7 @@ import matplotlib as mpl
 import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
@@ -24,8 +25,9 @@ BLUE, RED, TEAL, AMBER = "#2563a8", "#c8455a", "#1f8a7d", "#c07f1f"
 MODEL_COLOURS = {"teacher": AMBER, "student": BLUE}
 MAX_CHANNELS = 19
 _COLUMNS = 1500
+_MIN_COUNT = 5
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 9,
     "text.color": INK,
     "axes.edgecolor": MUTED,
@@ -62,6 +64,12 @@ class Curve:
     loss: Float[np.ndarray, " n"]
     val_step: Float[np.ndarray, " m"]
     val_metric: Float[np.ndarray, " m"]
+
+
+def words(metric: str) -> str:
+    """Spells a metric's name for readers."""
+    capitals = {"auroc": "AUROC", "auc": "AUC", "pr": "PR", "f1": "F1"}
+    return " ".join(capitals.get(part, part) for part in metric.split("_"))
 
 
 def _figure(
@@ -126,7 +134,7 @@ def results_svg(
         ax.tick_params(axis="y", length=0)
         ax.spines["left"].set_visible(False)
         ax.grid(axis="x")
-        ax.set_xlabel(rows[0]["metric"].replace("_", " ") if rows else "")
+        ax.set_xlabel(words(rows[0]["metric"]) if rows else "")
         return _svg(figure, "results")
 
 
@@ -150,9 +158,7 @@ def curves_svg(curves: Mapping[str, Sequence[Curve]], *, metric: str) -> str:
                     ms=4,
                     alpha=0.8,
                 )
-            top.set_title(
-                name.replace("_", " "), loc="left", color=colour, weight="bold"
-            )
+            top.set_title(name, loc="left", color=colour, weight="bold")
             low.set_xlabel("update")
             if bottom:
                 pad = 0.04 + 0.05 * np.ptp(bottom)
@@ -160,7 +166,7 @@ def curves_svg(curves: Mapping[str, Sequence[Curve]], *, metric: str) -> str:
             for ax in (top, low):
                 ax.grid(axis="y")
         axes[0, 0].set_ylabel("training loss")
-        axes[1, 0].set_ylabel(f"validation {metric.replace('_', ' ')}")
+        axes[1, 0].set_ylabel(f"validation {words(metric)}")
         figure.align_ylabels(axes[:, 0])
         return _svg(figure, "training curves")
 
@@ -169,16 +175,15 @@ def confusion_svg(
     matrices: Mapping[str, Int[np.ndarray, "k k"]], class_names: Sequence[str]
 ) -> str:
     """Draws confusion matrices side by side, shaded by the share of the true class."""
-    with mpl.rc_context(
-        _STYLE | {"axes.spines.left": False, "axes.spines.bottom": False}
-    ):
+    bare: dict[Any, Any] = {"axes.spines.left": False, "axes.spines.bottom": False}
+    with mpl.rc_context(_STYLE | bare):
         k = len(class_names)
         side = max(2.3, 0.45 * k + 0.9)
         figure, axes = _figure(side * len(matrices), side + 0.3, 1, len(matrices))
         short = [name if len(name) <= 12 else f"{name[:11]}…" for name in class_names]
         for ax, (name, counts) in zip(axes[0], matrices.items(), strict=True):
             share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-            colours = mpl.colors.LinearSegmentedColormap.from_list(
+            colours = LinearSegmentedColormap.from_list(
                 "share", ["#f5f8fb", "#9dbfde", BLUE]
             )
             # Cells as patches, not as an embedded picture: sharp at any size.
@@ -206,7 +211,7 @@ def confusion_svg(
             ax.tick_params(length=0)
             ax.set_aspect("equal")
             ax.invert_yaxis()
-            ax.set_title(name.replace("_", " "), loc="left", weight="bold")
+            ax.set_title(name, loc="left", weight="bold")
             ax.set_xlabel("decided")
         axes[0, 0].set_ylabel("true")
         return _svg(figure, "confusion matrices")
@@ -216,7 +221,7 @@ def reliability_svg(
     tables: Mapping[str, Mapping[str, Reliability]],
     errors: Mapping[str, Mapping[str, float]],
 ) -> str:
-    """Draws accuracy against confidence, a panel a model.
+    """Draws accuracy against confidence, a panel a model; bins of 5 windows or more.
 
     Args:
         tables: By model, then by "before" or "after" temperature.
@@ -228,15 +233,15 @@ def reliability_svg(
             ax.plot([0, 1], [0, 1], color=MUTED, lw=0.8, ls=(0, (4, 3)))
             for state, table in states.items():
                 colour = {"before": RED, "after": TEAL}.get(state, INK)
-                filled = table.count > 0
+                filled = table.count >= min(_MIN_COUNT, table.count.max())
                 x, y = table.confidence[filled], table.accuracy[filled]
                 label = f"{state}: ECE {errors[name][state]:.3f}"
                 ax.plot(x, y, color=colour, lw=1.2, label=label)
                 share = table.count[filled] / table.count.sum()
                 ax.scatter(x, y, s=6 + 120 * share, color=colour, alpha=0.75, lw=0)
-            ax.set_title(name.replace("_", " "), loc="left", weight="bold")
+            ax.set_title(name, loc="left", weight="bold")
             ax.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal", xlabel="confidence")
-            ax.legend(loc="upper left", handlelength=1.2, borderaxespad=0.2)
+            ax.legend(loc="lower right", handlelength=1.2, borderaxespad=0.2)
             ax.grid()
         axes[0, 0].set_ylabel("accuracy")
         return _svg(figure, "reliability")
@@ -278,12 +283,13 @@ def recording_figure(
 ) -> Figure:
     """Draws traces over the probability of an event, with true and detected events.
 
-    Up to 19 channels, each about its own median, on one scale.
+    Up to 19 channels, each about its own median, on one scale; a channel with a NaN is
+    left blank.
     """
     shown = min(len(channels), MAX_CHANNELS)
     traces = np.asarray(signal[:shown], np.float64)
-    traces = traces - np.nanmedian(traces, axis=1, keepdims=True)
-    spread = np.nanpercentile(np.abs(traces), 99, axis=1)
+    traces = traces - np.median(traces, axis=1, keepdims=True)
+    spread = np.percentile(np.abs(traces), 99, axis=1)
     scale = float(np.median(spread[spread > 0])) if np.any(spread > 0) else 1.0
     times, traces = _envelope(np.clip(traces / (2.2 * scale), -0.7, 0.7), rate)
     spans = to_spans(detections)

@@ -1,126 +1,41 @@
 """One stand-alone HTML page that says what a run found and how far to believe it."""
 
 import base64
-import dataclasses
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from eegkd.evaluate import plots
 from eegkd.evaluate.calibration import expected_calibration_error, reliability
-from eegkd.evaluate.events import Detection, WindowTrack
 from eegkd.evaluate.files import write_atomic
 from eegkd.evaluate.metrics import confusion_matrix
-from eegkd.evaluate.predictions import Predictions
+from eegkd.evaluate.plots import Curve
+from eegkd.evaluate.report_content import MODELS, Example, ModelFacts, ReportContent
 from eegkd.evaluate.report_style import CSS
-from eegkd.evaluate.statistics import Comparison, Summary
+from eegkd.evaluate.statistics import Comparison
 
-MODELS = {
-    "teacher": "the large model itself: head room",
-    "student": "the distilled model; its verdict is against no_teacher",
-    "no_teacher": "the same student on hard labels: what the teacher adds",
-    "alpha_0": "the teacher's start and class vectors, no distillation loss",
-    "shuffled_teacher": "teacher outputs permuted over the samples: should hurt",
-    "within_class_shuffle": "teacher outputs permuted within a class",
-    "class_mean_teacher": "teacher outputs replaced by the class mean",
-    "random_class_vectors": "random vectors in place of text: what language adds",
-    "small_net": "a tuned small network: is distillation needed at all",
-    "linear": "band power and a linear classifier: the floor",
-}
-"""Rows of the results table in order, and what each is for."""
+__all__ = [
+    "Curve",
+    "Example",
+    "ModelFacts",
+    "ReportContent",
+    "render_report",
+    "write_report",
+]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ModelFacts:
-    """Size and speed of a model; None where it was not measured."""
-
-    parameters: int | None = None
-    windows_per_s: float | None = None
-    latency_ms: float | None = None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Example:
-    """A recording with what the student found in it."""
-
-    signal: Float[np.ndarray, "c t"]
-    channels: Sequence[str]
-    rate: float
-    track: WindowTrack
-    detections: Sequence[Detection]
-    threshold: float
-    smooth: int = 3
-    title: str = ""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ReportContent:
-    """What a report shows; sections without content are left out.
-
-    Attributes:
-        title: Headline.
-        corpus: Name of the corpus.
-        split: How the folds were made, in words.
-        leaks_subjects: A subject's windows are on both sides of the split.
-        has_subjects: The corpus tells its subjects; else folds are the units.
-        seed: The run's seed.
-        class_names: In the order of the probabilities.
-        metrics: The metrics of the table, the primary one first.
-        summary: Rows and comparisons from `statistics.summarise`.
-        facts: Parameters and speed by model.
-        curves: Runs by model, for teacher, student and no_teacher.
-        selection_metric: What validation measured.
-        predictions: Test predictions by model, for confusion and reliability.
-        calibrated: The same after temperature.
-        temperatures: The temperature by model.
-        example: A recording with detections.
-        event_results: `events.szcore_results` by model.
-        bayes: The best possible value of a metric, by its name.
-        details: More facts for the head, as words.
-        notes: Sentences the reader must not miss.
-        config: The run's configuration.
-    """
-
-    title: str
-    corpus: str
-    split: str
-    leaks_subjects: bool
-    has_subjects: bool
-    seed: int
-    class_names: Sequence[str]
-    metrics: Sequence[str]
-    summary: Summary
-    facts: Mapping[str, ModelFacts] = dataclasses.field(default_factory=dict)
-    curves: Mapping[str, Sequence[plots.Curve]] = dataclasses.field(
-        default_factory=dict
-    )
-    selection_metric: str = "accuracy"
-    predictions: Mapping[str, Predictions] = dataclasses.field(default_factory=dict)
-    calibrated: Mapping[str, Predictions] = dataclasses.field(default_factory=dict)
-    temperatures: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    example: Example | None = None
-    event_results: Mapping[str, Mapping[str, Mapping[str, float | None]]] = (
-        dataclasses.field(default_factory=dict)
-    )
-    bayes: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    details: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    notes: Sequence[str] = ()
-    config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-
-def _words(name: str) -> str:
-    return escape(name.replace("_", " "))
+def _words(metric: str) -> str:
+    return escape(plots.words(metric))
 
 
 def _value(value: float | None, digits: int = 3) -> str:
     known = value is not None and np.isfinite(value)
-    return f"{value:.{digits}f}" if known else "–"
+    return f"{value:.{digits}f}".replace("-", "−") if known else "–"
 
 
 def _count(value: float | None) -> str:
@@ -130,7 +45,7 @@ def _count(value: float | None) -> str:
 
 
 def _p(value: float) -> str:
-    return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}"
+    return f"{value:.3f}" if value >= 0.001 else "&lt; 0.001"
 
 
 def _chip(verdict: str | None) -> str:
@@ -180,10 +95,10 @@ def _header(content: ReportContent) -> str:
         "run seed": str(content.seed),
     }
     for metric, value in content.bayes.items():
-        facts[f"Bayes {metric.replace('_', ' ')}"] = _value(value)
+        facts[f"Bayes {plots.words(metric)}"] = _value(value)
     facts |= content.details
     items = "".join(
-        f"<div><dt>{_words(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts.items()
+        f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts.items()
     )
     stamps = []
     if content.leaks_subjects:
@@ -211,7 +126,7 @@ def _warnings(content: ReportContent) -> list[str]:
     teacher, small = means.get("teacher"), means.get("small_net")
     if teacher is not None and small is not None and teacher <= small:
         notes.append(
-            f"The teacher's {metric.replace('_', ' ')} is not above that of small_net: "
+            f"The teacher's {plots.words(metric)} is not above that of small_net: "
             "this set cannot show transfer."
         )
     return notes
@@ -223,10 +138,10 @@ def _results(content: ReportContent) -> str:
     body = []
     for name, row in tables[primary].items():
         facts = content.facts.get(name, ModelFacts())
-        cells = [f"<b>{_words(name)}</b><small>{escape(MODELS.get(name, ''))}</small>"]
+        cells = [f"<b>{escape(name)}</b><small>{escape(MODELS.get(name, ''))}</small>"]
         for metric in content.metrics:
             one = tables[metric][name]
-            span = f"<small>{_value(one['low'])} – {_value(one['high'])}</small>"
+            span = f"<small>{_value(one['low'])} to {_value(one['high'])}</small>"
             cells.append(_value(one["mean"]) + span)
         cells += [
             _chip(row["verdict"]),
@@ -235,13 +150,13 @@ def _results(content: ReportContent) -> str:
             _count(facts.latency_ms),
         ]
         body.append(("student" if name == "student" else "", cells))
-    head = ["model", *map(_words, content.metrics), f"student, by {_words(primary)}"]
+    head = ["model", *map(_words, content.metrics), f"verdict ({_words(primary)})"]
     head += ["parameters", "windows/s", "batch-1 ms"]
     verdict_column = len(content.metrics) + 1
     unit = "subjects" if content.has_subjects else "folds"
     n = max((row["n_subjects"] for row in tables[primary].values()), default=0)
     excluded = {
-        f"{m.replace('_', ' ')}: {max(r['num_excluded'] for r in rows.values())}"
+        f"{plots.words(m)}: {max(r['num_excluded'] for r in rows.values())}"
         for m, rows in tables.items()
         if any(r["num_excluded"] for r in rows.values())
     }
@@ -256,41 +171,40 @@ def _results(content: ReportContent) -> str:
         f"averaged within each first.{left_out if excluded else ''}</p>"
         "<p><b>better</b> and <b>worse</b> say that the student's mean differs from "
         f"this row's model by a paired t-test over {unit} (p &lt; 0.05 after Holm's "
-        "correction over the table). <b>undetectable</b> says that this run cannot tell "
-        "them apart: an effect below the minimum detectable one (MDE, below) is missed "
-        "more often than one time in five.</p>"
+        "correction over the table). <b>undetectable</b> says that this run "
+        "cannot tell them apart: an effect below the minimum detectable one (MDE) is "
+        "missed more often than one time in five.</p>"
         f"<figure>{svg}</figure>"
     )
 
 
+def _comparison_cells(name: str, c: Comparison) -> tuple[str, ...]:
+    return (
+        f"student − {escape(name)}",
+        _value(c.mean_difference),
+        f"{_value(c.low)} to {_value(c.high)}",
+        _p(c.p_t),
+        _p(c.p_adjusted),
+        _p(c.p_signflip),
+        _value(c.mde),
+        str(c.n),
+        _chip(c.verdict),
+    )
+
+
 def _comparisons(content: ReportContent) -> str:
-    body = []
-    for metric in content.metrics:
-        found: Mapping[str, Comparison] = content.summary.comparisons.get(metric, {})
-        for name in _ordered(list(found)):
-            c = found[name]
-            body.append(
-                (
-                    "",
-                    (
-                        f"student – {_words(name)}",
-                        _words(metric),
-                        f"{c.mean_difference:+.3f}",
-                        f"{_value(c.low)} – {_value(c.high)}",
-                        _p(c.p_t),
-                        _p(c.p_adjusted),
-                        _p(c.p_signflip),
-                        _value(c.mde),
-                        str(c.n),
-                        _chip(c.verdict),
-                    ),
-                )
-            )
-    if not body:
-        return ""
-    head = ("comparison", "metric", "difference", "95 % interval", "p (t)", "p (Holm)")
+    head = ("difference of", "mean", "95 % interval", "p (t)", "p (Holm)")
     head += ("p (sign-flip)", "MDE", "n", "verdict")
-    return f"<h2>Comparisons</h2>{_table(head, body, text_columns=(0, 1, 9))}"
+    tables = []
+    for metric, found in content.summary.comparisons.items():
+        body = [("", _comparison_cells(n, found[n])) for n in _ordered(list(found))]
+        if body:
+            is_first = metric == content.metrics[0]
+            tables.append(
+                f"<details{' open' if is_first else ''}><summary>{_words(metric)}"
+                f"</summary>{_table(head, body, text_columns=(0, 8))}</details>"
+            )
+    return f"<h2>Comparisons</h2>{''.join(tables)}" if tables else ""
 
 
 def _section(title: str, figure: str, caption: str = "") -> str:
@@ -307,9 +221,12 @@ def _calibration(content: ReportContent) -> str:
         tables[name] = {k: reliability(p) for k, p in states.items()}
         errors[name] = {k: expected_calibration_error(p) for k, p in states.items()}
     fitted = ", ".join(
-        f"{_words(name)} {value:.2f}" for name, value in content.temperatures.items()
+        f"{escape(name)} {value:.2f}" for name, value in content.temperatures.items()
     )
-    caption = "Area of a dot: share of windows. ECE: expected calibration error."
+    caption = (
+        "Bins of five windows or more; area: share of windows. ECE: expected "
+        "calibration error."
+    )
     if fitted:
         caption += f" Temperature, fitted on validation subjects: {fitted}."
     return _section("Reliability", plots.reliability_svg(tables, errors), caption)
@@ -326,7 +243,7 @@ def _events(content: ReportContent) -> str:
             keys = ("sensitivity", "precision", "f1")
             numbers = [_value(found[key]) for key in keys]
             numbers.append(_value(found["fpRate"], digits))
-            body.append(("", (_words(name), label, *numbers)))
+            body.append(("", (escape(name), label, *numbers)))
     head = (
         "model",
         "scored by",
@@ -337,9 +254,9 @@ def _events(content: ReportContent) -> str:
     )
     return (
         f"<h2>Events</h2>{_table(head, body, text_columns=(0, 1))}"
-        '<p class="note">SzCORE rules, mean over subjects: 30 s of tolerance before and '
-        "60 s after, events closer than 90 s merged, cut at 5 minutes. For samples the "
-        "last column counts seconds.</p>"
+        '<p class="note">SzCORE rules, mean over subjects: 30 s of tolerance before '
+        "and 60 s after, events closer than 90 s merged, cut at 5 minutes. For samples "
+        "the last column counts seconds.</p>"
     )
 
 
@@ -356,10 +273,11 @@ def _example(example: Example) -> str:
     )
     data = base64.b64encode(plots.to_png(figure)).decode()
     caption = (
-        "Below, the student's probability of an event, smoothed (black) and raw (grey), "
-        "with the threshold fitted on validation subjects."
+        "Below, the student's probability of an event, smoothed (black) and raw "
+        "(grey), with the threshold fitted on validation subjects."
     )
-    image = f'<img alt="Traces, true and detected events" src="data:image/png;base64,{data}">'
+    source = f"data:image/png;base64,{data}"
+    image = f'<img alt="Traces, true and detected events" src="{source}">'
     return _section("An example recording", image, caption)
 
 
@@ -383,7 +301,8 @@ def render_report(content: ReportContent) -> str:
         parts.append(_example(content.example))
     config = escape(json.dumps(content.config, indent=2, default=str))
     parts.append(
-        f"<details><summary>Configuration</summary><pre>{config}</pre></details>"
+        '<details class="config"><summary>Configuration</summary>'
+        f"<pre>{config}</pre></details>"
     )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'

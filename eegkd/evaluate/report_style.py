@@ -29,7 +29,8 @@ dd { margin: 0; font-weight: 600; overflow-wrap: anywhere; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem;
   font-variant-numeric: tabular-nums; }
 th { text-align: left; font-weight: 600; color: var(--muted); font-size: .8125rem;
-  border-bottom: 1px solid #cbd2d9; padding: .4rem .9rem .4rem 0; vertical-align: bottom; }
+  border-bottom: 1px solid #cbd2d9; padding: .4rem .9rem .4rem 0;
+  vertical-align: bottom; }
 td { border-bottom: 1px solid var(--line); padding: .45rem .9rem .45rem 0;
   vertical-align: top; }
 td.number, th.number { text-align: right; white-space: nowrap; }
@@ -39,8 +40,10 @@ tr.student td { background: #f1f6fb; }
 tr.student td:first-child { box-shadow: inset 3px 0 var(--blue); padding-left: .6rem; }
 figure { margin: 1rem 0; overflow-x: auto; }
 figure svg, figure img { display: block; width: 100%; height: auto; min-width: 34rem; }
-details { margin-top: 2.5rem; border: 1px solid var(--line); border-radius: 10px;
-  padding: .75rem 1rem; }
+figcaption { margin-top: .6rem; }
+details { margin-top: .75rem; border: 1px solid var(--line); border-radius: 10px;
+  padding: .6rem 1rem; }
+details.config { margin-top: 2.75rem; }
 summary { cursor: pointer; font-weight: 600; }
 pre { overflow-x: auto; font-size: .8125rem; line-height: 1.45; }
 @media print { details { display: none; } main { max-width: none; } }
