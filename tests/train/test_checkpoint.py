@@ -1,0 +1,143 @@
+import errno
+import json
+import logging
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from eegkd.errors import InputError
+from eegkd.train import checkpoint, init_state
+from eegkd.train.optimiser import OptimConfig, make_optimiser
+from tests.train import toy
+
+
+def make_tree(width=4):
+    system = toy.make_system()
+    stage = system.stages[1]
+    variables = toy.make_variables(system)["student"]
+    params = variables.params | {"half": jnp.ones((width, 2), jnp.bfloat16) / 3}
+    tx = make_optimiser(OptimConfig(), 10)
+    state = init_state(stage, variables._replace(params=params), tx, jax.random.key(7))
+    return state, None
+
+
+def raw(x):
+    is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(x) if is_key else x)
+
+
+def test_round_trip_keeps_bits_types_and_metadata(tmp_path):
+    tree, meta = make_tree(), {"loader": {"next_batch": 3}, "value": 0.1 + 0.2}
+    checkpoint.save(tmp_path, 5, tree, meta)
+    (state, nothing), got_meta = checkpoint.restore(tmp_path, make_tree())
+    assert nothing is None
+    assert got_meta == meta
+    assert jax.tree.structure(state) == jax.tree.structure(tree[0])
+    for got, want in zip(jax.tree.leaves(state), jax.tree.leaves(tree[0]), strict=True):
+        assert got.dtype == want.dtype
+        np.testing.assert_array_equal(raw(got), raw(want))
+    jax.random.split(state.key)
+
+
+def test_keeps_the_newest_two_and_clears_what_a_kill_left(tmp_path):
+    (tmp_path / ".writing-00000009").mkdir()
+    for step in (1, 2, 10):
+        checkpoint.save(tmp_path, step, {"x": jnp.full(3, step)}, {"step": step})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["00000002", "00000010"]
+    tree, meta = checkpoint.restore(tmp_path, {"x": jnp.zeros(3, int)})
+    assert meta["step"] == 10
+    np.testing.assert_array_equal(tree["x"], 10)
+
+
+def test_nothing_to_restore(tmp_path):
+    assert checkpoint.restore(tmp_path / "absent", {"x": jnp.zeros(3)}) is None
+    (tmp_path / ".writing-00000001").mkdir()
+    assert checkpoint.restore(tmp_path, {"x": jnp.zeros(3)}) is None
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+DAMAGE = {
+    "meta": lambda step: truncate(step / "meta.json"),
+    "no meta": lambda step: (step / "meta.json").unlink(),
+    "no state": lambda step: shutil.rmtree(step / "state"),
+    "array": lambda step: truncate(max(step.glob("state/**/d/*"))),
+    "manifest": lambda step: truncate(next(step.glob("state/**/manifest.ocdbt"))),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, damage, caplog):
+    for step in (1, 2):
+        checkpoint.save(tmp_path, step, {"x": jnp.full(64, step)}, {"step": step})
+    damage(tmp_path / "00000002")
+    with caplog.at_level(logging.WARNING):
+        tree, meta = checkpoint.restore(tmp_path, {"x": jnp.zeros(64, int)})
+    assert meta["step"] == 1
+    np.testing.assert_array_equal(tree["x"], 1)
+    assert "00000002" in caplog.text
+    damage(tmp_path / "00000001")
+    with pytest.raises(InputError, match="No checkpoint in .* is whole"):
+        checkpoint.restore(tmp_path, {"x": jnp.zeros(64, int)})
+
+
+@pytest.mark.parametrize(
+    ("template", "named"),
+    [
+        ({"a": {"w": jnp.zeros((3, 2))}}, r"\['a'\]\['w'\] is float32\[2, 3\]"),
+        ({"a": {"v": jnp.zeros((2, 3))}}, r"\['a'\]\['v'\] is absent there"),
+        ({}, r"\['a'\]\['w'\] is .* absent here"),
+        ({"a": {"w": jnp.zeros((2, 3), int)}}, r"int32\[2, 3\] here"),
+    ],
+)
+def test_another_models_checkpoint_is_named(tmp_path, template, named):
+    checkpoint.save(tmp_path, 1, {"a": {"w": jnp.zeros((2, 3))}}, {})
+    with pytest.raises(InputError, match=named):
+        checkpoint.restore(tmp_path, template)
+
+
+def full_by_write(monkeypatch):
+    def write(path, tree):
+        (checkpoint.Path(path)).mkdir()
+        raise ValueError("RESOURCE_EXHAUSTED: No space left on device")
+
+    monkeypatch.setattr(checkpoint, "_save_pytree", write)
+
+
+def full_by_metadata(monkeypatch):
+    def write(path, record):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "_write_json", write)
+
+
+def full_by_count(monkeypatch):
+    usage = shutil.disk_usage("/")._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+
+
+@pytest.mark.parametrize("fill", [full_by_write, full_by_metadata, full_by_count])
+def test_full_disk_names_the_folder_and_keeps_the_last(tmp_path, monkeypatch, fill):
+    checkpoint.save(tmp_path, 1, {"x": jnp.ones(3)}, {"step": 1})
+    with monkeypatch.context() as patched:
+        fill(patched)
+        with pytest.raises(InputError, match=str(tmp_path)):
+            checkpoint.save(tmp_path, 2, {"x": jnp.ones(3)}, {"step": 2})
+    assert [p.name for p in tmp_path.iterdir()] == ["00000001"]
+    assert checkpoint.restore(tmp_path, {"x": jnp.zeros(3)})[1] == {"step": 1}
+
+
+def test_folder_that_is_a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="file"):
+        checkpoint.save(tmp_path / "file", 1, {"x": jnp.ones(3)}, {})
+
+
+def test_metadata_is_plain_json(tmp_path):
+    path = checkpoint.save(tmp_path, 1, {"x": jnp.ones(3)}, {"note": "a"})
+    assert json.loads((path / "meta.json").read_text())["meta"] == {"note": "a"}
