@@ -1,14 +1,11 @@
 """From a recording as read to signals as models want them: filter, resample, scale."""
 
 import dataclasses
-import functools
 import math
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
-from scipy import signal as dsp
+from jaxtyping import Bool
 
 from eegkd.data.config import DataConfig
 from eegkd.data.montage import (
@@ -18,10 +15,10 @@ from eegkd.data.montage import (
     to_montage,
 )
 from eegkd.data.recording import Recording
+from eegkd.data.spectral import filter_and_resample, num_resampled
 from eegkd.errors import InputError
 
 _MAX_EDGE = 0.45
-_NOTCH_QUALITY = 30.0
 _MAX_DENOMINATOR = 20_000
 
 
@@ -53,12 +50,14 @@ def preprocess(recording: Recording, config: DataConfig) -> Recording:
     out = np.zeros((len(wanted), _new_length(picked, rate)), np.float32)
     # Channel by channel: float64 copies of hours of all channels would not fit.
     for i in np.flatnonzero(present):
-        row = picked.signal[i].astype(np.float64)
-        if config.band is not None:
-            row = bandpass(row, picked.rate, config.band, config.filter_order)
-        for line in _line_frequencies(config, picked.rate):
-            row = notch(row, picked.rate, line)
-        out[i] = resample(row, picked.rate, rate)
+        out[i] = filter_and_resample(
+            picked.signal[i],
+            picked.rate,
+            _ratio(picked.rate, rate),
+            band=config.band,
+            order=config.filter_order,
+            notches=_line_frequencies(config, picked.rate),
+        )
     result = dataclasses.replace(picked, signal=out, rate=rate)
     if config.zscore == "recording":
         result = zscore_recording(result, present)
@@ -129,86 +128,13 @@ def _line_frequencies(config: DataConfig, rate: float) -> tuple[float, ...]:
     return tuple(config.notch * k for k in range(1, count + 1))
 
 
-@functools.cache
-def _bandpass_sections(
-    rate: float, band: tuple[float, float], order: int
-) -> np.ndarray:
-    low, high = band
-    edges, kind = (band, "bandpass") if low else (high, "lowpass")
-    return np.asarray(dsp.butter(order, edges, kind, fs=rate, output="sos"))
-
-
-def bandpass(
-    x: Float[np.ndarray, "*c t"],
-    rate: float,
-    band: tuple[float, float],
-    order: int = 4,
-) -> Float[np.ndarray, "*c t"]:
-    """Filters forwards and backwards with a Butterworth filter: no phase shift.
-
-    A lower edge of 0 makes it a low-pass. Magnitudes are those of the filter squared.
-    The ends are extended by odd reflection for one period of the lower edge.
-    """
-    low, high = band
-    sections = _bandpass_sections(float(rate), (float(low), float(high)), order)
-    pad = min(x.shape[-1] - 1, round(rate / (low or high)) + 3 * order)
-    return dsp.sosfiltfilt(sections, x, padlen=pad)
-
-
-@functools.cache
-def _notch_sections(rate: float, frequency: float) -> np.ndarray:
-    return dsp.tf2sos(*dsp.iirnotch(frequency, _NOTCH_QUALITY, fs=rate))
-
-
-def notch(
-    x: Float[np.ndarray, "*c t"], rate: float, frequency: float
-) -> Float[np.ndarray, "*c t"]:
-    """Removes one frequency, 1/30 of it wide, without phase shift."""
-    sections = _notch_sections(float(rate), float(frequency))
-    pad = min(x.shape[-1] - 1, round(_NOTCH_QUALITY * rate / frequency))
-    return dsp.sosfiltfilt(sections, x, padlen=pad)
-
-
 def _ratio(old: float, new: float) -> Fraction:
     exact = Fraction(repr(float(new))) / Fraction(repr(float(old)))
     return exact.limit_denominator(_MAX_DENOMINATOR)
 
 
-@functools.cache
-def _resample_filter(up: int, down: int) -> np.ndarray:
-    # 16 samples of the slower rate each side and 80 dB: scipy's own 10 and 50 dB
-    # leave a ripple of 1 in 2,000 on slow waves.
-    widest = max(up, down)
-    window: Any = ("kaiser", 8.0)
-    return np.asarray(dsp.firwin(32 * widest + 1, 1 / widest, window=window))
-
-
-def resample(
-    x: Float[np.ndarray, "*c t"], old: float, new: float
-) -> Float[np.ndarray, "*c s"]:
-    """Resamples by a rational factor with a polyphase anti-aliasing filter.
-
-    Sample `i` of the result lies at `i / new` seconds; there are `round(t new / old)`.
-    """
-    ratio = _ratio(old, new)
-    if ratio == 1:
-        return x
-    up, down = ratio.numerator, ratio.denominator
-    length = _num_samples(x.shape[-1], ratio)
-    # A line through both ends is taken out first, so that they do not ring.
-    slope = (x[..., -1:] - x[..., :1]) / max(x.shape[-1] - 1, 1)
-    line = x[..., :1] + slope * np.arange(x.shape[-1])
-    window = _resample_filter(up, down)
-    y = dsp.resample_poly(x - line, up, down, axis=-1, window=window)[..., :length]
-    return y + x[..., :1] + slope * (np.arange(length) * (down / up))
-
-
-def _num_samples(length: int, ratio: Fraction) -> int:
-    return (2 * length * ratio.numerator + ratio.denominator) // (2 * ratio.denominator)
-
-
 def _new_length(recording: Recording, rate: float) -> int:
-    return _num_samples(recording.signal.shape[1], _ratio(recording.rate, rate))
+    return num_resampled(recording.signal.shape[1], _ratio(recording.rate, rate))
 
 
 def zscore_recording(
