@@ -38,9 +38,10 @@ def read_edf_header(path: Path) -> EdfHeader:
     """
     with path.open("rb") as file:
         fixed = file.read(_FIXED)
-        num_signals = _count(fixed)
+        # MNE goes by the suffix: 24-bit samples read as 16-bit ones would be noise.
+        is_bdf = path.suffix.lower() == ".bdf"
+        num_signals = _count(fixed, is_bdf)
         fields = file.read(_FIXED * num_signals)
-    is_bdf = fixed[:1] == b"\xff"
     if num_signals < 1 or len(fields) < _FIXED * num_signals:
         raise InputError(
             f"{path}: this is no {path.suffix[1:].upper()} file (its header is not "
@@ -70,11 +71,11 @@ def read_edf_header(path: Path) -> EdfHeader:
     return EdfHeader(tuple(labels[i] for i in kept), tuple(dimensions[i] for i in kept))
 
 
-def _count(fixed: bytes) -> int:
-    """Number of signals; 0 where the bytes are no EDF header."""
-    is_edf = fixed[:8].rstrip() == b"0" or fixed[:8] == b"\xffBIOSEMI"
+def _count(fixed: bytes, is_bdf: bool) -> int:
+    """Number of signals; 0 where the bytes are no header of that format."""
+    right = fixed[:8] == b"\xffBIOSEMI" if is_bdf else fixed[:8].rstrip() == b"0"
     numbers = [fixed[start:stop].strip() for start, stop in ((236, 244), (252, 256))]
-    if not is_edf or not all(re.fullmatch(rb"-?\d+", n) for n in numbers):
+    if not right or not all(re.fullmatch(rb"-?\d+", n) for n in numbers):
         return 0
     return int(numbers[1])
 

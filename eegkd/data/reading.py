@@ -90,21 +90,46 @@ def read_recording(
     return _assemble(path, signals, units)
 
 
-def _read_mne(path: Path) -> _Signals:
+def read_events(path: str | os.PathLike[str]) -> tuple[Event, ...]:
+    """Reads the annotations of a file alone, not its signals.
+
+    Raises:
+        InputError: If MNE or WFDB cannot read the file.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".hea":
+        return _read_wfdb(path).events
+    if path.suffix.lower() in (".edf", ".bdf"):
+        read_edf_header(path)
+    return _in_order(_mne_events(_open_mne(path)))
+
+
+def _open_mne(path: Path) -> Any:
     import mne
 
+    try:
+        return mne.io.read_raw(path, preload=False, verbose="error")
+    except Exception as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    reason = str(error).strip().splitlines() or [type(error).__name__]
+    return InputError(
+        f"{path}: MNE cannot read it as {path.suffix or 'a recording'} ({reason[0]}). "
+        "Check that the file is whole and its suffix is right."
+    )
+
+
+def _read_mne(path: Path) -> _Signals:
     stated: Sequence[str] | None = None
     if path.suffix.lower() in (".edf", ".bdf"):
         stated = read_edf_header(path).dimensions
+    raw = _open_mne(path)
     try:
-        raw = mne.io.read_raw(path, preload=False, verbose="error")
         data = raw.get_data(verbose="error")
     except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise InputError(
-            f"{path}: MNE cannot read it as {path.suffix or 'a recording'} "
-            f"({reason[0]}). Check that the file is whole and its suffix is right."
-        ) from error
+        raise _unreadable(path, error) from error
     types = raw.get_channel_types()
     kinds: list[Kind] = [_MNE_KINDS.get(kind, "misc") for kind in types]
     if stated is None:
@@ -242,8 +267,8 @@ def _assemble(path: Path, signals: _Signals, units: StatedUnit | None) -> Record
         units=tuple(targets),
         rate=signals.rate,
         events=signals.events,
-        subject=_bids(path, "sub"),
-        session=_bids(path, "ses"),
+        subject=bids_word(path, "sub"),
+        session=bids_word(path, "ses"),
         source=str(path),
     )
 
@@ -287,6 +312,7 @@ def _amplitude(row: np.ndarray) -> float:
     return spread if spread > 0 else float(row.std())
 
 
-def _bids(path: Path, entity: str) -> str:
+def bids_word(path: Path, entity: str) -> str:
+    """Returns the value of a BIDS entity in a path ("01" of "sub-01"), or ""."""
     found = re.findall(rf"(?:^|[/_\\]){entity}-([A-Za-z0-9]+)", str(path))
     return found[-1] if found else ""
