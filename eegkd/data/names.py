@@ -14,7 +14,7 @@ _ELECTRODE = re.compile(
     r"(NFP|AFP|AFF|AF|FP|FFC|FFT|FCC|FTT|FT|FC|F|CCP|CPP|CP|C|TTP|TPP|TP|T|"
     r"PPO|POO|PO|P|OI|O|I|A|M|NZ)(Z|\d{1,2}H?)"
 )
-_TYPE_PREFIX = re.compile(r"(EEG[ _:]+)+(?=\S)", re.IGNORECASE)
+_TYPE_PREFIX = re.compile(r"(EEG[ _:]+)+(?=\S*[A-Z])", re.IGNORECASE)
 _COMMON_REFERENCE = re.compile(
     r"(?<=\S)([-_ ](REF|LE|AR|AVG|AV|AA|CAR|CS2|ORG|A1A2|A1\+A2))+$", re.IGNORECASE
 )
@@ -29,9 +29,9 @@ _KIND_PATTERNS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
         "misc",
         re.compile(
             r"^(POL\b|DC\d|STATUS|STI\b|STIM|TRIG|MARK|EVENT|PHOTIC|RESP|PLETH|PPG|"
-            r"SPO2|SAO2|OSAT|PULSE|HR\b|BURSTS|SUPPR|TEMP|GSR|EXG|ERG|VNS|ABP|ART\b|"
-            r"AIRFLOW|FLOW|NASAL|ORO|THOR|ABDO|SNORE|POSITION|BODY|LIGHT|ACC|GYRO|"
-            r"IBI|RATE|EVENT|[-.]*\d*$)",
+            r"SPO2|SAO2|OSAT|PULSE|HR\b|BURSTS|SUPPR|TEMP(ERATURE)?\b|GSR|EXG|ERG|VNS|"
+            r"ABP|ART\b|AIRFLOW|FLOW|NASAL|ORO|THOR|ABDO|SNORE|POSITION|BODY|LIGHT|"
+            r"ACC(EL\w*|[ _]?[XYZ])?$|GYRO|IBI|RATE|[-.]+\d*$|$)",
             re.IGNORECASE,
         ),
     ),

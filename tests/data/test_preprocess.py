@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import signal as dsp
 
 from eegkd.data import DataConfig, Recording, read_recording
-from eegkd.data.preprocess import preprocess
+from eegkd.data.preprocess import preprocess, resampling_ratio
 from eegkd.data.spectral import filter_and_resample
 from eegkd.errors import InputError
 from tests.data.real import real
@@ -123,8 +123,23 @@ def test_resampling_keeps_a_sine_where_it_is(old, new):
 )
 def test_resampled_length_is_the_rounded_duration(length, old, new):
     y = resample(np.random.default_rng(0).normal(size=length), old, new)
-    assert abs(len(y) - length * new / old) <= 0.5 + 1e-6
+    assert abs(len(y) - length * new / old) <= 0.51
     assert np.isfinite(y).all()
+
+
+@given(
+    st.sampled_from([173.61, 199.99996, 256.0, 512.5, 1000 / 3]),
+    st.sampled_from([100.0, 128.0, 200.0]),
+    st.integers(1, 10**8),
+)
+def test_the_resampling_ratio_never_drifts(old, new, num):
+    ratio = resampling_ratio(old, new, num)
+    assert abs(float(ratio) - new / old) * num <= 0.01 + 1e-15 * num
+    assert resampling_ratio(256.0, new, num) == Fraction(new) / 256
+
+
+def test_short_recordings_get_a_simple_ratio():
+    assert resampling_ratio(173.61, 200.0, 4097).denominator < 2000
 
 
 def test_resampling_suppresses_what_would_alias():

@@ -127,6 +127,7 @@ def test_fif_events_count_from_the_first_sample(tmp_path):
         ("avr", "aVR"),
         ("ii", "II"),
         ("EEG", "EEG"),
+        ("EEG 001", "EEG 001"),
         ("SpO2", "SpO2"),
         ("POL X1", "POL X1"),
     ],
@@ -160,6 +161,8 @@ def test_kinds_by_name():
     names = ("Cz", "ECG", "HEOG", "EMG chin", "Status", "V1", "C3-A2", "depth 3")
     want = ("eeg", "ecg", "eog", "emg", "misc", "eeg", "eeg", "misc")
     assert channel_kinds(names, ["eeg"] * 7 + ["misc"]) == want
+    depth = ("ACC1", "TEMP2", "EEG 001", "--0", "12")
+    assert channel_kinds(depth, ["eeg"] * 5) == ("eeg", "eeg", "eeg", "misc", "eeg")
     assert channel_kinds(("II", "V1"), ["eeg", "eeg"]) == ("ecg", "ecg")
 
 
