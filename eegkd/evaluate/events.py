@@ -11,7 +11,8 @@ from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Real
+from numpy.typing import ArrayLike
 from scipy.ndimage import median_filter
 from timescoring.annotations import Annotation
 from timescoring.scoring import EventScoring, SampleScoring
@@ -23,7 +24,7 @@ RATE = 10
 
 THRESHOLDS = tuple(i / 20 for i in range(1, 20))
 
-Spans = Float[np.ndarray, "e 2"]
+Spans = Real[np.ndarray, "_ 2"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -237,7 +238,7 @@ def window_tracks(
     *,
     window_s: float,
     durations: Mapping[str, float],
-    truths: Mapping[str, Spans],
+    truths: Mapping[str, ArrayLike],
     event_classes: Sequence[int] = (1,),
 ) -> list[WindowTrack]:
     """Splits predictions into recordings, in time order.

@@ -17,7 +17,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from eegkd.evaluate.calibration import Reliability
-from eegkd.evaluate.events import Detection, WindowTrack, timeline, to_spans
+from eegkd.evaluate.events import (
+    Detection,
+    OperatingPoint,
+    WindowTrack,
+    timeline,
+    to_spans,
+)
 from eegkd.evaluate.files import write_atomic
 
 INK, MUTED, GRID = "#1f2933", "#7b8794", "#e4e7eb"
@@ -107,7 +113,7 @@ def results_svg(
         best_possible: The Bayes value of that metric, if known.
     """
     with mpl.rc_context(_STYLE):
-        figure, axes = _figure(7, 0.55 + 0.27 * len(rows))
+        figure, axes = _figure(7.0, 0.55 + 0.27 * len(rows))
         ax: Axes = axes[0, 0]
         for i, row in enumerate(rows):
             if row["mean"] is None:
@@ -247,6 +253,24 @@ def reliability_svg(
         return _svg(figure, "reliability")
 
 
+def operating_svg(curves: Mapping[str, Sequence[OperatingPoint]]) -> str:
+    """Draws event sensitivity against false alarms in 24 h, a line a model."""
+    with mpl.rc_context(_STYLE):
+        figure, axes = _figure(5.2, 3.0)
+        ax: Axes = axes[0, 0]
+        for name, points in curves.items():
+            x = [point.scores.fa_per_24h for point in points]
+            y = [point.scores.sensitivity for point in points]
+            colour = MODEL_COLOURS.get(name, MUTED)
+            ax.plot(x, y, color=colour, lw=1.3, marker=".", ms=5, label=name)
+        ax.set(xlabel="false alarms / 24 h", ylabel="sensitivity", ylim=(-0.03, 1.03))
+        ax.set_xscale("symlog", linthresh=1.0)
+        ax.set_xlim(left=-0.1)
+        ax.grid()
+        ax.legend(loc="lower right")
+        return _svg(figure, "operating curve")
+
+
 def _envelope(
     values: Float[np.ndarray, "c t"], rate: float
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -295,7 +319,7 @@ def recording_figure(
     spans = to_spans(detections)
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(
-            11,
+            11.0,
             2.6 + 0.24 * shown,
             2,
             sharex=True,

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int32, Int64, Shaped
+from numpy.typing import ArrayLike
 
 from eegkd.errors import InputError
 from eegkd.evaluate.files import write_atomic
@@ -32,16 +33,16 @@ class Predictions(NamedTuple):
     window_id: Int64[np.ndarray, " n"]
 
 
-_DTYPES = Predictions(np.float32, np.int32, np.str_, np.str_, np.float32, np.int64)  # type: ignore[arg-type]
+_DTYPES = (np.float32, np.int32, np.str_, np.str_, np.float32, np.int64)
 
 
 def make_predictions(
-    prob: Float32[np.ndarray, "n k"],
-    label: Int32[np.ndarray, " n"],
-    subject: Shaped[np.ndarray, " n"],
-    recording: Shaped[np.ndarray, " n"] | None = None,
-    start_s: Float32[np.ndarray, " n"] | None = None,
-    window_id: Int64[np.ndarray, " n"] | None = None,
+    prob: ArrayLike,
+    label: ArrayLike,
+    subject: ArrayLike,
+    recording: ArrayLike | None = None,
+    start_s: ArrayLike | None = None,
+    window_id: ArrayLike | None = None,
 ) -> Predictions:
     """Casts and checks the arrays of `Predictions`.
 
@@ -49,12 +50,12 @@ def make_predictions(
         ValueError: If lengths differ, a probability is not finite or outside [0, 1],
             or a label has no column.
     """
-    n = len(label)
-    columns = Predictions(
+    n = len(np.atleast_1d(label))
+    columns = (
         prob,
         label,
         subject,
-        np.asarray(subject) if recording is None else recording,
+        subject if recording is None else recording,
         np.zeros(n) if start_s is None else start_s,
         np.arange(n) if window_id is None else window_id,
     )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from eegkd.evaluate import plots
-from eegkd.evaluate.calibration import expected_calibration_error, reliability
+from eegkd.evaluate.calibration import Reliability, calibration_scores, reliability
 from eegkd.evaluate.files import write_atomic
 from eegkd.evaluate.metrics import confusion_matrix
 from eegkd.evaluate.plots import Curve
@@ -38,7 +38,7 @@ def _value(value: float | None, digits: int = 3) -> str:
     return f"{value:.{digits}f}".replace("-", "−") if known else "–"
 
 
-def _count(value: float | None) -> str:
+def _count(value: int | float | None) -> str:
     if value is None:
         return "–"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
@@ -213,23 +213,27 @@ def _section(title: str, figure: str, caption: str = "") -> str:
 
 
 def _calibration(content: ReportContent) -> str:
-    tables, errors = {}, {}
+    tables: dict[str, dict[str, Reliability]] = {}
+    errors: dict[str, dict[str, float]] = {}
+    body = []
     for name in _ordered(list(content.predictions)):
         states = {"before": content.predictions[name]}
         if name in content.calibrated:
             states["after"] = content.calibrated[name]
         tables[name] = {k: reliability(p) for k, p in states.items()}
-        errors[name] = {k: expected_calibration_error(p) for k, p in states.items()}
-    fitted = ", ".join(
-        f"{escape(name)} {value:.2f}" for name, value in content.temperatures.items()
-    )
+        scores = {k: calibration_scores(p) for k, p in states.items()}
+        errors[name] = {k: found["ece"] for k, found in scores.items()}
+        for state, found in scores.items():
+            heat = content.temperatures.get(name) if state == "after" else 1.0
+            cells = (escape(name), state, _value(heat, 2), *map(_value, found.values()))
+            body.append(("", cells))
+    head = ("model", "temperature", "T", "ECE", "ECE, equal mass", "Brier", "NLL")
     caption = (
         "Bins of five windows or more; area: share of windows. ECE: expected "
-        "calibration error."
+        "calibration error, 15 bins. T is fitted on validation subjects."
     )
-    if fitted:
-        caption += f" Temperature, fitted on validation subjects: {fitted}."
-    return _section("Reliability", plots.reliability_svg(tables, errors), caption)
+    figure = _section("Reliability", plots.reliability_svg(tables, errors), caption)
+    return figure + _table(head, body, text_columns=(0, 1))
 
 
 def _events(content: ReportContent) -> str:
@@ -244,6 +248,11 @@ def _events(content: ReportContent) -> str:
             numbers = [_value(found[key]) for key in keys]
             numbers.append(_value(found["fpRate"], digits))
             body.append(("", (escape(name), label, *numbers)))
+    figure = ""
+    if content.operating:
+        svg = plots.operating_svg(content.operating)
+        caption = "Every threshold from 0.05 to 0.95, all test recordings together."
+        figure = f"<figure>{svg}<figcaption>{caption}</figcaption></figure>"
     head = (
         "model",
         "scored by",
@@ -256,7 +265,7 @@ def _events(content: ReportContent) -> str:
         f"<h2>Events</h2>{_table(head, body, text_columns=(0, 1))}"
         '<p class="note">SzCORE rules, mean over subjects: 30 s of tolerance before '
         "and 60 s after, events closer than 90 s merged, cut at 5 minutes. For samples "
-        "the last column counts seconds.</p>"
+        f"the last column counts seconds.</p>{figure}"
     )
 
 

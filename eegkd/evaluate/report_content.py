@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from eegkd.evaluate.events import Detection, WindowTrack
+from eegkd.evaluate.events import Detection, OperatingPoint, WindowTrack
 from eegkd.evaluate.plots import Curve
 from eegkd.evaluate.predictions import Predictions
 from eegkd.evaluate.statistics import Summary
@@ -72,6 +72,7 @@ class ReportContent:
         temperatures: The temperature by model.
         example: A recording with detections.
         event_results: `events.szcore_results` by model.
+        operating: `events.operating_curve` on the test recordings, by model.
         bayes: The best possible value of a metric, by its name.
         details: More facts for the head, as words.
         notes: Sentences the reader must not miss.
@@ -96,6 +97,9 @@ class ReportContent:
     example: Example | None = None
     event_results: Mapping[str, Mapping[str, Mapping[str, float | None]]] = (
         dataclasses.field(default_factory=dict)
+    )
+    operating: Mapping[str, Sequence[OperatingPoint]] = dataclasses.field(
+        default_factory=dict
     )
     bayes: Mapping[str, float] = dataclasses.field(default_factory=dict)
     details: Mapping[str, str] = dataclasses.field(default_factory=dict)

@@ -22,8 +22,8 @@ ALPHA = 0.05
 _EXACT_UNITS = 20
 _MONTE_CARLO = 100_000
 
-UnitValues = Mapping[str, Float64[np.ndarray, " seed"]]
-"""The metric of every unit (subject), a number a seed."""
+UnitValues = Mapping[str, np.ndarray]
+"""The metric of every unit (subject), `f64[seed]`; models may differ in seeds."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,7 +128,7 @@ def minimum_detectable_effect(
 
 def paired_comparison(
     student: Float64[np.ndarray, "n seed"],
-    other: Float64[np.ndarray, "n seed2"],
+    other: Float64[np.ndarray, "m seed2"],
     *,
     seed: int = 0,
 ) -> Comparison:

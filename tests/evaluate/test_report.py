@@ -8,7 +8,7 @@ from matplotlib.image import imread
 
 from eegkd.errors import InputError
 from eegkd.evaluate import plots
-from eegkd.evaluate.events import Detection, WindowTrack
+from eegkd.evaluate.events import Detection, WindowTrack, operating_curve
 from eegkd.evaluate.predictions import make_predictions
 from eegkd.evaluate.report import (
     Curve,
@@ -81,6 +81,7 @@ def content(**changes):
                 for key in ("event_results", "sample_results")
             }
         },
+        "operating": {"student": operating_curve([TRACK])},
         "bayes": {"accuracy": 0.93},
         "config": {"note": "</script>"},
     }
@@ -150,7 +151,7 @@ def test_the_page_is_whole_and_stands_alone(page):
         assert part in text
     for title in ("Results", "Comparisons", "Training", "Confusion", "Reliability"):
         assert f"<h2>{title}</h2>" in page
-    assert page.count("<svg") == 4
+    assert page.count("<svg") == 5
 
 
 def test_clip_paths_of_different_figures_do_not_collide(page):
