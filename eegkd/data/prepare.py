@@ -23,21 +23,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 
 from eegkd.data.config import DataConfig
 from eegkd.data.corpora import Corpus, Source, get_corpus
-from eegkd.data.preprocess import preprocess
 from eegkd.data.store import WindowStore, write_store
 from eegkd.data.store_files import hash_file, hash_json, output_errors
-from eegkd.data.windows import cut_windows, zscore_windows
+from eegkd.data.windowing import resolve_config, window_recording
 from eegkd.errors import InputError
-
-GENERAL: Mapping[str, Any] = {
-    "montage": "referential",
-    "rate": 200.0,
-    "band": (0.5, 70.0),
-    "notch": 0.0,
-    "window_s": 4.0,
-    "overlap": 0.0,
-}
-"""Where neither the user nor the corpus says anything."""
 
 PART_VERSION = 1
 """Raised whenever reading, preprocessing or cutting changes what a part holds."""
@@ -62,16 +51,6 @@ class Estimate(NamedTuple):
     num_recordings: int
     num_bytes: int
     seconds: float
-
-
-def resolve_config(config: DataConfig, corpus: Corpus) -> DataConfig:
-    """Fills what the user left open from the corpus, then from `GENERAL`."""
-    chosen = {
-        name: value
-        for name, value in {**GENERAL, **corpus.defaults}.items()
-        if getattr(config, name) in (None, ())
-    }
-    return dataclasses.replace(config, **chosen)
 
 
 def make_plan(config: DataConfig) -> Plan:
@@ -148,42 +127,20 @@ def estimate(config: DataConfig) -> Estimate:
     plan = make_plan(config)
     sharing = [source.path for source in plan.sources]
     sizes = [_size(path) / sharing.count(path) for path in sharing]
-    middle = int(np.argsort(sizes)[len(sizes) // 2])
-    start = time.perf_counter()
-    windows, _ = cut_source(plan.sources[middle], plan.corpus, plan.config)
-    seconds = time.perf_counter() - start
+    order = np.argsort(sizes, kind="stable")
+    middle = int(order[len(sizes) // 2])
+    seconds, num_bytes = 0.0, 0
+    # The first one also pays for imports and filter design.
+    for i in (int(order[0]), middle):
+        start = time.perf_counter()
+        raw = plan.corpus.read(plan.sources[i])
+        num_bytes = window_recording(raw, plan.config)[0].signal.nbytes
+        seconds = time.perf_counter() - start
     scale = sum(sizes) / max(sizes[middle], 1)
     workers = plan.config.workers or os.cpu_count() or 1
     return Estimate(
-        len(plan.sources), int(windows.signal.nbytes * scale), seconds * scale / workers
+        len(plan.sources), int(num_bytes * scale), seconds * scale / workers
     )
-
-
-def cut_source(
-    source: Source, corpus: Corpus, config: DataConfig
-) -> tuple[Any, dict[str, Any]]:
-    """Reads, preprocesses and cuts one recording; returns windows and a description."""
-    recording = preprocess(corpus.read(source), config)
-    windows = cut_windows(
-        recording,
-        window_s=config.window_s or GENERAL["window_s"],
-        overlap=config.overlap or 0.0,
-        classes=corpus.classes,
-        background=corpus.background,
-        positive_fraction=config.positive_fraction,
-    )
-    units = list(recording.units)
-    if config.zscore == "window":
-        windows = zscore_windows(windows, recording)
-        units = ["zscore"] * len(units)
-    return windows, {
-        "channels": list(recording.channels),
-        "units": units,
-        "rate": recording.rate,
-        "duration_s": recording.duration_s,
-        "events": [dataclasses.asdict(event) for event in recording.events],
-        "filled_channels": list(recording.filled),
-    }
 
 
 def make_part(source: Source, corpus: Corpus, config: DataConfig, file: Path) -> None:
@@ -192,9 +149,19 @@ def make_part(source: Source, corpus: Corpus, config: DataConfig, file: Path) ->
     Raises:
         InputError: If the recording is bad or the part cannot be written.
     """
-    windows, info = cut_source(source, corpus, config)
-    info |= {
-        "shape": windows.signal.shape,
+    windows, recording = window_recording(
+        corpus.read(source),
+        config,
+        classes=corpus.classes,
+        background=corpus.background,
+    )
+    info: dict[str, Any] = {
+        "channels": recording.channels,
+        "units": recording.units,
+        "rate": recording.rate,
+        "duration_s": recording.duration_s,
+        "events": [dataclasses.asdict(event) for event in recording.events],
+        "filled_channels": recording.filled,
         "start_s": windows.start_s.tolist(),
         "label": windows.label.tolist(),
         "on_grid": windows.on_grid.tolist(),
@@ -242,6 +209,7 @@ def _manifest(plan: Plan, infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     manifest: dict[str, Any] = {
         "corpus": corpus.name,
         "classes": corpus.classes,
+        "background": corpus.background,
         "channels": infos[0]["channels"],
         "units": infos[0]["units"],
         "rate": infos[0]["rate"],

@@ -17,6 +17,7 @@ from eegkd.data.corpora import Corpus, Source
 from eegkd.data.preprocess import preprocess
 from eegkd.data.recording import Event, Recording
 from eegkd.data.store import WindowStore
+from eegkd.data.windowing import config_of, resolve_config, window_recording
 from eegkd.data.windows import cut_windows, zscore_windows
 from eegkd.errors import InputError
 
@@ -97,7 +98,7 @@ def reads(config):
 
 def test_a_store_holds_what_plain_calls_give(config, tmp_path):
     store = prepare(config, tmp_path / "out", progress=False)
-    full = module.resolve_config(config, TOY)
+    full = resolve_config(config, TOY)
     assert (full.rate, full.overlap, full.window_s) == (RATE, 0.5, 4.0)
     for source in list_sources(Path(config.root)):
         recording = preprocess(read(source), full)
@@ -129,6 +130,23 @@ def test_a_store_holds_what_plain_calls_give(config, tmp_path):
     assert said["preprocessing"]["band"] == [1.0, 40.0]
     assert config.root not in (tmp_path / "out" / "manifest.json").read_text()
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_recording_alone_is_windowed_as_in_its_store(config, tmp_path):
+    store = prepare(config, tmp_path / "out", progress=False)
+    again = config_of(store.manifest)
+    resolved = resolve_config(config, TOY)
+    assert again == dataclasses.replace(resolved, root="", workers=0)
+    source = list_sources(Path(config.root))[2]
+    raw = dataclasses.replace(
+        read(source), events=(Event(onset_s=0.0, duration_s=9.0, label="T0"),)
+    )
+    windows, recording = window_recording(raw, again)
+    rows = store.recording_rows(source.recording_id)
+    np.testing.assert_array_equal(windows.signal, store.signal[rows])
+    assert set(windows.label) == {-1}
+    assert recording.units == ("zscore",) * 5
+    assert store.manifest["background"] == "background"
 
 
 def test_a_finished_store_is_opened_and_another_config_refused(config, tmp_path):
