@@ -66,7 +66,7 @@ def pick_channels(
 
     Raises:
         InputError: If a channel is missing under `error`, cannot be interpolated, or
-            is wanted twice.
+            is wanted twice; if all would be masked.
     """
     wanted = tuple(map(canonical_name, channels))
     twice = [name for i, name in enumerate(wanted) if name in wanted[:i]]
@@ -79,7 +79,8 @@ def pick_channels(
     rows, flat = _usable(recording)
     found = [_derive(rows, name) for name in wanted]
     missing = [name for name, row in zip(wanted, found, strict=True) if row is None]
-    if missing and policy == "error":
+    all_zeros = policy == "mask" and len(missing) == len(wanted)
+    if missing and (policy == "error" or all_zeros):
         raise _missing(recording, missing, flat)
     if missing and policy == "interpolate":
         rows = {**rows, **_interpolate(recording, rows, missing)}
@@ -181,7 +182,7 @@ def _missing(
     return InputError(
         f"{recording.source}: missing channels {', '.join(missing)} (it has "
         f"{', '.join(recording.channels)}{dead}). Choose others with --data.channels, "
-        "or let --data.policy interpolate or mask fill them."
+        "or let --data.policy interpolate or mask fill a few."
     )
 
 

@@ -25,6 +25,14 @@ _SPELLINGS: Mapping[str, str] = {
 }
 _TARGET: Mapping[Kind, Unit] = {"ecg": "mV"}
 _EEG_RANGE_UV = (1e-3, 1e5)
+_HEADERS: Mapping[str, tuple[str, ...]] = {
+    ".dat": (".hea", ".lay"),
+    ".mat": (".hea",),
+    ".eeg": (".vhdr",),
+    ".vmrk": (".vhdr",),
+    ".fdt": (".set",),
+}
+"""Files that hold only a part of a recording, and those that describe it."""
 _FOLDER_FORMATS = (".mff", ".ds", ".mefd")
 _MNE_KINDS: Mapping[str, Kind] = {
     **dict.fromkeys(("eeg", "seeg", "ecog", "dbs"), "eeg"),
@@ -58,7 +66,8 @@ def read_recording(
     """Reads a recording of any format that MNE or WFDB reads.
 
     Args:
-        path: The file; of a WFDB record its `.hea` (or the `.dat` or `.mat` beside it).
+        path: The file; of a recording in several files any one (`.hea` or `.dat`,
+            `.vhdr` or `.eeg`).
         units: What one number of the file means, against the file's own word for EEG
             channels, and for any other channel whose unit the file does not state.
 
@@ -70,6 +79,10 @@ def read_recording(
     Raises:
         InputError: If the file is missing, damaged or of no known format, states no
             unit, has amplitudes that its unit makes impossible, or holds NaN.
+
+    Note:
+        Where the channels of an EDF file differ in rate, MNE resamples the slower ones
+        to the highest.
     """
     if units is not None and units not in ("uV", "mV", "V"):
         raise InputError(f"units={units!r} is unknown; give uV, mV or V.")
@@ -81,10 +94,9 @@ def read_recording(
             f"{path}: a folder, not a recording. Name one file in it, or prepare the "
             "whole folder with --data.corpus folder."
         )
-    is_wfdb = path.suffix.lower() in (".hea", ".dat", ".mat") and (
-        path.with_suffix(".hea").exists()
-    )
-    signals = _read_wfdb(path) if is_wfdb else _read_mne(path)
+    headers = (path.with_suffix(suffix) for suffix in _HEADERS.get(path.suffix, ()))
+    path = next((header for header in headers if header.exists()), path)
+    signals = _read_wfdb(path) if path.suffix == ".hea" else _read_mne(path)
     if signals.numbers.shape[1] == 0:
         raise InputError(f"{path}: the file holds no samples. Copy it again.")
     return _assemble(path, signals, units)

@@ -1,6 +1,6 @@
 """Writes small EDF and EDF+ files, byte by byte as the standard says."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +16,12 @@ def write_edf(
     physical_max: float = 3276.7,
     annotations: Sequence[tuple[float, float, str]] = (),
     record_onsets: Sequence[float] = (),
+    slower: Mapping[str, int] | None = None,
     num_records: int | None = None,
 ) -> Path:
     """Writes whole seconds of `signal [c, t]`, one record a second.
 
+    `slower` names channels of which only every n-th sample is stored.
     `annotations` (onset, duration, text) and `record_onsets` add an EDF+ channel;
     `num_records` is what the header says, if it shall lie.
     """
@@ -32,9 +34,10 @@ def write_edf(
     tals = _tals(annotations, record_onsets or range(seconds), seconds) if plus else []
     tal_samples = max((len(tal) + 1) // 2 for tal in tals) if tals else 0
 
+    steps = [(slower or {}).get(label, 1) for label in labels]
     rows: list[tuple[str, str, str, str, int]] = [
-        (label, dim, f"{-physical_max:g}", f"{physical_max:g}", rate)
-        for label, dim in zip(labels, dimensions, strict=True)
+        (label, dim, f"{-physical_max:g}", f"{physical_max:g}", rate // step)
+        for label, dim, step in zip(labels, dimensions, steps, strict=True)
     ]
     if plus:
         rows.append(("EDF Annotations", "", "-1", "1", tal_samples))
@@ -60,7 +63,8 @@ def write_edf(
     with path.open("wb") as file:
         file.write(head)
         for second in range(seconds):
-            file.write(digital[:, second].tobytes())
+            for channel, step in zip(digital[:, second], steps, strict=True):
+                file.write(channel[::step].tobytes())
             if plus:
                 file.write(tals[second].ljust(2 * tal_samples, b"\0"))
     return path

@@ -176,7 +176,7 @@ def test_wfdb_without_a_voltage_unit(tmp_path):
 def test_real_annotation_files_and_data_halves():
     assert "annotations only" in refusal(real("sleep_edf", "SC4001EC-Hypnogram.edf"))
     assert "annotations only" in refusal(real("ecg_wfdb", "test_edfann.edf"))
-    assert "suffix is right" in refusal(real("formats", "eeglab_data.fdt"))
+    assert "suffix is right" in refusal(real("formats", "eeglab_chan32.locs"))
 
 
 def test_a_real_file_cut_short(tmp_path):

@@ -116,6 +116,11 @@ def test_masking_tells_which_channels_are_zeros():
     assert picked.signal[0].any()
 
 
+def test_a_recording_without_any_wanted_channel_is_never_masked():
+    with pytest.raises(InputError, match="missing channels Oz, C3"):
+        pick_channels(make(["Fz", "Cz"]), ["Oz", "C3"], "mask")
+
+
 @pytest.mark.parametrize("level", [0.0, 317.0])
 def test_a_flat_channel_counts_as_missing(level):
     recording = make()

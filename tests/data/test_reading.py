@@ -78,6 +78,46 @@ def test_channels_that_are_no_voltage_keep_their_numbers(tmp_path):
     np.testing.assert_allclose(recording.signal[1], signal[1], atol=0.1)
 
 
+def test_slower_channels_come_at_the_highest_rate(tmp_path):
+    signal = noise(2)
+    signal[1] = np.repeat([10.0, 20, 30, 40], 100)
+    path = write_edf(
+        tmp_path / "a.edf",
+        signal,
+        ["Cz", "SpO2"],
+        dimension=["uV", "%"],
+        slower={"SpO2": 50},
+    )
+    recording = read_recording(path)
+    assert recording.signal.shape == (2, 400)
+    np.testing.assert_allclose(recording.signal[0], signal[0], atol=0.1)
+    np.testing.assert_allclose(recording.signal[1, ::50], signal[1, ::50], atol=0.2)
+
+
+def test_brainvision_by_any_of_its_three_files(tmp_path):
+    (tmp_path / "a.vhdr").write_text(
+        "Brain Vision Data Exchange Header File Version 1.0\n[Common Infos]\n"
+        "DataFile=a.eeg\nMarkerFile=a.vmrk\nDataFormat=BINARY\n"
+        "DataOrientation=MULTIPLEXED\nNumberOfChannels=2\nSamplingInterval=10000\n"
+        "[Binary Infos]\nBinaryFormat=IEEE_FLOAT_32\n[Channel Infos]\n"
+        "Ch1=FZ,,0.5,\u00b5V\nCh2=CZ,,0.001,mV\n",
+        "utf-8",
+    )
+    (tmp_path / "a.vmrk").write_text(
+        "Brain Vision Data Exchange Marker File, Version 1.0\n[Common Infos]\n"
+        "DataFile=a.eeg\n[Marker Infos]\nMk1=Stimulus,S  7,101,1,0\n"
+    )
+    signal = noise(2)
+    signal.T.astype("<f4").tofile(tmp_path / "a.eeg")
+    for suffix in ("vhdr", "eeg", "vmrk"):
+        recording = read_recording(tmp_path / f"a.{suffix}")
+        assert recording.channels == ("Fz", "Cz")
+        want = signal * [[0.5], [1.0]]
+        np.testing.assert_allclose(recording.signal, want, rtol=1e-4)
+        (event,) = recording.events
+        assert (event.onset_s, event.label) == (1.0, "Stimulus/S  7")
+
+
 def test_annotations_become_events_in_time_order(tmp_path):
     marks = [(2.5, 1.0, "seizure"), (0.5, 0.0, "Augen zu: \u00e4")]
     path = write_edf(tmp_path / "a.edf", noise(), ["F3", "F4", "Cz"], annotations=marks)
@@ -189,6 +229,7 @@ def test_kinds_by_name():
             200,
             {"eeg": 23, "ecg": 2, "misc": 58},
         ),
+        ("formats/eeglab_data.fdt", (32, 30504), 128, {"eeg": 30, "eog": 2}),
         ("ecg_wfdb/100.hea", (2, 650000), 360, {"ecg": 2}),
         ("ecg_wfdb/s0010_re.hea", (15, 38400), 1000, {"ecg": 15}),
         ("ecg_wfdb/a103l.mat", (3, 82500), 250, {"ecg": 2, "misc": 1}),
