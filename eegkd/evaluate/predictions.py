@@ -2,6 +2,7 @@
 
 import io
 import os
+import zipfile
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -120,13 +121,20 @@ def load_predictions(path: str | os.PathLike[str]) -> Predictions:
     """Reads what `save_predictions` wrote.
 
     Raises:
-        InputError: If the file lacks a column.
+        InputError: If the file cannot be read or lacks a column.
     """
-    with np.load(path, allow_pickle=False) as file:
-        missing = sorted(set(Predictions._fields) - set(file.files))
-        if missing:
-            raise InputError(
-                f"{path} has no {', '.join(missing)}: it is no file of predictions; "
-                "run the evaluation again."
-            )
-        return Predictions(**{name: file[name] for name in Predictions._fields})
+    try:
+        # Opened here, because np.load leaves a broken file open.
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
+            columns = {n: file[n] for n in Predictions._fields if n in file.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"Cannot read the predictions {path}: {error}; run the evaluation again."
+        ) from error
+    missing = [name for name in Predictions._fields if name not in columns]
+    if missing:
+        raise InputError(
+            f"{path} has no {', '.join(missing)}: it is no file of predictions; "
+            "run the evaluation again."
+        )
+    return Predictions(**columns)

@@ -149,8 +149,13 @@ def test_predictions_survive_a_file(tmp_path):
         assert a.dtype == b.dtype
     assert [f.name for f in tmp_path.iterdir()] == ["p.npz"]
     np.savez(tmp_path / "other.npz", prob=p.prob)
-    with pytest.raises(InputError, match="has no label, recording"):
+    with pytest.raises(InputError, match="has no label, subject"):
         load_predictions(tmp_path / "other.npz")
+    whole = (tmp_path / "p.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    for name in ("cut.npz", "absent.npz"):
+        with pytest.raises(InputError, match=f"Cannot read the predictions .*{name}"):
+            load_predictions(tmp_path / name)
 
 
 def test_rows_and_units():
