@@ -243,17 +243,18 @@ def _check_classes(store: WindowStore, fold: Fold) -> None:
             raise InputError(
                 f"Fold {fold.index} has no {name} windows; lower num_folds"
             )
-    counts = _class_counts(store, fold.train)
-    missing = [name for name, count in counts.items() if count == 0]
-    if missing:
-        raise InputError(
-            f"Class {missing[0]!r} has no training window in fold {fold.index}: too "
-            "few subjects have it. Use fewer folds, or leave the class out."
-        )
+    for who, labels in (("", store.labels), ("student ", store.student_labels)):
+        counts = _class_counts(store, labels[fold.train])
+        missing = [name for name, count in counts.items() if count == 0]
+        if missing:
+            raise InputError(
+                f"Class {missing[0]!r} has no {who}training window in fold "
+                f"{fold.index}: too few subjects have it. Use fewer folds, or leave "
+                "the class out."
+            )
 
 
-def _class_counts(store: WindowStore, rows: np.ndarray) -> dict[str, int]:
-    labels = store.labels[rows]
+def _class_counts(store: WindowStore, labels: np.ndarray) -> dict[str, int]:
     if labels.ndim == 1:
         counts = np.bincount(labels[labels >= 0], minlength=store.num_classes)
     else:
@@ -265,5 +266,5 @@ def _describe(store: WindowStore, rows: np.ndarray) -> dict[str, Any]:
     return {
         "groups": np.unique(_groups(store)[rows]).tolist(),
         "windows": len(rows),
-        "classes": _class_counts(store, rows),
+        "classes": _class_counts(store, store.labels[rows]),
     }

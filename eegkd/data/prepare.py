@@ -67,8 +67,10 @@ def make_plan(config: DataConfig) -> Plan:
     if not sources:
         raise InputError(f"--data.root {root}: no {corpus.name} recordings.")
     settings = dataclasses.asdict(config)
-    for place in ("root", "workers", "corpus"):
-        del settings[place]
+    # Only a synthetic corpus depends on world and seed, and its sources say so.
+    unused = {"world", "seed"} - set(sources[0].info)
+    for field in ("root", "workers", "corpus", *unused):
+        del settings[field]
     settings = json.loads(json.dumps(settings | {"part_version": PART_VERSION}))
     request = [settings, corpus.name, corpus.classes, corpus.background]
     files = [_describe(source, Path(root)) for source in sources]
@@ -240,6 +242,8 @@ def _manifest(plan: Plan, infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             manifest["split"] = {"error": str(error)}
     if corpus.student_subjects:
         manifest["student_subjects"] = corpus.student_subjects
+    if corpus.facts is not None:
+        manifest |= corpus.facts()
     return manifest
 
 

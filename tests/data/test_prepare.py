@@ -153,7 +153,8 @@ def test_a_finished_store_is_opened_and_another_config_refused(config, tmp_path)
     out = tmp_path / "out"
     prepare(config, out, progress=False)
     before = reads(config)
-    again = prepare(dataclasses.replace(config, workers=2), out, progress=False)
+    same = dataclasses.replace(config, workers=2, seed=5, world="null")
+    again = prepare(same, out, progress=False)
     assert isinstance(again, WindowStore)
     assert reads(config) == before
     other = dataclasses.replace(config, window_s=2.0)
@@ -316,10 +317,12 @@ def test_splits_of_the_corpus_reach_the_manifest(config, tmp_path, monkeypatch):
         raise InputError("half of it is missing")
 
     corpus = TOY._replace(fixed_split=incomplete, student_subjects=("s1",))
+    corpus = corpus._replace(facts=lambda: {"bayes": {"accuracy": 0.9}})
     use(monkeypatch, corpus)
     store = prepare(config, tmp_path / "two", progress=False)
     assert store.manifest["split"] == {"error": "half of it is missing"}
     assert set(store.index["subject"][store.student_labels >= 0]) == {"s1"}
+    assert store.manifest["bayes"] == {"accuracy": 0.9}
 
 
 def test_no_recordings_is_an_error(config, tmp_path, monkeypatch):

@@ -58,6 +58,8 @@ class Corpus(NamedTuple):
         fixed_split: `subjects -> {"train": .., "val": .., "test": ..}`, if published.
         student_subjects: Whose labels the student may use; empty: all of them.
         licence: One line.
+        facts: More that is known of it, computed when a store is written: the
+            synthetic worlds' best possible accuracy, as "bayes".
     """
 
     name: str
@@ -72,6 +74,7 @@ class Corpus(NamedTuple):
     )
     student_subjects: tuple[str, ...] = ()
     licence: str = ""
+    facts: Callable[[], Mapping[str, Any]] | None = None
 
 
 def get_corpus(name: str, root: str | os.PathLike[str] = "", **options: Any) -> Corpus:
