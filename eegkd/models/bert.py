@@ -29,6 +29,7 @@ class BertConfig:
         num_types: Token types; a single text has type 0.
         eps: Of every LayerNorm.
         dropout: Rate on embeddings, attention weights and residual branches.
+        init_std: Spread of the initial weights and embeddings.
         pooler: Whether `pooled` (Dense and tanh of [CLS]) exists.
     """
 
@@ -41,6 +42,7 @@ class BertConfig:
     num_types: int = 2
     eps: float = 1e-12
     dropout: float = 0.1
+    init_std: float = 0.02
     pooler: bool = True
 
     def __post_init__(self) -> None:
@@ -60,7 +62,7 @@ class Embeddings(nn.Module):
     def __call__(self, ids: Int[Array, "b l"], *, train: bool) -> Float[Array, "b l d"]:
         """Looks up ids and adds positions and type 0."""
         cfg, length = self.cfg, ids.shape[1]
-        init = nn.initializers.normal(0.02)
+        init = nn.initializers.normal(cfg.init_std)
         tables = (
             ("word", cfg.vocab_size, ids),
             ("position", cfg.max_positions, jnp.arange(length)[None]),
@@ -89,7 +91,7 @@ class BertLayer(nn.Module):
     ) -> tuple[Array, Array]:
         """Returns the tokens twice: as carry and as output of the scan."""
         cfg, train = self.cfg, self.train
-        init = nn.initializers.normal(0.02)
+        init = nn.initializers.normal(cfg.init_std)
         heads = (cfg.num_heads, cfg.dim // cfg.num_heads)
         drop = Dropout(cfg.dropout)
 

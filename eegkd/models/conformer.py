@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from eegkd.models.attention import RelativeAttention
 from eegkd.models.layers import DepthwiseConv, Dropout, LayerNorm, TimeConv, gelu
 from eegkd.models.prompts import append_tokens
 from eegkd.typing import Array, Float, PyTree, Tensors
@@ -99,70 +100,6 @@ class FeedForward(nn.Module):
         return drop(x, train=train)
 
 
-def relative_shift(scores: Float[Array, "b h n r"]) -> Float[Array, "b h n n"]:
-    """Turns scores by offset into scores by key: `out[i, j] = in[i, n - 1 - i + j]`.
-
-    Args:
-        scores: A column an offset, from `n - 1` (first) down to `1 - n`.
-    """
-    b, h, n, num_offsets = scores.shape
-    flat = jnp.pad(scores, ((0, 0), (0, 0), (0, 0), (1, 0))).reshape(b, h, -1)
-    return flat[..., n:].reshape(b, h, n, num_offsets)[..., :n]
-
-
-def sinusoids(n: int, d: int) -> Float[Array, "r d"]:
-    """Returns sines and cosines of the offsets `n - 1, ..., 1 - n`."""
-    offsets = jnp.arange(n - 1, -n, -1, dtype=jnp.float32)
-    rates = 10_000.0 ** (-jnp.arange(0, d, 2, dtype=jnp.float32) / d)
-    angles = offsets[:, None] * rates
-    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
-
-
-class Attention(nn.Module):
-    """Self-attention with Transformer-XL relative positions between signal tokens.
-
-    `score[i, j] = ((q_i + u) k_j + (q_i + v) W r_{i-j}) / sqrt(d / h)`; a side token
-    has no position, so a pair that includes one has the first part only.
-    """
-
-    cfg: ConformerConfig
-
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "b n d"],
-        side: Float[Array, "s p d"] | None,
-        num_kept: int,
-        *,
-        train: bool,
-    ) -> Float[Array, "b m d"]:
-        """Returns outputs for the signal tokens and the first `num_kept` side ones."""
-        cfg, (b, n, d) = self.cfg, x.shape
-        heads = (cfg.num_heads, d // cfg.num_heads)
-        norm = LayerNorm(dtype=cfg.act_dtype, name="norm")
-        qkv = nn.Dense(3 * d, dtype=cfg.act_dtype, name="qkv")
-        both = append_tokens(qkv(norm(x)), None if side is None else qkv(norm(side)))
-        q, k, v = (a.reshape(b, -1, *heads) for a in jnp.split(both, 3, axis=-1))
-        q = q[:, : n + num_kept]
-        if cfg.rel_pos:
-            init = nn.initializers.normal(0.02)
-            u, w = (self.param(name, init, heads).astype(q.dtype) for name in "uv")
-            content = jnp.einsum("bnhe,bmhe->bhnm", q + u, k)
-            position = nn.Dense(d, use_bias=False, dtype=cfg.act_dtype, name="position")
-            r = position(sinusoids(n, d)).reshape(-1, *heads)
-            by_offset = jnp.einsum("bnhe,rhe->bhnr", q[:, :n] + w, r)
-            extra = content.shape[2] - n, content.shape[3] - n
-            pads = ((0, 0), (0, 0), (0, extra[0]), (0, extra[1]))
-            scores = content + jnp.pad(relative_shift(by_offset), pads)
-        else:
-            scores = jnp.einsum("bnhe,bmhe->bhnm", q, k)
-        wide = jnp.promote_types(scores.dtype, jnp.float32)
-        weights = jax.nn.softmax(scores.astype(wide) / heads[1] ** 0.5)
-        out = jnp.einsum("bhnm,bmhe->bnhe", weights.astype(v.dtype), v)
-        out = nn.Dense(d, dtype=cfg.act_dtype, name="out")(out.reshape(b, -1, d))
-        return Dropout(cfg.dropout)(out, train=train)
-
-
 class ConvModule(nn.Module):
     """LayerNorm, pointwise, GLU, depthwise, norm, SiLU, pointwise, dropout."""
 
@@ -223,7 +160,9 @@ class ConformerBlock(nn.Module):
         x = x + 0.5 * first(x, train=train)
         if side is not None:
             side = side + 0.5 * first(side, train=train)
-        attend = Attention(cfg, name="attention")
+        attend = RelativeAttention(
+            cfg.num_heads, cfg.rel_pos, cfg.dropout, cfg.act_dtype, name="attention"
+        )
         y = attend(x, side, num_kept, train=train)
         kept = None if side is None or not num_kept else side[:, :num_kept]
         x = append_tokens(x, kept) + y

@@ -8,10 +8,15 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from eegkd.ops.depthwise import depthwise_conv1d, same_padding
+from eegkd.ops.dropout import keep_mask
 from eegkd.typing import Array, Float
 
 LayerNorm = functools.partial(nn.LayerNorm, epsilon=1e-5)
-gelu = functools.partial(nn.gelu, approximate=False)
+
+
+def gelu(x: Array) -> Array:
+    """Computes the exact `x Phi(x)`, through erf: jax.nn.gelu's erfc is slower."""
+    return 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))
 
 
 class Dropout(nn.Module):
@@ -24,7 +29,7 @@ class Dropout(nn.Module):
         """Acts in training only; needs the `dropout` random stream."""
         if not train or self.rate == 0:
             return x
-        keep = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, x.shape)
+        keep = keep_mask(self.make_rng("dropout"), x.shape, rate=self.rate)
         return jnp.where(keep, x / (1 - self.rate), jnp.zeros_like(x))
 
 
