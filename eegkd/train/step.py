@@ -1,6 +1,6 @@
 """One training step of one stage: pure, one device's view, explicit collectives."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -163,7 +163,8 @@ def upstream_tensors(
             have = cache[other.name]
         elif other.name in upstream:
             variables = upstream[other.name]
-            have, _ = other.forward(variables, batch, found, train=False, key=None)
+            inputs = _select(found, other.needs)
+            have, _ = other.forward(variables, batch, inputs, train=False, key=None)
         else:
             raise ValueError(
                 f"Stage {stage.name!r} reads {other.name!r}, which is neither in "
@@ -176,7 +177,7 @@ def upstream_tensors(
                 f"{stage.name!r} reads {', '.join(missing)}."
             )
         found[other.name] = jax.lax.stop_gradient({n: have[n] for n in names})
-    return found
+    return _select(found, upstream_inputs(stage))
 
 
 def with_labelled(batch: Batch) -> dict[str, Any]:
@@ -187,6 +188,15 @@ def with_labelled(batch: Batch) -> dict[str, Any]:
         known = known if known.ndim == 1 else jnp.all(known, axis=-1)
         batch["labelled"] = known.astype(jnp.float32)
     return batch
+
+
+def _select(tensors: Mapping[str, Tensors], names: Sequence[str]) -> dict[str, Tensors]:
+    """Keeps the tensors named "stage.tensor"."""
+    kept: dict[str, Tensors] = {}
+    for name in names:
+        group, _, key = name.partition(".")
+        kept.setdefault(group, {})[key] = tensors[group][key]
+    return kept
 
 
 def _of(stage: Stage, name: str) -> bool:

@@ -1,0 +1,128 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.test_util import check_grads
+
+from eegkd.losses import binary_cross_entropy, cosine_distance, cross_entropy, kd_kl
+
+WRAPS = pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
+
+
+def draw(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def softmax(z):
+    e = np.exp(z - z.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+@WRAPS
+@given(seed=st.integers(0, 99), t=st.floats(0.5, 20), k=st.sampled_from([1, 5]))
+@settings(max_examples=6, deadline=None)
+def test_kd_kl_matches_numpy(wrap, seed, t, k):
+    s, z = draw(2, 4, k, seed=seed)
+    p, q = softmax(z / t), softmax(s / t)
+    want = t**2 * (p * np.log(p / q)).sum(-1)
+    got = wrap(functools.partial(kd_kl, temperature=t))(s, z)
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+
+
+def test_kd_kl_of_identical_logits_is_zero():
+    z = jnp.asarray(draw(5, 3))
+    np.testing.assert_array_equal(kd_kl(z, z, temperature=4.0), 0)
+    grad = jax.grad(lambda s: kd_kl(s, z, temperature=4.0).sum())(z)
+    np.testing.assert_allclose(grad, 0, atol=1e-6)
+
+
+def test_kd_kl_tends_to_the_distance_of_centred_logits():
+    s, z = draw(2, 4, 5)
+    centred = lambda x: x - x.mean(-1, keepdims=True)
+    want = ((centred(z) - centred(s)) ** 2).sum(-1) / (2 * 5)
+    with jax.enable_x64(True):
+        got = kd_kl(jnp.asarray(s), jnp.asarray(z), temperature=1e4)
+    np.testing.assert_allclose(got, want, rtol=1e-3)
+
+
+def test_kd_kl_does_not_stop_the_teacher():
+    s, z = map(jnp.asarray, draw(2, 4, 5))
+    assert jnp.all(jax.grad(lambda z: kd_kl(s, z).sum())(z) != 0)
+
+
+def test_kd_kl_refuses_other_shapes():
+    with pytest.raises(ValueError, match=r"\(2, 3\), \(2, 4\)"):
+        kd_kl(jnp.ones((2, 3)), jnp.ones((2, 4)))
+
+
+@WRAPS
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy_matches_numpy(wrap, smoothing):
+    z, label = draw(6, 4), np.array([0, 3, -1, 2, -1, 1])
+    target = np.eye(4)[label] * (1 - smoothing) + smoothing / 4
+    want = np.where(label < 0, 0, -(target * np.log(softmax(z))).sum(-1))
+    fn = functools.partial(cross_entropy, label_smoothing=smoothing)
+    np.testing.assert_allclose(wrap(fn)(z, label), want, rtol=1e-5)
+    grad = jax.grad(lambda z: fn(z, label).sum())(jnp.asarray(z))
+    np.testing.assert_array_equal(grad[label < 0], 0)
+    assert np.all(np.abs(grad[label >= 0]).sum(-1) > 0)
+
+
+def test_cross_entropy_of_far_logits_is_finite():
+    z = jnp.array([[1e4, -1e4]])
+    np.testing.assert_allclose(cross_entropy(z, jnp.array([1])), 2e4)
+
+
+def test_cross_entropy_refuses_a_smoothing_of_one():
+    with pytest.raises(ValueError, match=r"got 1\.0"):
+        cross_entropy(jnp.ones((1, 2)), jnp.array([0]), label_smoothing=1.0)
+
+
+@WRAPS
+def test_binary_cross_entropy_matches_numpy(wrap):
+    z = draw(5, 3)
+    y = np.random.default_rng(1).integers(0, 2, (5, 3)).astype(float)
+    y[2] = -1
+    p = 1 / (1 + np.exp(-z))
+    want = np.where(y < 0, 0, -(y * np.log(p) + (1 - y) * np.log(1 - p))).mean(-1)
+    np.testing.assert_allclose(wrap(binary_cross_entropy)(z, y), want, rtol=1e-5)
+    grad = jax.grad(lambda z: binary_cross_entropy(z, y).sum())(jnp.asarray(z))
+    np.testing.assert_array_equal(grad[2], 0)
+    assert np.isfinite(binary_cross_entropy(jnp.array([[1e4]]), jnp.zeros((1, 1))))
+
+
+@WRAPS
+def test_cosine_distance_matches_numpy(wrap):
+    s, t = draw(2, 5, 8)
+    norm = np.linalg.norm
+    want = 1 - (s * t).sum(-1) / (norm(s, axis=-1) * norm(t, axis=-1))
+    np.testing.assert_allclose(wrap(cosine_distance)(s, t), want, rtol=1e-4)
+
+
+def test_cosine_distance_at_zero_has_a_finite_gradient():
+    t = jnp.asarray(draw(2, 8))
+    value, grad = jax.value_and_grad(lambda s: cosine_distance(s, t).sum())(0 * t)
+    assert value == 2
+    assert jnp.all(jnp.isfinite(grad))
+
+
+LOSSES = {
+    "kd_kl": lambda s: kd_kl(s, s[::-1], temperature=2.0),
+    "cross_entropy": lambda s: cross_entropy(s, jnp.arange(4) - 1),
+    "binary": lambda s: binary_cross_entropy(s, (s > 0).astype(s.dtype)),
+    "cosine": lambda s: cosine_distance(s, s[::-1]),
+}
+
+
+@pytest.mark.parametrize("fn", LOSSES.values(), ids=LOSSES)
+def test_gradient_and_number_type(fn):
+    x = draw(4, 5)
+    for dtype in (jnp.bfloat16, jnp.float32):
+        assert fn(jnp.asarray(x, dtype)).dtype == jnp.float32
+    with jax.enable_x64(True):
+        assert fn(jnp.asarray(x)).dtype == jnp.float64
+        check_grads(fn, (jnp.asarray(x),), order=1, modes=["rev"])

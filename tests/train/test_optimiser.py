@@ -1,0 +1,97 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from eegkd.train.optimiser import (
+    OptimConfig,
+    decay_mask,
+    make_optimiser,
+    make_schedule,
+)
+
+PARAMS = {
+    "dense": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)},
+    "attention": {"query": {"kernel": jnp.ones((2, 2, 2)), "bias": jnp.ones((2, 2))}},
+    "prompts": {"layer_0": jnp.ones((4, 2))},
+    "norm": {"scale": jnp.ones(2)},
+    "logit_scale": jnp.ones(()),
+}
+
+
+def test_decay_acts_on_matrices_alone():
+    mask = decay_mask(PARAMS)
+    assert mask["dense"] == {"kernel": True, "bias": False}
+    assert mask["attention"]["query"] == {"kernel": True, "bias": False}
+    assert not mask["prompts"]["layer_0"]
+    assert not mask["norm"]["scale"]
+    assert not mask["logit_scale"]
+    config = OptimConfig(weight_decay=0.5, warmup_fraction=0.0, schedule="constant")
+    tx = make_optimiser(config, 10)
+    zeros = jax.tree.map(jnp.zeros_like, PARAMS)
+    updates, _ = tx.update(zeros, tx.init(PARAMS), PARAMS)
+    np.testing.assert_allclose(updates["dense"]["kernel"], -1e-4 * 0.5)
+    np.testing.assert_array_equal(updates["prompts"]["layer_0"], 0)
+
+
+def test_schedule_warms_up_and_falls_to_zero():
+    rate = make_schedule(OptimConfig(learning_rate=1.0, warmup_fraction=0.1), 100)
+    np.testing.assert_allclose(
+        [rate(i) for i in (0, 4, 9, 10)], [0.1, 0.5, 1.0, 1.0], 1e-6
+    )
+    want = 0.5 * (1 + np.cos(np.pi * 45 / 90))
+    np.testing.assert_allclose(rate(55), want, rtol=1e-5)
+    np.testing.assert_allclose(rate(100), 0, atol=1e-7)
+    constant = make_schedule(OptimConfig(warmup_fraction=0.0, schedule="constant"), 9)
+    assert constant(0) == constant(8) == 1e-4
+
+
+def test_matches_optax_adamw_with_clipping():
+    config = OptimConfig(learning_rate=1e-2, weight_decay=0.1, warmup_fraction=0.2)
+    rate = make_schedule(config, 10)
+    mine = make_optimiser(config, 10)
+    known = optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.adamw(rate, weight_decay=0.1, mask=decay_mask),
+    )
+    params, others = PARAMS, PARAMS
+    states = mine.init(params), known.init(others)
+    for i in range(4):
+        grads = jax.tree.map(lambda x, i=i: (i + 1.0) * jnp.cos(3 * x), params)
+        updates, state = mine.update(grads, states[0], params)
+        params = optax.apply_updates(params, updates)
+        updates, other = known.update(grads, states[1], others)
+        others = optax.apply_updates(others, updates)
+        states = state, other
+        np.testing.assert_allclose(optax.tree.get(state, "learning_rate"), rate(i))
+    for x, y in zip(jax.tree.leaves(params), jax.tree.leaves(others), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-6)
+
+
+def test_labelled_groups_have_their_own_rate():
+
+    def label(params):
+        labels = jax.tree.map(lambda _: "default", params)
+        attention = jax.tree.map(lambda _: "bert", params["attention"])
+        return labels | {"attention": attention}
+
+    grads = jax.tree.map(jnp.ones_like, PARAMS)
+    plain, scaled = (
+        make_optimiser(OptimConfig(bert_scale=0.1), 10, labels)
+        for labels in (None, label)
+    )
+    want, _ = plain.update(grads, plain.init(PARAMS), PARAMS)
+    got, _ = scaled.update(grads, scaled.init(PARAMS), PARAMS)
+    kernel = lambda tree: tree["attention"]["query"]["kernel"]
+    np.testing.assert_allclose(kernel(got), 0.1 * kernel(want), rtol=1e-6)
+    np.testing.assert_allclose(got["dense"]["bias"], want["dense"]["bias"])
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"warmup_fraction": 1.0}, {"learning_rate": 0.0}, {"clip_norm": -1.0}],
+)
+def test_options_out_of_range(bad):
+    with pytest.raises(ValueError, match=str(next(iter(bad)))):
+        OptimConfig(**bad)
