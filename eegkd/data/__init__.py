@@ -4,6 +4,7 @@ from eegkd.data.config import DataConfig
 from eegkd.data.corpora import Corpus, Source, get_corpus
 from eegkd.data.reading import read_recording
 from eegkd.data.recording import Event, Recording
+from eegkd.data.store import WindowStore
 
 __all__ = [
     "Corpus",
@@ -11,6 +12,7 @@ __all__ = [
     "Event",
     "Recording",
     "Source",
+    "WindowStore",
     "get_corpus",
     "read_recording",
 ]

@@ -20,6 +20,7 @@ from eegkd.data.store import WindowStore
 from eegkd.data.windowing import config_of, resolve_config, window_recording
 from eegkd.data.windows import cut_windows, zscore_windows
 from eegkd.errors import InputError
+from tests.data.real import real
 
 # The package may export the function under the module's name.
 module = importlib.import_module("eegkd.data.prepare")
@@ -214,7 +215,7 @@ def test_the_bytes_do_not_depend_on_workers_or_backend(config, tmp_path, backend
 CHILD = """
 import sys
 sys.path.insert(0, sys.argv[1])
-import test_prepare as t
+import tests.data.test_prepare as t
 t.module.get_corpus = lambda name, root="", **options: t.TOY
 config = t.DataConfig(corpus="toy", root=sys.argv[2], workers=1)
 t.prepare(config, sys.argv[3], progress=False)
@@ -225,7 +226,7 @@ def test_killed_in_the_middle_and_resumed_gives_the_same_bytes(config, tmp_path)
     want, out = tmp_path / "want", tmp_path / "out"
     prepare(config, want, progress=False)
     before = len(reads(config))
-    here = str(Path(__file__).parent)
+    here = str(Path(__file__).parents[2])
     child = subprocess.Popen(
         [sys.executable, "-c", CHILD, here, config.root, str(out)],
         env={**os.environ, "TOY_SLEEP": "0.2"},
@@ -339,16 +340,10 @@ def test_the_estimate_is_near_the_truth(config, tmp_path):
     assert guess.seconds > 0
 
 
-@pytest.mark.skipif(
-    "EEGKD_REAL_DATA" not in os.environ,
-    reason="set EEGKD_REAL_DATA to the folder of the real recordings",
-)
 def test_eegmat_becomes_a_store(tmp_path):
     root = tmp_path / "eegmat"
     root.mkdir()
-    for file in sorted((Path(os.environ["EEGKD_REAL_DATA"]) / "eegmat").rglob("*.edf"))[
-        :4
-    ]:
+    for file in sorted(real("eegmat").rglob("*.edf"))[:4]:
         (root / file.name).symlink_to(file)
     store = prepare(
         DataConfig(corpus="eegmat", root=str(root), workers=1),
