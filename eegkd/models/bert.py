@@ -168,7 +168,7 @@ class Bert(nn.Module):
             BertLayer,
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
-            in_axes=(nn.broadcast, 0),
+            in_axes=(nn.broadcast, 0),  # pyright: ignore[reportArgumentType]
             length=cfg.depth,
         )(cfg, train, name="layers")
         out = {"embed": x}
