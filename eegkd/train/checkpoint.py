@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
@@ -55,7 +56,7 @@ def save(folder: str | Path, step: int, tree: Any, meta: Mapping[str, Any]) -> P
         # Orbax waits minutes for a folder that it cannot make, so this one is ours.
         temporary.mkdir()
         _check_space(folder, tree)
-        _save_pytree(str(temporary / "state"), tree)
+        _save_pytree(str(temporary / "state"), _bare(tree))
         record = {
             "meta": dict(meta),
             "leaves": _describe(tree),
@@ -69,9 +70,8 @@ def save(folder: str | Path, step: int, tree: Any, meta: Mapping[str, Any]) -> P
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, InputError):
             raise
-        reason = error.strerror if isinstance(error, OSError) else str(error)
         raise InputError(
-            f"Cannot write a checkpoint to {folder}: {str(reason)[:200]}. Make room or "
+            f"Cannot write a checkpoint to {folder}: {_reason(error)}. Make room or "
             "choose another --out; earlier checkpoints are whole."
         ) from error
     for old in _steps(folder)[:-KEPT]:
@@ -105,13 +105,30 @@ def restore(folder: str | Path, template: Tree) -> tuple[Tree, dict[str, Any]] |
             _logger.warning("Checkpoint %s has damaged files: skipped.", path)
             continue
         _compare(path, record["leaves"], _describe(template))
-        return _load_pytree(str(path / "state"), template), record["meta"]
+        bare = _load_pytree(str(path / "state"), _bare(template))
+        return jax.tree.map(_dress, template, bare), record["meta"]
     if steps:
         raise InputError(
             f"No checkpoint in {folder} is whole ({len(steps)} damaged): delete the "
             "folder to start anew."
         )
     return None
+
+
+def _is_key(x: Any) -> bool:
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def _bare(tree: Any) -> Any:
+    """Replaces typed random keys, which orbax 0.11.36 cannot read, by their bits."""
+    return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
+
+
+def _dress(like: Any, x: Any) -> Any:
+    """Makes bits a key again where `like` is one."""
+    if not _is_key(like):
+        return x
+    return jax.random.wrap_key_data(x, impl=jax.random.key_impl(like))
 
 
 def _steps(folder: Path) -> list[Path]:
@@ -134,6 +151,14 @@ def _check_space(folder: Path, tree: Any) -> None:
             f"{free / 1e6:.1f} MB are free. Make room or choose another --out; earlier "
             "checkpoints are whole."
         )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    # Orbax wraps the system's message in a long trace of its own.
+    full = "No space left on device"
+    return full if full in str(error) else str(error)[:200]
 
 
 def _describe(tree: Any) -> dict[str, str]:

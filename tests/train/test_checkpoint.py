@@ -104,7 +104,7 @@ def test_another_models_checkpoint_is_named(tmp_path, template, named):
 def full_by_write(monkeypatch):
     def write(path, tree):
         (checkpoint.Path(path)).mkdir()
-        raise ValueError("RESOURCE_EXHAUSTED: No space left on device")
+        raise ValueError("RESOURCE_EXHAUSTED: " + 300 * "." + "No space left on device")
 
     monkeypatch.setattr(checkpoint, "_save_pytree", write)
 
@@ -126,7 +126,7 @@ def test_full_disk_names_the_folder_and_keeps_the_last(tmp_path, monkeypatch, fi
     checkpoint.save(tmp_path, 1, {"x": jnp.ones(3)}, {"step": 1})
     with monkeypatch.context() as patched:
         fill(patched)
-        with pytest.raises(InputError, match=str(tmp_path)):
+        with pytest.raises(InputError, match=f"{tmp_path}: (No space left|it takes)"):
             checkpoint.save(tmp_path, 2, {"x": jnp.ones(3)}, {"step": 2})
     assert [p.name for p in tmp_path.iterdir()] == ["00000001"]
     assert checkpoint.restore(tmp_path, {"x": jnp.zeros(3)})[1] == {"step": 1}

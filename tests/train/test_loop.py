@@ -56,6 +56,17 @@ def test_stop_and_resume_gives_the_same_bits(toy_run, tmp_path, at):
     assert history.rows == want_history.rows
 
 
+def test_resume_on_several_devices(tmp_path):
+    run, _ = make_run("shard_map")
+    want, _ = run(num_steps=6)
+    with pytest.raises(Interrupted):
+        run(num_steps=6, checkpoint_dir=tmp_path, stop=lambda: True)
+    got, history = run(num_steps=6, checkpoint_dir=tmp_path)
+    assert history.resumed_from == 1
+    assert got.step.sharding.num_devices == 4
+    same(got, want)
+
+
 def test_rows_are_means_and_best_is_the_best(toy_run):
     run, state = toy_run
     rows, seen, every = [], {}, []
