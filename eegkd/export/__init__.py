@@ -1,0 +1,1 @@
+"""Files that leave the library: weights, models and their cards."""

@@ -3,6 +3,7 @@
 from eegkd.models.bert import Bert, BertConfig
 from eegkd.models.conformer import Conformer, ConformerConfig, skip_init
 from eegkd.models.eegnet import EEGNet, EEGNetConfig
+from eegkd.models.heads import LinearHead
 from eegkd.models.layers import Projection
 from eegkd.models.pretrained import load_pretrained
 from eegkd.models.prompts import Prompts
@@ -14,6 +15,7 @@ __all__ = [
     "ConformerConfig",
     "EEGNet",
     "EEGNetConfig",
+    "LinearHead",
     "Projection",
     "Prompts",
     "load_pretrained",

@@ -5,6 +5,7 @@ functions that training, evaluation and export know by its type alone. A new sys
 one new file beside this one.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -12,6 +13,23 @@ import numpy as np
 
 from eegkd.losses.compose import Term
 from eegkd.typing import Array, Batch, PyTree, Tensors, Variables
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SignalConfig:
+    """What goes in and comes out; filled from the window store where there is one.
+
+    Attributes:
+        n_chans: EEG channels.
+        n_times: Samples a window.
+        rate: Samples a second.
+        classes: Class names.
+    """
+
+    n_chans: int = 19
+    n_times: int = 800
+    rate: float = 200.0
+    classes: tuple[str, ...] = ("background", "seizure")
 
 
 class Stage(NamedTuple):

@@ -4,23 +4,7 @@ import dataclasses
 from typing import Literal
 
 from eegkd.models.conformer import ConformerConfig
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SignalConfig:
-    """What goes in and comes out; filled from the window store where there is one.
-
-    Attributes:
-        n_chans: EEG channels.
-        n_times: Samples a window.
-        rate: Samples a second.
-        classes: Class names.
-    """
-
-    n_chans: int = 19
-    n_times: int = 800
-    rate: float = 200.0
-    classes: tuple[str, ...] = ("background", "seizure")
+from eegkd.systems import SignalConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,7 +21,12 @@ class TextConfig:
         depth: Layers, without given weights.
         num_heads: Attention heads, without given weights.
         num_prompts: Learnable tokens in every layer, after [CLS].
-        dropout: Rate inside BERT, where its weights are trained.
+        draw: Texts of a class in a step: the mean of all, or one at random. With one,
+            random weights see more of the text's number than of its class.
+        centre: Subtract the mean over texts from their vectors. Ours, not the paper's:
+            without it a random BERT's class vectors stay equal and nothing is learned.
+        dropout: Rate inside BERT, where its weights are trained. Class texts are few
+            and fixed, and at 0.1 the noise exceeds what tells random weights' apart.
         train: Whether BERT's own weights are trained, at a tenth of the rate. "auto"
             keeps given weights frozen and trains random ones.
     """
@@ -49,7 +38,9 @@ class TextConfig:
     depth: int = 12
     num_heads: int = 12
     num_prompts: int = 8
-    dropout: float = 0.1
+    draw: Literal["all", "one"] = "all"
+    centre: bool = True
+    dropout: float = 0.0
     train: Literal["auto", "frozen", "finetune"] = "auto"
 
 

@@ -15,7 +15,7 @@ References:
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -59,7 +59,7 @@ def _teacher(config: DistilClipConfig, text: TextSide | None) -> Stage:
         init=init,
         forward=functools.partial(_forward, config, encoder, text),
         terms=(_hard_term(config, "teacher", weight=1.0),),
-        labels=_groups,
+        labels=_groups(config),
         finish=functools.partial(_finish, text),
     )
 
@@ -96,7 +96,7 @@ def _student(config: DistilClipConfig, text: TextSide | None) -> Stage:
         init=init,
         forward=functools.partial(_forward, config, encoder, text),
         terms=tuple(terms),
-        labels=_groups,
+        labels=_groups(config),
         finish=functools.partial(_finish, text),
     )
 
@@ -261,9 +261,18 @@ def _predict(
     return jax.nn.softmax(logits, axis=-1)
 
 
-def _groups(params: Any) -> Any:
-    """Labels BERT's own weights, where they are trained, for their smaller rate."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: "bert" if "bert" in jax.tree_util.keystr(path) else "default",
-        params,
-    )
+def _groups(config: DistilClipConfig) -> Callable[[Any], Any] | None:
+    """Labels BERT's given weights, where they are trained, for their smaller rate.
+
+    Random weights have nothing to keep and learn at the full rate.
+    """
+    if not config.text.bert:
+        return None
+
+    def labels(params: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: "bert" if "bert" in jax.tree_util.keystr(path) else "default",
+            params,
+        )
+
+    return labels

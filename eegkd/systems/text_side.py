@@ -38,8 +38,12 @@ class TextSide(NamedTuple):
 
 def ensemble(every: Float[Array, "k m d"]) -> Float[Array, "k d"]:
     """Averages the texts of a class and normalises again (prompt ensembling)."""
-    mean = jnp.mean(every, axis=1)
-    return mean * jax.lax.rsqrt(jnp.sum(mean**2, axis=-1, keepdims=True) + 1e-12)
+    return unit_length(jnp.mean(every, axis=1))
+
+
+def unit_length(x: Float[Array, "... d"]) -> Float[Array, "... d"]:
+    """Divides by the length; a zero vector stays zero, with a finite gradient."""
+    return x * jax.lax.rsqrt(jnp.sum(x**2, axis=-1, keepdims=True) + 1e-12)
 
 
 def fixed_text(frozen: Mapping[str, Array]) -> TextSide:
@@ -111,6 +115,8 @@ def _bert_text(
                 ffn_dim=4 * dim,
                 max_positions=MAX_LENGTH,
                 dropout=config.text.dropout,
+                # BERT's own 0.02 leaves [CLS] blind to the words until it is trained.
+                init_std=dim**-0.5,
                 pooler=False,
             )
         )
@@ -157,17 +163,28 @@ def _bert_text(
         )
         return projection.apply({"params": trained["projection"]}, out["cls"])
 
+    def centred(vectors: Float[Array, "n d"]) -> Float[Array, "n d"]:
+        # [CLS] of different texts differ little (their cosine is 0.95 and more), and
+        # class vectors that are nearly equal teach the EEG tower nothing.
+        if not config.text.centre:
+            return vectors
+        return unit_length(vectors - jnp.mean(vectors, axis=0))
+
     def draw(trained: Params | None, frozen: PyTree, keys: StepKeys) -> Array:
         # One key for all devices: they must contrast against the same texts.
         pick_key, drop_key = jax.random.split(keys.shared)
+        if config.text.draw == "all":
+            return ensemble(encode_all(trained, frozen, key=drop_key))
         pick = jax.random.randint(pick_key, (len(counts),), 0, counts)
         row = jnp.arange(len(counts))
         drawn = jnp.asarray(ids)[row, pick], jnp.asarray(mask)[row, pick]
-        return encode(trained, frozen, *drawn, key=drop_key)
+        return centred(encode(trained, frozen, *drawn, key=drop_key))
 
-    def encode_all(trained: Params, frozen: PyTree) -> Array:
+    def encode_all(
+        trained: Params, frozen: PyTree, *, key: Array | None = None
+    ) -> Array:
         k, m, length = ids.shape
         flat = ids.reshape(k * m, length), mask.reshape(k * m, length)
-        return encode(trained, frozen, *flat).reshape(k, m, -1)
+        return centred(encode(trained, frozen, *flat, key=key)).reshape(k, m, -1)
 
     return TextSide(init, draw, encode_all)

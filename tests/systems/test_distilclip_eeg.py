@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from eegkd.models import ConformerConfig
-from eegkd.systems import distilclip_eeg, get_stage
+from eegkd.systems import SignalConfig, distilclip_eeg, get_stage
 from eegkd.systems.distilclip_config import (
     PRESETS,
-    SignalConfig,
     StudentConfig,
     TextConfig,
 )

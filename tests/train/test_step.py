@@ -105,8 +105,10 @@ def test_only_params_change_and_metrics_are_named():
     )
 
 
-def test_gradient_is_that_of_finite_differences():
-    system = toy.make_system()
+@pytest.mark.parametrize(("accumulate", "dropout"), [(1, 0.0), (4, 0.3)])
+def test_gradient_is_that_of_finite_differences(accumulate, dropout):
+    """With dropout, both passes of accumulation have to see the same masks."""
+    system = toy.make_system(dropout)
     stage = system.stages[1]
     with jax.enable_x64(True):
         made = toy.make_variables(system)
@@ -114,7 +116,7 @@ def test_gradient_is_that_of_finite_differences():
             lambda x: x.astype(jnp.float64), (made["student"].params, made["teacher"])
         )
         tx, batch = optax.sgd(1.0), toy.make_batch()
-        step = jax.jit(make_train_step(system, "student", tx))
+        step = jax.jit(make_train_step(system, "student", tx, accumulate=accumulate))
         variables = made["student"]._replace(params=params)
         state = init_state(stage, variables, tx, jax.random.key(0))
         run = lambda p: step(

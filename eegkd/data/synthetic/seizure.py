@@ -60,10 +60,10 @@ class World:
     name: str
     sites: tuple[str, ...]
     rates_hz: tuple[float, ...]
-    num_train: int = 20
+    num_train: int = 40
     num_labelled: int = 4
-    num_val: int = 4
-    num_test: int = 16
+    num_val: int = 6
+    num_test: int = 20
     num_windows: int = 60
 
     @property
@@ -94,11 +94,11 @@ class World:
         return self.subjects[: self.num_labelled]
 
 
-# In `transfer` the teacher has seen five times the patients that the student has labels
+# In `transfer` the teacher has seen ten times the patients that the student has labels
 # for, and patients differ; in `null` it has seen the same ones and they are all alike.
 WORLDS = {
     "transfer": World(name="transfer", sites=_SITES, rates_hz=(4.5, 6.5)),
-    "null": World(name="null", sites=("T7",), rates_hz=(5.5,), num_labelled=20),
+    "null": World(name="null", sites=("T7",), rates_hz=(5.5,), num_labelled=40),
 }
 
 

@@ -1,0 +1,74 @@
+"""The command line: a verb, a function; nothing heavy is imported before it runs."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+VERBS = {
+    "quickstart": "Train a teacher, distil a student, judge both, on built-in data.",
+    "prepare": "Cut a corpus, or a folder of your own files, into a window store.",
+    "distill": "Train teacher, student and controls on a corpus; or resume a run.",
+    "evaluate": "Judge a finished run again and rewrite its report.",
+    "predict": "Detect events in a recording with a run's student.",
+    "plan": "Print parameters, FLOPs and memory of a system without running it.",
+}
+
+USAGE = "\n".join(
+    [
+        "usage: eegkd VERB [options]",
+        "",
+        "Distil large EEG models into small ones.",
+        "",
+        *(f"  {verb:<12}{text}" for verb, text in VERBS.items()),
+        "",
+        "`eegkd VERB --help` lists a verb's options.",
+    ]
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns 0, 2 (bad input) or 130 (interrupted, resumable)."""
+    from eegkd.errors import InputError, Interrupted
+
+    args = list(sys.argv[1:] if argv is None else argv)
+    if args in ([], ["-h"], ["--help"]):
+        _say(USAGE)
+        return 0
+    if args == ["--version"]:
+        from eegkd import __version__
+
+        _say(__version__)
+        return 0
+    verb, *rest = args
+    if verb not in VERBS:
+        _complain(f"There is no verb {verb!r}: choose {', '.join(VERBS)}.")
+        return 2
+    try:
+        _load(verb)(rest)
+    except InputError as error:
+        _complain(str(error))
+        return 2
+    except Interrupted as error:
+        _complain(str(error))
+        return 130
+    except KeyboardInterrupt:
+        _complain("Interrupted. The same command goes on where it was saved last.")
+        return 130
+    return 0
+
+
+def _load(verb: str) -> Callable[[Sequence[str]], None]:
+    import importlib
+
+    return importlib.import_module(f"eegkd.commands.{verb}").main
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+def _complain(text: str) -> None:
+    sys.stderr.write(f"eegkd: {text}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""One module a verb: its options, and what it calls."""

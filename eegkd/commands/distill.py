@@ -1,0 +1,36 @@
+"""`eegkd distill SYSTEM`: train teacher, student and controls, or resume a run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from eegkd.commands.options import (
+    open_data,
+    parse_run,
+    read_run,
+    take_option,
+    use_compilation_cache,
+)
+from eegkd.errors import InputError
+from eegkd.pipeline.registry import SYSTEMS
+from eegkd.pipeline.run import run_distillation
+
+
+def main(args: Sequence[str]) -> None:
+    """Runs `distill SYSTEM [options]` or `distill --resume RUN`."""
+    resume, rest = take_option(args, "resume")
+    if resume is not None:
+        if rest:
+            raise InputError(f"--resume takes no other option; got {' '.join(rest)}.")
+        entry, config = read_run(Path(resume))
+    else:
+        if not rest or rest[0] in ("-h", "--help"):
+            rest = ["distilclip_eeg", *rest[:1]] if rest else rest
+        if not rest or rest[0].startswith("-"):
+            raise InputError(
+                "Name a system first, as in `eegkd distill distilclip_eeg --preset "
+                f"small`: choose {', '.join(SYSTEMS)}. Or resume: --resume RUN."
+            )
+        entry, config = parse_run(rest[0], rest[1:], f"distill {rest[0]}")
+    use_compilation_cache()
+    store, folds = open_data(config)
+    run_distillation(entry.make_system, store, folds, config)

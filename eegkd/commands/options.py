@@ -1,0 +1,101 @@
+"""Typed options from dataclasses, and what the verbs share."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+
+from eegkd.data.folds import make_folds
+from eegkd.data.prepare import prepare
+from eegkd.data.store import WindowStore
+from eegkd.errors import InputError
+from eegkd.pipeline.config import RunConfig
+from eegkd.pipeline.folder import from_json, read_json
+from eegkd.pipeline.registry import Entry, get_entry, get_preset
+
+Options = TypeVar("Options")
+
+
+def parse(
+    cls: type[Options], args: Sequence[str], verb: str, **default: Any
+) -> Options:
+    """Reads options of a dataclass; keys are dotted, as `--prompt.mode none`.
+
+    Raises:
+        InputError: If a value is out of range (wrong words exit with code 2 at once).
+    """
+    try:
+        return tyro.cli(
+            cls,
+            args=list(args),
+            prog=f"eegkd {verb}",
+            use_underscores=True,
+            config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff),
+            **default,
+        )
+    except ValueError as error:
+        raise InputError(f"Bad option: {error}") from error
+
+
+def take_option(args: Sequence[str], name: str) -> tuple[str | None, list[str]]:
+    """Takes `--name VALUE` or `--name=VALUE` out of the arguments."""
+    rest, value = list(args), None
+    for i, arg in enumerate(args):
+        if arg == f"--{name}":
+            if i + 1 == len(args):
+                raise InputError(f"--{name} needs a value.")
+            value, rest = args[i + 1], [*args[:i], *args[i + 2 :]]
+            break
+        if arg.startswith(f"--{name}="):
+            value, rest = arg.partition("=")[2], [*args[:i], *args[i + 1 :]]
+            break
+    return value, rest
+
+
+def parse_run(
+    system: str, args: Sequence[str], verb: str, *, preset: str = "small"
+) -> tuple[Entry, Any]:
+    """Reads a system's run options on top of a preset (`--preset`)."""
+    entry = get_entry(system)
+    chosen, rest = take_option(args, "preset")
+    preset = chosen or preset
+    config = parse(entry.config, rest, verb, default=get_preset(entry, preset))
+    if not config.out:
+        name = f"{system}-{config.data.corpus}-{preset}-s{config.seed}"
+        config = dataclasses.replace(config, out=str(Path("runs") / name))
+    return entry, config
+
+
+def read_run(folder: Path) -> tuple[Entry, Any]:
+    """Reads the system and options of a run folder."""
+    record = read_json(folder / "config.json")
+    entry = get_entry(record["system"])
+    config = from_json(entry.config, record["run"])
+    return entry, dataclasses.replace(config, out=str(folder))
+
+
+def open_data(config: RunConfig) -> tuple[WindowStore, Any]:
+    """Opens or prepares the store of a run, and splits it."""
+    if config.store:
+        store = WindowStore.open(config.store)
+    else:
+        store = prepare(config.data, Path(config.out) / "store")
+    folds = make_folds(
+        store, config.split, num_folds=config.num_folds, seed=config.seed
+    )
+    return store, folds
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs between runs, where the user has not said otherwise."""
+    import jax
+
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        jax.config.update(
+            "jax_compilation_cache_dir", str(Path(root) / "eegkd" / "xla")
+        )
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

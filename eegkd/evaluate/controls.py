@@ -1,0 +1,113 @@
+"""Controls: what else could explain a student's gain.
+
+Some are functions from System to System, the others from a teacher's outputs to
+outputs; both leave data order, updates and budget as they are.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from eegkd.losses import Term
+from eegkd.systems import Stage, System, replace_stage
+
+Outputs = Mapping[str, np.ndarray]
+"""The teacher's tensors by name, a row a window of the store."""
+
+
+def _reads_upstream(stage: Stage, term: Term) -> bool:
+    own = (f"{stage.name}.", "batch.")
+    return any(not name.startswith(own) for name in term.inputs)
+
+
+def _shares(stage: Stage) -> dict[str, float]:
+    """Weights of the terms on the student's own outputs, summing to one."""
+    own = [term for term in stage.terms if not _reads_upstream(stage, term)]
+    if not own or any(callable(term.weight) for term in own):
+        raise ValueError(
+            f"Stage {stage.name!r} needs terms of constant weight on its own outputs."
+        )
+    total = sum(float(term.weight) for term in own)  # type: ignore[arg-type]
+    if not total > 0:
+        raise ValueError(f"The own terms of stage {stage.name!r} weigh {total}.")
+    return {term.name: float(term.weight) / total for term in own}  # type: ignore[arg-type]
+
+
+def alpha_0(system: System) -> System:
+    """Sets the distillation terms to zero; the own terms' weights sum to one.
+
+    Initialisation and class vectors stay the teacher's. Functions are those of
+    `system`, so a compiled step that takes weights as inputs serves both.
+    """
+    stage = system.stages[-1]
+    weights = _shares(stage)
+    terms = tuple(t._replace(weight=weights.get(t.name, 0.0)) for t in stage.terms)
+    return replace_stage(system, stage._replace(terms=terms))
+
+
+def without_teacher(system: System) -> System:
+    """Drops everything that comes from earlier stages: terms, needs, initialisation."""
+    stage = system.stages[-1]
+    weights = _shares(stage)
+    terms = tuple(
+        term._replace(weight=weights[term.name])
+        for term in stage.terms
+        if term.name in weights
+    )
+    alone = stage._replace(
+        init=lambda key, batch, upstream: stage.init(key, batch, {}),
+        terms=terms,
+        needs=(),
+    )
+    return replace_stage(system, alone)
+
+
+def shuffled(
+    outputs: Outputs, rows: np.ndarray, labels: np.ndarray, *, seed: int
+) -> dict[str, np.ndarray]:
+    """Permutes the teacher's outputs over the windows `rows`."""
+    order = np.random.default_rng(seed).permutation(len(rows))
+    return _moved(outputs, rows, rows[order])
+
+
+def within_class_shuffled(
+    outputs: Outputs, rows: np.ndarray, labels: np.ndarray, *, seed: int
+) -> dict[str, np.ndarray]:
+    """Permutes the teacher's outputs among windows of the same label."""
+    rng = np.random.default_rng(seed)
+    source = rows.copy()
+    for label in np.unique(labels[rows]):
+        where = np.flatnonzero(labels[rows] == label)
+        source[where] = rows[rng.permutation(where)]
+    return _moved(outputs, rows, source)
+
+
+def class_mean(
+    outputs: Outputs, rows: np.ndarray, labels: np.ndarray, *, seed: int
+) -> dict[str, np.ndarray]:
+    """Replaces the teacher's outputs by their mean over windows of the same label."""
+    out = {name: np.array(values) for name, values in outputs.items()}
+    for label in np.unique(labels[rows]):
+        where = rows[labels[rows] == label]
+        for name, values in outputs.items():
+            out[name][where] = values[where].mean(axis=0)
+    return out
+
+
+def _moved(outputs: Outputs, to: np.ndarray, source: np.ndarray) -> dict[str, Any]:
+    out = {name: np.array(values) for name, values in outputs.items()}
+    for name, values in outputs.items():
+        out[name][to] = values[source]
+    return out
+
+
+SYSTEM_CONTROLS: Mapping[str, Callable[[System], System]] = {
+    "alpha_0": alpha_0,
+    "no_teacher": without_teacher,
+}
+OUTPUT_CONTROLS: Mapping[str, Callable[..., dict[str, np.ndarray]]] = {
+    "shuffled_teacher": shuffled,
+    "within_class_shuffle": within_class_shuffled,
+    "class_mean_teacher": class_mean,
+}

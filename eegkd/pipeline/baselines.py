@@ -1,0 +1,106 @@
+"""The rows that no distillation touches: a tuned small net and a linear classifier."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from eegkd.evaluate.baselines import band_power, linear_baseline
+from eegkd.evaluate.metrics import score
+from eegkd.evaluate.predictions import Predictions
+from eegkd.models import EEGNetConfig
+from eegkd.pipeline.config import RunConfig
+from eegkd.pipeline.fit import (
+    Fitted,
+    FoldData,
+    Job,
+    predictions_of,
+    selection_metric,
+)
+from eegkd.pipeline.programs import Program, make_program
+from eegkd.systems import SignalConfig
+from eegkd.systems.small_net import make_system
+
+LEARNING_RATES = (3e-3, 1e-3, 3e-4)
+DROPOUTS = (0.25, 0.5)
+
+
+def small_net_programs(
+    signal: SignalConfig, config: RunConfig, steps: int
+) -> dict[float, Program]:
+    """Builds one program a dropout; learning rates are inputs of the compiled step."""
+    programs = {}
+    for dropout in DROPOUTS:
+        net = EEGNetConfig(
+            n_chans=signal.n_chans,
+            n_outputs=len(signal.classes),
+            rate=signal.rate,
+            dropout=dropout,
+        )
+        programs[dropout] = make_program(make_system(net), "student", config, steps)
+    return programs
+
+
+def train_small_net(
+    programs: dict[float, Program],
+    data: FoldData,
+    config: RunConfig,
+    folder: Path,
+    run: Callable[[Program, Job, FoldData], Fitted],
+) -> Iterator[tuple[str, int, Program, Fitted]]:
+    """Tunes on validation with one seed, then trains the chosen one with the others.
+
+    Yields:
+        "small_net", the seed, the chosen program and the finished training.
+    """
+
+    def job(seed: int, dropout: float, rate: float) -> Job:
+        name = f"seed{seed}-dropout{dropout:g}-rate{rate:g}"
+        return Job(
+            "small_net",
+            seed,
+            folder / "small_net" / name,
+            labels=data.store.student_labels,
+            learning_rate=rate,
+        )
+
+    metric = selection_metric(data.store)
+    tried = []
+    for dropout, rate in itertools.product(DROPOUTS, LEARNING_RATES):
+        fitted = run(programs[dropout], job(0, dropout, rate), data)
+        tried.append((score(fitted.val, [metric])[metric], dropout, rate, fitted))
+    _, dropout, rate, best = max(tried, key=lambda row: np.nan_to_num(row[0], nan=-1))
+    yield "small_net", 0, programs[dropout], best
+    for seed in range(1, config.num_seeds):
+        fitted = run(programs[dropout], job(seed, dropout, rate), data)
+        yield "small_net", seed, programs[dropout], fitted
+
+
+def linear(data: FoldData, seed: int) -> tuple[Predictions, Predictions]:
+    """Fits band power and logistic regression; returns validation and test."""
+    store, fold = data.store, data.fold
+    passband = store.manifest["preprocessing"].get("band")
+
+    def features(rows: np.ndarray) -> np.ndarray:
+        signal = np.asarray(store.signal[rows])
+        if data.zscore is not None:
+            signal = (signal - data.zscore.mean[:, None]) / data.zscore.std[:, None]
+        band = tuple(passband) if passband else None
+        return band_power(signal, store.manifest["rate"], passband=band)
+
+    labels = store.student_labels
+    known = fold.train[labels[fold.train] >= 0]
+    val = features(fold.val)
+    prob_fn = linear_baseline(
+        features(known),
+        labels[known],
+        val,
+        store.labels[fold.val],
+        num_classes=store.num_classes,
+        seed=seed,
+    )
+    return (
+        predictions_of(data, fold.val, prob_fn(val)),
+        predictions_of(data, fold.test, prob_fn(features(fold.test))),
+    )

@@ -1,0 +1,86 @@
+"""Options of a run, whatever the system."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+from eegkd.data.config import DataConfig
+from eegkd.data.folds import Fold
+from eegkd.evaluate.events import EventsConfig
+from eegkd.train.optimiser import OptimConfig
+
+QUICK_ROWS = ("alpha_0", "no_teacher", "shuffled_teacher", "small_net", "linear")
+ROWS = (*QUICK_ROWS, "within_class_shuffle", "class_mean_teacher")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """The training loop.
+
+    Attributes:
+        epochs: Passes over the training windows.
+        batch_size: Of the global batch.
+        sampler: Draw classes equally often, or windows as they come.
+        runner: How devices share a step; auto is one device, or shard_map on several.
+        devices: How many to use; 0 is all.
+        accumulate: Micro-batches a step.
+        teacher: Read the teacher's outputs from memory, or compute them every step;
+            auto keeps them in memory up to 2 GiB.
+        workers: Processes that make batches; 0 reads in threads.
+        save_every_s: Seconds between checkpoints.
+        max_steps: Stop every training after so many updates; 0 is no limit.
+    """
+
+    epochs: int = 50
+    batch_size: int = 128
+    sampler: Literal["balanced", "natural"] = "balanced"
+    runner: Literal["auto", "single", "pmap", "shard_map", "mesh"] = "auto"
+    devices: int = 0
+    accumulate: int = 1
+    teacher: Literal["auto", "memory", "online"] = "auto"
+    workers: int = 0
+    save_every_s: float = 60.0
+    max_steps: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What every run has.
+
+    Attributes:
+        out: The run folder; empty: runs/SYSTEM-CORPUS-PRESET-sSEED.
+        seed: Of everything that is drawn.
+        num_seeds: Students (and controls) a fold.
+        split: How subjects are divided; random-windows leaks them and says so.
+        num_folds: Of kfold and random-windows.
+        rows: Controls and baselines beside teacher and student.
+        store: A window store that `eegkd prepare` wrote; empty prepares one inside
+            the run folder.
+        data: Corpus and preprocessing.
+        train: The training loop.
+        optim: The optimiser.
+        events: From window probabilities to events.
+    """
+
+    out: str = ""
+    seed: int = 0
+    num_seeds: int = 5
+    split: Literal["kfold", "loso", "fixed", "random-windows"] = "kfold"
+    num_folds: int = 5
+    rows: tuple[str, ...] = ROWS
+    store: str = ""
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+    optim: OptimConfig = OptimConfig()
+    events: EventsConfig = EventsConfig()
+
+
+def num_steps(config: TrainConfig, folds: Sequence[Fold]) -> int:
+    """Returns the updates of one training.
+
+    It is the same in every fold, so that all share a schedule and a compiled step.
+    """
+    rows = min(len(fold.train) for fold in folds)
+    steps = config.epochs * max(1, math.floor(rows / config.batch_size))
+    return min(steps, config.max_steps) if config.max_steps else steps

@@ -1,0 +1,207 @@
+"""One training of one model on one fold: train or resume, choose, judge, keep."""
+
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from eegkd.data.batches import ZScore, fit_train_zscore
+from eegkd.data.folds import Fold
+from eegkd.data.loader import make_loader
+from eegkd.data.store import WindowStore
+from eegkd.evaluate.metrics import score
+from eegkd.evaluate.predictions import (
+    Predictions,
+    load_predictions,
+    make_predictions,
+    save_predictions,
+)
+from eegkd.export.weights import load_variables, save_variables
+from eegkd.pipeline.config import RunConfig
+from eegkd.pipeline.folder import read_json, write_json
+from eegkd.pipeline.programs import Program, predict_rows, prepare_fn
+from eegkd.systems import get_stage
+from eegkd.train.loop import train
+from eegkd.train.state import init_state
+from eegkd.typing import Variables
+
+Log = Callable[[Mapping[str, Any]], None]
+
+
+class FoldData(NamedTuple):
+    """The windows of one fold, and the statistics fitted on its training subjects."""
+
+    store: WindowStore
+    fold: Fold
+    zscore: ZScore | None
+
+
+class Job(NamedTuple):
+    """One training.
+
+    Attributes:
+        model: The row's name in results.json.
+        seed: Which repetition.
+        folder: Where its checkpoints and results go.
+        weights: Of the terms, where they differ from the program's.
+        upstream: Variables of earlier stages by name.
+        cache: Outputs of earlier stages: stage -> tensor -> array a store row.
+        labels: Aligned with the store's rows; -1 where this model may not look.
+        learning_rate: The schedule's peak, where it differs from the program's.
+    """
+
+    model: str
+    seed: int
+    folder: Path
+    weights: Mapping[str, float] | None = None
+    upstream: Mapping[str, Variables] = {}
+    cache: Mapping[str, Mapping[str, np.ndarray]] | None = None
+    labels: np.ndarray | None = None
+    learning_rate: float | None = None
+
+
+class Fitted(NamedTuple):
+    """A finished training: variables for use, and what they say."""
+
+    variables: Variables
+    val: Predictions
+    test: Predictions
+    seconds: float
+
+
+def fold_data(store: WindowStore, fold: Fold) -> FoldData:
+    """Fits what training rows decide, if the store asks for it."""
+    fitted = store.manifest["preprocessing"].get("zscore") == "train_set"
+    return FoldData(
+        store, fold, fit_train_zscore(store, fold.train) if fitted else None
+    )
+
+
+def fit(
+    program: Program,
+    job: Job,
+    data: FoldData,
+    config: RunConfig,
+    *,
+    num_steps: int,
+    log: Log,
+    progress: Callable[[int], None] | None = None,
+) -> Fitted:
+    """Trains a model, or reads it where it is finished already.
+
+    The state with the best validation score is kept; each epoch is scored once.
+
+    Raises:
+        Interrupted: On Ctrl-C or SIGTERM, after a checkpoint.
+    """
+    if (job.folder / "done.json").is_file():
+        return _read(job)
+    start = time.monotonic()
+    stage = get_stage(program.system, program.stage)
+    store, fold = data.store, data.fold
+    metric = selection_metric(store)
+    seed = _seed(config.seed, fold.index, job.seed)
+    init_key, train_key = jax.random.split(jax.random.key(seed))
+    example = {name: store.signal[:2] for name in ("signal",)}
+    variables = program.init(init_key, example, job.upstream)
+    loader = make_loader(
+        store,
+        fold.train,
+        batch_size=config.train.batch_size,
+        seed=seed,
+        num_steps=num_steps,
+        sampler=config.train.sampler,
+        prepare=prepare_fn(program.system),
+        zscore=data.zscore,
+        labels=job.labels,
+        cache=job.cache,
+        workers=config.train.workers,
+    )
+    # What the cache holds needs no variables: keep them off the device.
+    upstream = {} if job.cache else dict(job.upstream)
+
+    def current(state: Any) -> Variables:
+        return program.finish(state.variables(variables.frozen))
+
+    def evaluate(state: Any) -> dict[str, float]:
+        prob = predict_rows(program, current(state), store, fold.val, data.zscore)
+        p = predictions_of(data, fold.val, prob)
+        return {f"val/{name}": value for name, value in score(p, [metric]).items()}
+
+    per_epoch = max(1, len(fold.train) // config.train.batch_size)
+    _, history = train(
+        program.runner,
+        init_state(stage, variables, program.tx, train_key, weights=job.weights),
+        loader,
+        frozen=variables.frozen,
+        upstream=upstream,
+        num_steps=num_steps,
+        checkpoint_dir=job.folder / "checkpoints",
+        save_every_s=config.train.save_every_s,
+        evaluate=evaluate,
+        eval_every=per_epoch,
+        monitor=f"val/{metric}",
+        mode="max",
+        log=log,
+        progress=progress,
+    )
+    final = jax.device_get(current(history.best))
+    judged = [
+        predictions_of(
+            data, rows, predict_rows(program, final, store, rows, data.zscore)
+        )
+        for rows in (fold.val, fold.test)
+    ]
+    fitted = Fitted(final, *judged, time.monotonic() - start)
+    _write(job, fitted, history)
+    return fitted
+
+
+def predictions_of(data: FoldData, rows: np.ndarray, prob: np.ndarray) -> Predictions:
+    """Joins probabilities with where their windows come from."""
+    index = data.store.index
+    return make_predictions(
+        prob,
+        data.store.labels[rows],
+        index["subject"][rows],
+        index["recording_id"][rows],
+        index["start_s"][rows],
+        index["window_id"][rows],
+    )
+
+
+def selection_metric(store: WindowStore) -> str:
+    """Names what epochs are chosen by: AUROC for two classes, kappa for more."""
+    return "auroc" if store.num_classes == 2 else "kappa"
+
+
+def _seed(*parts: int) -> int:
+    return zlib.crc32(repr(parts).encode())
+
+
+def _write(job: Job, fitted: Fitted, history: Any) -> None:
+    save_variables(job.folder / "variables.safetensors", fitted.variables)
+    save_predictions(job.folder / "val.npz", fitted.val)
+    save_predictions(job.folder / "test.npz", fitted.test)
+    write_json(
+        job.folder / "done.json",
+        {
+            "seconds": fitted.seconds,
+            "steps": history.rows[-1]["step"],
+            "best_step": history.best_step,
+            "best_value": history.best_value,
+        },
+    )
+
+
+def _read(job: Job) -> Fitted:
+    return Fitted(
+        load_variables(job.folder / "variables.safetensors"),
+        load_predictions(job.folder / "val.npz"),
+        load_predictions(job.folder / "test.npz"),
+        read_json(job.folder / "done.json")["seconds"],
+    )

@@ -1,0 +1,145 @@
+"""What is compiled once and shared by seeds, folds and controls of one structure."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from eegkd.data.batches import ZScore, eval_batches
+from eegkd.data.store import WindowStore
+from eegkd.pipeline.config import RunConfig
+from eegkd.systems import System, get_stage, keep_all
+from eegkd.train.optimiser import make_optimiser
+from eegkd.train.parallel import Runner, make_runner
+from eegkd.train.step import make_train_step, upstream_tensors
+from eegkd.typing import Batch, Variables
+
+EVAL_BATCH = 256
+
+
+class Program(NamedTuple):
+    """The functions of one stage, each compiled on first use.
+
+    Attributes:
+        system: Whose stage it is.
+        stage: Its name.
+        tx: The optimiser of its training.
+        runner: The training step on the devices.
+        init: `(key, batch, upstream) -> Variables`.
+        finish: `variables -> variables` for use after training.
+        predict: `(variables, batch) -> probabilities`.
+    """
+
+    system: System
+    stage: str
+    tx: optax.GradientTransformation
+    runner: Runner
+    init: Any
+    finish: Any
+    predict: Any
+
+
+def make_program(
+    system: System, stage_name: str, config: RunConfig, num_steps: int
+) -> Program:
+    """Builds the functions of one stage for trainings of `num_steps` updates."""
+    stage = get_stage(system, stage_name)
+    tx = make_optimiser(config.optim, num_steps, labels=stage.labels)
+    devices = jax.devices()[: config.train.devices or None]
+
+    def make_step(axis_name: str | None):
+        return make_train_step(
+            system,
+            stage_name,
+            tx,
+            axis_name=axis_name,
+            accumulate=config.train.accumulate,
+        )
+
+    return Program(
+        system=system,
+        stage=stage_name,
+        tx=tx,
+        runner=make_runner(config.train.runner, make_step, devices),
+        init=jax.jit(stage.init),
+        finish=jax.jit(stage.finish) if stage.finish else lambda variables: variables,
+        predict=jax.jit(functools.partial(system.predict, stage_name)),
+    )
+
+
+def term_weights(system: System, stage_name: str) -> dict[str, float]:
+    """Reads the constant weights of a stage, to hand to another's compiled step."""
+    terms = get_stage(system, stage_name).terms
+    return {t.name: float(t.weight) for t in terms if not callable(t.weight)}
+
+
+def predict_rows(
+    program: Program,
+    variables: Variables,
+    store: WindowStore,
+    rows: np.ndarray,
+    zscore: ZScore | None = None,
+) -> np.ndarray:
+    """Computes the probabilities of some windows, f32[n, k]."""
+    names = program.system.inputs
+
+    def run(batch: Batch) -> Any:
+        return program.predict(variables, {name: batch[name] for name in names})
+
+    return _collect(run, program.system, store, rows, zscore)
+
+
+def upstream_outputs(
+    system: System,
+    stage_name: str,
+    upstream: Mapping[str, Variables],
+    store: WindowStore,
+    rows: np.ndarray,
+    zscore: ZScore | None = None,
+) -> dict[str, dict[str, np.ndarray]]:
+    """Runs the stages that one stage reads, over some windows.
+
+    Returns:
+        Stage name -> tensor name -> array aligned with the store's rows. Rows that
+        were not asked for are NaN, so that reading one by mistake is seen at once.
+    """
+    stage = get_stage(system, stage_name)
+    run = jax.jit(functools.partial(upstream_tensors, system, stage, upstream))
+    values = _collect(run, system, store, rows, zscore)
+
+    def spread(value: np.ndarray) -> np.ndarray:
+        whole = np.full((len(store), *value.shape[1:]), np.nan, value.dtype)
+        whole[rows] = value
+        return whole
+
+    return jax.tree.map(spread, values)
+
+
+def _collect(
+    run: Any,
+    system: System,
+    store: WindowStore,
+    rows: np.ndarray,
+    zscore: ZScore | None,
+) -> Any:
+    """Runs full batches without waiting for each, and drops the padding."""
+    prepare = prepare_fn(system)
+    size = min(EVAL_BATCH, len(rows))
+    batches = eval_batches(store, rows, batch_size=size, prepare=prepare, zscore=zscore)
+    pending = []
+    for batch in batches:
+        valid = batch.pop("valid")
+        pending.append((run(batch), valid))
+    parts = [jax.tree.map(lambda x, v=v: np.asarray(x)[v], out) for out, v in pending]
+    return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
+
+
+def prepare_fn(system: System) -> Any:
+    """Returns the system's `prepare`, or None where it adds nothing.
+
+    Calling it for every window would cost more than the step of a small student.
+    """
+    return None if system.prepare is keep_all else system.prepare

@@ -1,0 +1,93 @@
+"""The systems that the command line knows, with their options and presets."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from eegkd.data.config import DataConfig
+from eegkd.errors import InputError
+from eegkd.models import ConformerConfig
+from eegkd.pipeline.config import QUICK_ROWS, RunConfig, TrainConfig
+from eegkd.systems import System, distilclip_eeg
+from eegkd.systems.distilclip_config import (
+    PRESETS,
+    DistilClipConfig,
+    ProjConfig,
+    StudentConfig,
+    TextConfig,
+)
+from eegkd.train.optimiser import OptimConfig
+
+
+class Entry(NamedTuple):
+    """One system: how it is made, and its options."""
+
+    make_system: Callable[[Any], System]
+    config: type
+    presets: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DistilClipRun(RunConfig, DistilClipConfig):
+    """A run of DistilCLIP-EEG."""
+
+
+def _run(preset: str, **changes: Any) -> DistilClipRun:
+    system = PRESETS[preset]
+    fields = {f.name: getattr(system, f.name) for f in dataclasses.fields(system)}
+    return DistilClipRun(**(fields | changes))
+
+
+SYSTEMS: Mapping[str, Entry] = {
+    "distilclip_eeg": Entry(
+        distilclip_eeg.make_system,
+        DistilClipRun,
+        {
+            "paper": _run("paper"),
+            "tpu": _run("tpu"),
+            "small": _run(
+                "small",
+                train=TrainConfig(epochs=20, batch_size=64),
+                optim=OptimConfig(learning_rate=1e-3),
+            ),
+            "quickstart": _run(
+                "small",
+                eeg=ConformerConfig(
+                    dim=64, depth=4, ffn_mult=2, num_heads=4, stem_kernels=(15, 5)
+                ),
+                text=TextConfig(dim=64, depth=2, num_heads=4, num_prompts=4),
+                proj=ProjConfig(dim=64),
+                student=StudentConfig(depth=2),
+                split="fixed",
+                num_seeds=2,
+                rows=QUICK_ROWS,
+                data=DataConfig(corpus="synthetic"),
+                train=TrainConfig(epochs=10, batch_size=64),
+                optim=OptimConfig(learning_rate=1e-3),
+            ),
+        },
+    ),
+}
+
+
+def get_entry(name: str) -> Entry:
+    """Returns a system by its name.
+
+    Raises:
+        InputError: If there is none.
+    """
+    if name not in SYSTEMS:
+        raise InputError(f"There is no system {name!r}: choose {', '.join(SYSTEMS)}.")
+    return SYSTEMS[name]
+
+
+def get_preset(entry: Entry, name: str) -> Any:
+    """Returns a preset's options.
+
+    Raises:
+        InputError: If there is none.
+    """
+    if name not in entry.presets:
+        choices = ", ".join(entry.presets)
+        raise InputError(f"There is no preset {name!r}: choose {choices}.")
+    return entry.presets[name]

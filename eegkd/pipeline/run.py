@@ -1,0 +1,298 @@
+"""run_distillation: every stage, control and baseline on every fold, then a verdict."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from eegkd.data.folds import Fold, leaks_subjects, splits_json
+from eegkd.data.store import WindowStore, check_trainable
+from eegkd.errors import InputError
+from eegkd.evaluate.controls import OUTPUT_CONTROLS
+from eegkd.evaluate.predictions import Predictions
+from eegkd.pipeline import baselines
+from eegkd.pipeline.config import ROWS, RunConfig, num_steps
+from eegkd.pipeline.distill import Models, make_models, signal_of, train_rows
+from eegkd.pipeline.estimate import Cost, describe, measure, total_seconds
+from eegkd.pipeline.fit import Fitted, FoldData, Job, fit, fold_data, selection_metric
+from eegkd.pipeline.folder import open_run, write_json
+from eegkd.pipeline.programs import Program
+from eegkd.pipeline.results import conclude, table_metrics, terminal_table
+from eegkd.systems import System
+
+MakeSystem = Callable[[Any], System]
+Variant = tuple[str, MakeSystem]
+
+
+class Runs:
+    """What all trainings said, gathered as they finish."""
+
+    def __init__(self) -> None:
+        """Starts empty."""
+        self.test: dict[str, dict[int, list[Predictions]]] = {}
+        self.val: dict[str, dict[int, list[Predictions]]] = {}
+        self.kept: dict[str, tuple[Program, Fitted]] = {}
+
+    def add(self, model: str, seed: int, val: Predictions, test: Predictions) -> None:
+        """Appends the predictions of one fold."""
+        self.val.setdefault(model, {}).setdefault(seed, []).append(val)
+        self.test.setdefault(model, {}).setdefault(seed, []).append(test)
+
+
+def run_distillation(
+    make_system: MakeSystem,
+    store: WindowStore,
+    folds: Sequence[Fold],
+    config: Any,
+    *,
+    variants: Sequence[Variant] = (),
+    notes: Sequence[str] = (),
+    console: Console | None = None,
+) -> list[dict[str, Any]]:
+    """Trains and judges a system with its controls, and writes the run folder.
+
+    Everything that is finished is kept: called again with the same options, it goes on
+    where it was stopped, to the same numbers.
+
+    Args:
+        make_system: `config -> System`; `config.signal` is filled from the store.
+        store: Windows.
+        folds: Of the store.
+        config: A `RunConfig` that also holds the system's options.
+        variants: More systems, each with its own teacher; a variant's student becomes
+            the row of its name.
+        notes: Sentences the reader of the report must not miss.
+        console: Where to write; None makes one.
+
+    Returns:
+        The rows of results.json.
+
+    Raises:
+        InputError: On bad options, data or a run folder of other options.
+        Interrupted: On Ctrl-C or SIGTERM, after saving.
+    """
+    console = console or Console()
+    check_trainable(store)
+    unknown = sorted(set(config.rows) - set(ROWS))
+    if unknown:
+        raise InputError(f"--rows {' '.join(unknown)}: choose from {', '.join(ROWS)}.")
+    folder = Path(config.out).absolute()
+    config = dataclasses.replace(config, signal=signal_of(store))
+    systems = [("", make_system(config))]
+    systems += [(name, make(config)) for name, make in variants]
+    record = {
+        "system": systems[0][1].name,
+        "run": config,
+        "store": {"path": str(store.path or ""), "fingerprint": store.fingerprint},
+        "num_folds": len(folds),
+        "variants": [name for name, _ in variants],
+    }
+    open_run(folder, record)
+    write_json(folder / "splits.json", splits_json(store, folds))
+    steps = num_steps(config.train, folds)
+    models = {name: make_models(system, config, steps) for name, system in systems}
+    nets = {}
+    if "small_net" in config.rows:
+        nets = baselines.small_net_programs(config.signal, config, steps)
+    start = time.monotonic()
+    expected = _expect(models, nets, store, folds, config, steps)
+    console.print(
+        f"{len(folds)} folds, {config.num_seeds} seeds, {steps} updates a training; "
+        f"expected: {describe(*expected)}. Stop with Ctrl-C; the same command goes on."
+    )
+    runs = Runs()
+    _train_all(models, nets, store, folds, config, folder, steps, runs, console)
+    spent = time.monotonic() - start
+    leaks = any(leaks_subjects(store, fold) for fold in folds)
+    log = _read_log(folder / "metrics.jsonl")
+    summary, facts = conclude(
+        folder,
+        runs.test,
+        runs.val,
+        runs.kept,
+        store,
+        config,
+        log=log,
+        selection_metric=selection_metric(store),
+        leaks=leaks,
+        record=record | {"expected_s": expected[0], "spent_s": spent},
+        notes=notes,
+    )
+    console.print(terminal_table(summary, facts, table_metrics(store)))
+    _print_reading(summary, store, leaks, console)
+    console.print(
+        f"Expected {describe(*expected)}; took {spent:.0f} s. "
+        f"Report: {folder / 'report.html'}"
+    )
+    return summary.rows
+
+
+def _train_all(
+    models: Mapping[str, Models],
+    nets: Mapping[float, Program],
+    store: WindowStore,
+    folds: Sequence[Fold],
+    config: RunConfig,
+    folder: Path,
+    steps: int,
+    runs: Runs,
+    console: Console,
+) -> None:
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
+    total = len(folds) * steps * sum(n for _, n in _trainings(models, nets, config))
+    with progress, (folder / "metrics.jsonl").open("a") as metrics:
+        bar = progress.add_task("starting", total=total)
+
+        def run(program: Program, job: Job, data: FoldData) -> Fitted:
+            where = {"fold": data.fold.index, "model": job.model, "seed": job.seed}
+            text = f"fold {data.fold.index + 1}/{len(folds)} {job.model} {job.seed}"
+            before = progress.tasks[0].completed
+            progress.update(bar, description=text)
+
+            def log(row: Mapping[str, Any]) -> None:
+                metrics.write(json.dumps(where | dict(row)) + "\n")
+                metrics.flush()
+
+            fitted = fit(
+                program,
+                job,
+                data,
+                config,
+                num_steps=steps,
+                log=log,
+                progress=lambda step: progress.update(bar, completed=before + step),
+            )
+            progress.update(bar, completed=before + steps)
+            return fitted
+
+        for fold in folds:
+            data = fold_data(store, fold)
+            place = folder / f"fold{fold.index}"
+            for name, group in models.items():
+                rows = config.rows if not name else ()
+                for model, seed, program, fitted in train_rows(
+                    group, data, config, place / name, run, rows
+                ):
+                    shown = _row_name(name, model)
+                    runs.add(shown, seed, fitted.val, fitted.test)
+                    runs.kept.setdefault(shown, (program, fitted))
+            if nets:
+                for model, seed, program, fitted in baselines.train_small_net(
+                    nets, data, config, place, run
+                ):
+                    runs.add(model, seed, fitted.val, fitted.test)
+                    runs.kept.setdefault(model, (program, fitted))
+            if "linear" in config.rows:
+                runs.add("linear", 0, *baselines.linear(data, config.seed))
+
+
+def _row_name(variant: str, model: str) -> str:
+    if not variant:
+        return model
+    return variant if model == "student" else f"{variant}_{model}"
+
+
+def _trainings(
+    models: Mapping[str, Models], nets: Mapping[float, Program], config: RunConfig
+) -> list[tuple[Program, int]]:
+    """Lists what is trained in a fold: the program, and how often."""
+    seeds, jobs = config.num_seeds, []
+    for name, group in models.items():
+        jobs += [(program, 1) for program in group.stages]
+        shared = {"alpha_0", *OUTPUT_CONTROLS} & set(config.rows) if not name else ()
+        jobs.append((group.student, seeds * (1 + len(shared))))
+        if group.no_teacher is not None and not name:
+            jobs.append((group.no_teacher, seeds))
+    tuned = len(baselines.LEARNING_RATES)
+    jobs += [(program, tuned) for program in nets.values()]
+    if nets:
+        jobs.append((next(iter(nets.values())), seeds - 1))
+    return jobs
+
+
+def _expect(
+    models: Mapping[str, Models],
+    nets: Mapping[float, Program],
+    store: WindowStore,
+    folds: Sequence[Fold],
+    config: RunConfig,
+    steps: int,
+) -> tuple[float, int]:
+    """Compiles and times every program; returns the run's seconds and bytes."""
+    costs: dict[int, Cost] = {}
+    for group in models.values():
+        upstream: dict[str, Any] = {}
+        for program in group.stages:
+            costs[id(program)], upstream[program.stage] = measure(
+                program, config, store, upstream, cached=False
+            )
+        cached = config.train.teacher != "online"
+        costs[id(group.student)], _ = measure(
+            group.student, config, store, upstream, cached=cached
+        )
+        if group.no_teacher is not None:
+            costs[id(group.no_teacher)], _ = measure(
+                group.no_teacher, config, store, {}, cached=False
+            )
+    for program in nets.values():
+        costs[id(program)], _ = measure(program, config, store, {}, cached=False)
+    jobs = [(costs[id(p)], num) for p, num in _trainings(models, nets, config)]
+    seconds = total_seconds(jobs, folds, steps=steps, epochs=config.train.epochs)
+    disk = len(folds) * sum(num * cost.bytes for cost, num in jobs)
+    return seconds, disk
+
+
+def _print_reading(
+    summary: Any, store: WindowStore, leaks: bool, console: Console
+) -> None:
+    """Says in words what the table shows, and what it cannot show."""
+    metric = table_metrics(store)[0]
+    found = summary.comparisons[metric].get("no_teacher")
+    if found is not None:
+        console.print(
+            f"Student minus no_teacher on {metric}: {found.mean_difference:+.3f} "
+            f"({found.low:+.3f} to {found.high:+.3f}), n = {found.n}, minimum "
+            f"detectable effect {found.mde:.3f}: {found.verdict}."
+        )
+    bayes = store.manifest.get("bayes") or {}
+    if bayes:
+        best = ", ".join(f"{name} {value:.3f}" for name, value in bayes.items())
+        console.print(f"Best possible (Bayes posterior of a raw window): {best}.")
+    if leaks:
+        console.print("[bold]Leaks subjects:[/] windows of one person on both sides.")
+    if not store.manifest["has_subjects"]:
+        console.print(
+            "This corpus names no subjects, so no subject split exists: folds are by "
+            "recording, are the units of the statistics, and say nothing about new "
+            "people."
+        )
+
+
+def _read_log(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            # A kill can cut the last line; the resumed run has logged it again.
+            continue
+    return rows
