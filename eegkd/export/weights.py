@@ -10,21 +10,27 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from eegkd.data.store_files import output_errors
 from eegkd.errors import InputError
 from eegkd.typing import Variables
 
 
 def save_variables(path: Path, variables: Variables) -> None:
-    """Writes `params`, `frozen` and `state` atomically."""
+    """Writes `params`, `frozen` and `state` atomically.
+
+    Raises:
+        InputError: If the folder is read-only or full.
+    """
     arrays: dict[str, np.ndarray] = {}
     for group, tree in variables._asdict().items():
         leaves = jax.tree_util.tree_leaves_with_path(tree)
         for keys, leaf in leaves:
             name = "/".join([group, *(str(key.key) for key in keys)])
-            arrays[name] = np.ascontiguousarray(leaf)
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(save(arrays))
-    os.replace(part, path)
+            arrays[name] = np.asarray(leaf, order="C")
+    with output_errors(path.parent):
+        part = path.with_name(path.name + ".part")
+        part.write_bytes(save(arrays))
+        os.replace(part, path)
 
 
 def load_variables(path: Path) -> Variables:
