@@ -58,12 +58,25 @@ class RelativeAttention(nn.Module):
             scores += position_scores(q + w, r, n, scores.shape[3])
         else:
             scores = jnp.einsum("bhne,bhme->bhnm", q, k)
-        wide = jnp.promote_types(scores.dtype, jnp.float32)
-        weights = jax.nn.softmax(scores.astype(wide)).astype(v.dtype)
-        out = jnp.einsum("bhnm,bhme->bhne", weights, v)
+        out = softmax_average(scores, v)
         out = out.transpose(0, 2, 1, 3).reshape(b, -1, d)
         out = nn.Dense(d, dtype=self.dtype, name="out")(out)
         return Dropout(self.dropout)(out, train=train)
+
+
+def softmax_average(
+    scores: Float[Array, "b h i j"], values: Float[Array, "b h j e"]
+) -> Float[Array, "b h i e"]:
+    """Computes `softmax(scores) values`, the exponentials in float32 or wider.
+
+    The sum divides the average instead of the weights, which are `j / e` as many.
+    """
+    scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+    highest = jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True))
+    weights = jnp.exp(scores - highest)
+    total = weights.sum(axis=-1, keepdims=True)
+    out = jnp.einsum("bhij,bhje->bhie", weights.astype(values.dtype), values)
+    return (out / total).astype(values.dtype)
 
 
 def sinusoids(n: int, d: int) -> Float[Array, "r d"]:
