@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import tyro
 
+from eegkd.data.config import DataConfig
 from eegkd.data.folds import make_folds
 from eegkd.data.prepare import prepare
 from eegkd.data.store import WindowStore
@@ -17,6 +18,14 @@ from eegkd.pipeline.folder import from_json, read_json
 from eegkd.pipeline.registry import Entry, get_entry, get_preset
 
 Options = TypeVar("Options")
+
+REAL_DATA = "EEGKD_REAL_DATA"
+_REAL_FOLDERS = {
+    "eegmat": "eegmat",
+    "bonn": "seizure_bonn",
+    "scalp": "seizure_scalp",
+    "chbmit": "seizure_chbmit",
+}
 
 
 def parse(
@@ -63,10 +72,24 @@ def parse_run(
     chosen, rest = take_option(args, "preset")
     preset = chosen or preset
     config = parse(entry.config, rest, verb, default=get_preset(entry, preset))
+    config = dataclasses.replace(config, data=with_root(config.data))
     if not config.out:
         name = f"{system}-{config.data.corpus}-{preset}-s{config.seed}"
         config = dataclasses.replace(config, out=str(Path("runs") / name))
     return entry, config
+
+
+def with_root(config: DataConfig) -> DataConfig:
+    """Fills an empty root from the folder of real recordings, where there is one.
+
+    `$EEGKD_REAL_DATA` holds a folder a corpus: eegmat, seizure_bonn, seizure_scalp,
+    seizure_chbmit.
+    """
+    collection, name = os.environ.get(REAL_DATA), _REAL_FOLDERS.get(config.corpus)
+    if config.root or not collection or name is None:
+        return config
+    folder = Path(collection, name)
+    return dataclasses.replace(config, root=str(folder)) if folder.is_dir() else config
 
 
 def read_run(folder: Path) -> tuple[Entry, Any]:

@@ -10,7 +10,8 @@ class DataConfig:
 
     Attributes:
         corpus: Its name: synthetic, eegmat, bonn, scalp, chbmit, folder.
-        root: The folder that holds the recordings.
+        root: The folder that holds the recordings; empty: the corpus's folder in
+            $EEGKD_REAL_DATA (eegmat, seizure_bonn, seizure_scalp, seizure_chbmit).
         channels: Channels (or bipolar pairs "F3-C3") to keep, in this order.
         montage: How to re-reference.
         policy: What to do where a wanted channel is missing.

@@ -1,0 +1,172 @@
+"""`eegkd predict RECORDING --model RUN`: a recording's events, as table and plot."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from eegkd.commands.options import parse, read_run, use_compilation_cache
+from eegkd.evaluate.events import EventScores, pool, score_events, to_spans
+from eegkd.evaluate.files import write_atomic
+from eegkd.evaluate.plots import prediction_plot
+from eegkd.evaluate.szcore import write_szcore_tsv
+from eegkd.pipeline.config import RunConfig
+from eegkd.pipeline.predict import (
+    Model,
+    Prediction,
+    Subject,
+    load_model,
+    predict,
+    read_subjects,
+    window_table,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PredictData:
+    """How the recording is read; what is left open is as in the run.
+
+    Attributes:
+        corpus: RECORDING is the folder of this corpus (scalp, chbmit, folder, ...);
+            empty: a file.
+        unit: What one number of the file means, where it does not say so rightly.
+        policy: What to do where a channel of the model is missing.
+        band: Other band-pass edges in Hz, where the recording's rate is too low.
+        notch: Another line frequency in Hz; 0 removes none.
+        zscore: Another scope of the normalisation.
+    """
+
+    corpus: str = ""
+    unit: Literal["uV", "mV", "V"] | None = None
+    policy: Literal["error", "interpolate", "mask"] | None = None
+    band: tuple[float, float] | None = None
+    notch: float | None = None
+    zscore: Literal["window", "recording"] | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Predict:
+    """Detect events in a recording with a model of a finished run.
+
+    The recording needs no labels; true events, where it has any, are scored.
+
+    Attributes:
+        recording: A file that MNE or WFDB reads, or a folder with --data.corpus.
+        model: The run folder.
+        row: Which of the run's models: student, teacher, or a control.
+        out: Where NAME_events.tsv and NAME.png go.
+        data: How the recording is read.
+    """
+
+    recording: tyro.conf.Positional[str]
+    model: str
+    row: str = "student"
+    out: str = "predictions"
+    data: PredictData = PredictData()
+
+
+def main(args: Sequence[str]) -> None:
+    """Runs the verb."""
+    options = parse(Predict, args, "predict")
+    entry, config = read_run(Path(options.model))
+    use_compilation_cache()
+    model = load_model(entry.make_system, config, options.row)
+    console, out = Console(), Path(options.out)
+    fields = ("policy", "band", "notch", "zscore")
+    given = {name: getattr(options.data, name) for name in fields}
+    changes = {name: value for name, value in given.items() if value is not None}
+    subjects = read_subjects(
+        Path(options.recording),
+        model,
+        corpus=options.data.corpus,
+        unit=options.data.unit,
+    )
+    scores = []
+    for subject in subjects:
+        found = predict(model, subject, config, changes)
+        if model.threshold is None:
+            _write_windows(out, subject, found, model, console)
+        else:
+            scores += _write_events(out, subject, found, model, config, console)
+    if len(scores) > 1:
+        console.print(f"All {len(scores)} recordings: {_words(pool(scores))}.")
+
+
+def _write_events(
+    out: Path,
+    subject: Subject,
+    found: Prediction,
+    model: Model,
+    config: RunConfig,
+    console: Console,
+) -> list[EventScores]:
+    """Writes the table and the plot; returns the score where there is a truth."""
+    recording, track = found.recording, found.track
+    tsv = write_szcore_tsv(
+        out / f"{subject.name}_events.tsv",
+        found.detections,
+        duration_s=track.duration_s,
+    )
+    png = prediction_plot(
+        out / f"{subject.name}.png",
+        recording.signal,
+        recording.channels,
+        recording.rate,
+        track,
+        found.detections,
+        threshold=model.threshold,
+        smooth=config.events.smooth,
+        title=subject.name,
+    )
+    table = Table(
+        title=f"{subject.name}: events in "
+        f"{track.duration_s:.0f} s (threshold {model.threshold:.2f})",
+    )
+    for name in ("onset s", "end s", "duration s", "confidence"):
+        table.add_column(name, justify="right")
+    for event in found.detections:
+        table.add_row(
+            f"{event.onset_s:.1f}",
+            f"{event.onset_s + event.duration_s:.1f}",
+            f"{event.duration_s:.1f}",
+            f"{event.confidence:.2f}",
+        )
+    console.print(table)
+    if recording.filled:
+        console.print(f"Channels filled in: {', '.join(recording.filled)}.")
+    scores = []
+    if len(track.truth):
+        spans = to_spans(found.detections)
+        scores.append(score_events(track.truth, spans, track.duration_s))
+        console.print(f"Against its {len(track.truth)} true: {_words(scores[0])}.")
+    console.print(f"Wrote {tsv} and {png}", soft_wrap=True)
+    return scores
+
+
+def _words(scores: EventScores) -> str:
+    return (
+        f"{scores.tp} of {scores.num_ref} hit, {scores.fp} false alarms, sensitivity "
+        f"{scores.sensitivity:.2f}, {scores.fa_per_24h:.1f} false alarms / 24 h"
+    )
+
+
+def _write_windows(
+    out: Path, subject: Subject, found: Prediction, model: Model, console: Console
+) -> None:
+    """Writes probabilities over time: classes without a background are no events."""
+    classes: Any = model.manifest["classes"]
+    text = window_table(found, classes, model.temperature, model.manifest["window_s"])
+    path = write_atomic(out / f"{subject.name}_windows.tsv", text)
+    table = Table(title=f"{subject.name}: mean over {len(found.windows.prob)} windows")
+    for name in classes:
+        table.add_column(name, justify="right")
+    table.add_row(*(f"{p:.3f}" for p in found.windows.prob.mean(axis=0)))
+    console.print(table)
+    console.print(
+        f"The run's corpus has no background class, so no events. Wrote {path}",
+        soft_wrap=True,
+    )

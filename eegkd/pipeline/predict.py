@@ -1,0 +1,265 @@
+"""A run's model on new recordings: windows, probabilities, events."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from eegkd.data.batches import ZScore
+from eegkd.data.config import DataConfig
+from eegkd.data.corpora import UNLABELLED, get_corpus
+from eegkd.data.folds import make_folds
+from eegkd.data.reading import StatedUnit, read_recording
+from eegkd.data.recording import Recording
+from eegkd.data.store import WindowStore
+from eegkd.data.windowing import config_of, window_recording
+from eegkd.errors import InputError
+from eegkd.evaluate import calibration, events
+from eegkd.evaluate.events import Detection, WindowTrack
+from eegkd.evaluate.predictions import Predictions, load_predictions, make_predictions
+from eegkd.export.weights import check_same_shapes, load_variables
+from eegkd.pipeline.config import RunConfig
+from eegkd.pipeline.distill import signal_of
+from eegkd.pipeline.fit import fold_data
+from eegkd.pipeline.programs import Program, make_program, predict_rows
+from eegkd.pipeline.results import event_classes, tracks_of
+from eegkd.pipeline.shapes import stage_shapes
+from eegkd.systems import System
+from eegkd.typing import Variables
+
+
+class Model(NamedTuple):
+    """A trained model with what it takes to use it.
+
+    Attributes:
+        program: Its compiled prediction.
+        variables: Its weights.
+        zscore: Fitted on training windows, where the run asked for that.
+        manifest: Of the windows that it was trained on.
+        data: How those were preprocessed: new recordings go the same way.
+        val: Its predictions on validation subjects.
+        threshold: Of an event, fitted on those; None without event classes.
+        temperature: Of its probabilities, fitted on those.
+        event_classes: Indices of the classes that are events.
+    """
+
+    program: Program
+    variables: Variables
+    zscore: ZScore | None
+    manifest: Mapping[str, Any]
+    data: DataConfig
+    threshold: float | None
+    temperature: float
+    event_classes: tuple[int, ...]
+
+
+class Subject(NamedTuple):
+    """A recording to predict on, and which of its labels are true events."""
+
+    name: str
+    recording: Recording
+    event_labels: frozenset[str]
+
+
+class Prediction(NamedTuple):
+    """What a model says about one recording.
+
+    Attributes:
+        recording: Preprocessed.
+        windows: Probabilities of the windows.
+        track: Probability of an event along the recording, with its true events.
+        detections: Events found; none without event classes.
+    """
+
+    recording: Recording
+    windows: Predictions
+    track: WindowTrack
+    detections: tuple[Detection, ...]
+
+
+def load_model(
+    make_system: Callable[[Any], System], config: RunConfig, row: str = "student"
+) -> Model:
+    """Reads a model of a finished run: fold 0, seed 0.
+
+    Args:
+        make_system: Of the run's system.
+        config: Of the run; `config.out` is its folder.
+        row: "teacher", "student", or a control of the student's structure.
+
+    Raises:
+        InputError: If there is no such model, or its weights do not fit the run's
+            configuration.
+    """
+    folder = _row_folder(Path(config.out), row)
+    store = open_store(config)
+    config = dataclasses.replace(config, **{"signal": signal_of(store)})
+    system = make_system(config)
+    stages = [stage.name for stage in system.stages]
+    stage = row if row in stages else stages[-1]
+    weights = folder / "variables.safetensors"
+    variables = load_variables(weights)
+    check_same_shapes(
+        weights, variables, stage_shapes(system, signal_of(store))[stage].finished
+    )
+    val = load_predictions(folder / "val.npz")
+    classes = event_classes(store)
+    threshold = config.events.threshold
+    if classes and threshold is None:
+        threshold = events.fit_threshold(tracks_of(val, store), config.events)
+    return Model(
+        program=make_program(system, stage, config, 1),
+        variables=variables,
+        zscore=_zscore(store, config),
+        manifest=store.manifest,
+        data=config_of(store.manifest),
+        threshold=threshold if classes else None,
+        temperature=calibration.fit_temperature(calibration.to_logits(val), val.label),
+        event_classes=classes,
+    )
+
+
+def open_store(config: RunConfig) -> WindowStore:
+    """Opens the windows of a run: those named by `--store`, or its own."""
+    return WindowStore.open(config.store or Path(config.out) / "store")
+
+
+def _row_folder(run: Path, row: str) -> Path:
+    fold = run / "fold0"
+    if not fold.is_dir():
+        raise InputError(
+            f"{run} holds no trained model yet (no fold0). Finish it with `eegkd "
+            f"distill --resume {run}`."
+        )
+    places = {path.name: path for path in sorted(fold.iterdir()) if path.is_dir()}
+    models = {
+        name: place
+        for name, path in places.items()
+        for place in (path, path / "seed0")
+        if (place / "done.json").is_file()
+    }
+    if row not in models:
+        known = ", ".join(models) or "none yet"
+        raise InputError(
+            f"{run} has no finished model {row!r} to predict with (--row): it has "
+            f"{known}. An unfinished run goes on with `eegkd distill --resume {run}`."
+        )
+    return models[row]
+
+
+def _zscore(store: WindowStore, config: RunConfig) -> ZScore | None:
+    """Fits the z-score of fold 0 again, where it was fitted on training windows."""
+    if store.manifest["preprocessing"].get("zscore") != "train_set":
+        return None
+    folds = make_folds(
+        store, config.split, num_folds=config.num_folds, seed=config.seed
+    )
+    return fold_data(store, folds[0]).zscore
+
+
+def read_subjects(
+    path: Path, model: Model, *, corpus: str = "", unit: StatedUnit | None = None
+) -> Iterator[Subject]:
+    """Reads one recording, or those of a corpus's folder, one at a time.
+
+    Raises:
+        InputError: If a recording cannot be read.
+    """
+    names = (model.manifest["classes"][i] for i in model.event_classes)
+    if not corpus:
+        recording = read_recording(path, units=unit)
+        yield Subject(path.name.partition(".")[0], recording, frozenset(names))
+        return
+    if not path.is_dir():
+        raise InputError(
+            f"{path} is no folder: with --data.corpus {corpus}, name the folder of its "
+            "recordings; a single file needs no corpus."
+        )
+    known = get_corpus(corpus, path, unit=unit)
+    labels = frozenset(names)
+    if known.background is not None:
+        labels = frozenset(known.classes) - {known.background, UNLABELLED}
+    for source in known.list_sources(path):
+        name = "_".join(Path(source.recording_id).with_suffix("").parts)
+        yield Subject(name, known.read(source), labels)
+
+
+def predict(
+    model: Model, subject: Subject, config: RunConfig, changes: Mapping[str, Any]
+) -> Prediction:
+    """Preprocesses one recording as in training, and runs the model over its windows.
+
+    Args:
+        model: Trained.
+        subject: The recording; its labels serve the score alone.
+        config: Of the run: how probabilities become events.
+        changes: Fields of `DataConfig` that differ from the run's.
+
+    Raises:
+        InputError: If the recording does not fit the model.
+    """
+    data = dataclasses.replace(
+        model.data,
+        channels=tuple(model.manifest["channels"]),
+        rate=model.manifest["rate"],
+        window_s=model.manifest["window_s"],
+        overlap=0.0,
+        **changes,
+    )
+    cut, recording = window_recording(subject.recording, data)
+    start_s = np.asarray(cut.start_s)
+    index = {
+        "recording_id": np.repeat(subject.name, len(start_s)),
+        "subject": np.repeat(subject.name, len(start_s)),
+        "start_s": start_s,
+        "label": np.full(len(start_s), -1),
+    }
+    fields = ("corpus", "classes", "channels", "rate", "window_s")
+    manifest = {name: model.manifest[name] for name in fields}
+    store = WindowStore.from_arrays(None, cut.signal, index, manifest)
+    rows = np.arange(len(store))
+    prob = predict_rows(model.program, model.variables, store, rows, model.zscore)
+    if not np.isfinite(prob).all():
+        raise InputError(
+            f"{subject.recording.source}: the model's probabilities are not finite. "
+            "Its training diverged, or a channel is constant: look at the run's "
+            "report.html."
+        )
+    windows = make_predictions(
+        prob, store.labels, index["subject"], index["recording_id"], start_s
+    )
+    track = WindowTrack(
+        start_s=start_s.astype(np.float64),
+        prob=windows.prob[:, list(model.event_classes)].sum(axis=1, dtype=np.float64),
+        window_s=model.manifest["window_s"],
+        duration_s=recording.duration_s,
+        truth=_truth(recording, subject.event_labels),
+        subject=subject.name,
+    )
+    found = ()
+    if model.threshold is not None:
+        found = events.detect(track, model.threshold, config.events)
+    return Prediction(recording, windows, track, found)
+
+
+def _truth(recording: Recording, labels: frozenset[str]) -> np.ndarray:
+    spans = [
+        (event.onset_s, event.onset_s + event.duration_s)
+        for event in recording.events
+        if event.label in labels and event.duration_s > 0
+    ]
+    return np.array(spans, np.float64).reshape(-1, 2)
+
+
+def window_table(
+    prediction: Prediction, classes: Sequence[str], temperature: float, window_s: float
+) -> str:
+    """Lays calibrated class probabilities along time, as tab-separated text."""
+    windows = calibration.apply_temperature(prediction.windows, temperature)
+    lines = ["\t".join(("onset", "duration", *classes))]
+    for start, prob in zip(windows.start_s, windows.prob, strict=True):
+        cells = (f"{start:.2f}", f"{window_s:.2f}", *(f"{p:.4f}" for p in prob))
+        lines.append("\t".join(cells))
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,43 @@
+"""The variables of a system by shape alone: nothing is computed or kept."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from eegkd.systems import SignalConfig, System
+from eegkd.typing import Variables
+
+
+class StageShapes(NamedTuple):
+    """Shapes and dtypes of one stage's variables, in training and after it."""
+
+    trained: Variables
+    finished: Variables
+
+
+def example_shapes(signal: SignalConfig, size: int = 1) -> dict[str, object]:
+    """Returns the shapes of a batch of `size` windows with labels."""
+    shape = (size, signal.n_chans, signal.n_times)
+    return {
+        "signal": jax.ShapeDtypeStruct(shape, jnp.float32),
+        "label": jax.ShapeDtypeStruct((size,), jnp.int32),
+    }
+
+
+def stage_shapes(system: System, signal: SignalConfig) -> dict[str, StageShapes]:
+    """Traces the start and the end of every stage, in order."""
+    found: dict[str, StageShapes] = {}
+    batch = example_shapes(signal)
+    for stage in system.stages:
+        earlier = {name: shapes.finished for name, shapes in found.items()}
+        trained = jax.eval_shape(
+            lambda batch, earlier, stage=stage: stage.init(
+                jax.random.key(0), batch, earlier
+            ),
+            batch,
+            earlier,
+        )
+        finish = stage.finish or (lambda variables: variables)
+        found[stage.name] = StageShapes(trained, jax.eval_shape(finish, trained))
+    return found
