@@ -13,6 +13,7 @@ from flax import linen as nn
 
 from eegkd.models.layers import Dropout
 from eegkd.ops.depthwise import depthwise_conv1d
+from eegkd.ops.filterbank import filter_bank
 from eegkd.typing import Array, Float, Tensors
 
 
@@ -73,8 +74,7 @@ class EEGNet(nn.Module):
             return Dropout(cfg.dropout)(x, train=train)
 
         temporal = self.param("temporal", init, (max(round(cfg.rate / 2), 1), f))
-        x = jnp.broadcast_to(x.reshape(b * c, t, 1), (b * c, t, f))
-        x = depthwise_conv1d(x, temporal).reshape(b, c, t, f)
+        x = filter_bank(x.reshape(b * c, t), temporal).reshape(b, c, t, f)
         x = norm(x, "temporal_norm")
         spatial = self.param("spatial", init, (c, f, cfg.multiplier))
         spatial = bound_norm(spatial, cfg.max_norm, axes=0)

@@ -26,6 +26,7 @@ from eegkd.pipeline.folder import read_json, write_json
 from eegkd.pipeline.programs import Program, predict_rows, prepare_fn
 from eegkd.systems import get_stage
 from eegkd.train.loop import train
+from eegkd.train.optimiser import scale_learning_rate
 from eegkd.train.state import init_state
 from eegkd.typing import Variables
 
@@ -133,9 +134,13 @@ def fit(
         return {f"val/{name}": value for name, value in score(p, [metric]).items()}
 
     per_epoch = max(1, len(fold.train) // config.train.batch_size)
+    begin = init_state(stage, variables, program.tx, train_key, weights=job.weights)
+    if job.learning_rate is not None:
+        factor = job.learning_rate / config.optim.learning_rate
+        begin = begin.replace(opt_state=scale_learning_rate(begin.opt_state, factor))
     _, history = train(
         program.runner,
-        init_state(stage, variables, program.tx, train_key, weights=job.weights),
+        begin,
         loader,
         frozen=variables.frozen,
         upstream=upstream,

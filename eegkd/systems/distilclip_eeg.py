@@ -59,7 +59,7 @@ def _teacher(config: DistilClipConfig, text: TextSide | None) -> Stage:
         init=init,
         forward=functools.partial(_forward, config, encoder, text),
         terms=(_hard_term(config, "teacher", weight=1.0),),
-        labels=_groups(config),
+        labels=parameter_groups(config),
         finish=functools.partial(_finish, text),
     )
 
@@ -96,7 +96,7 @@ def _student(config: DistilClipConfig, text: TextSide | None) -> Stage:
         init=init,
         forward=functools.partial(_forward, config, encoder, text),
         terms=tuple(terms),
-        labels=_groups(config),
+        labels=parameter_groups(config),
         finish=functools.partial(_finish, text),
     )
 
@@ -261,7 +261,7 @@ def _predict(
     return jax.nn.softmax(logits, axis=-1)
 
 
-def _groups(config: DistilClipConfig) -> Callable[[Any], Any] | None:
+def parameter_groups(config: DistilClipConfig) -> Callable[[Any], Any] | None:
     """Labels BERT's given weights, where they are trained, for their smaller rate.
 
     Random weights have nothing to keep and learn at the full rate.

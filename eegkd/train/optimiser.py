@@ -46,10 +46,15 @@ class OptimConfig:
 
 
 class RateState(NamedTuple):
-    """Updates done, and the learning rate of the last one."""
+    """Updates done, the learning rate of the last one, and a factor on the schedule.
+
+    As an array the factor is an input of the compiled step, so that rates can be
+    tuned without compiling again.
+    """
 
     count: Int[Array, ""]
     learning_rate: Float[Array, ""]
+    factor: Float[Array, ""]
 
 
 def make_optimiser(
@@ -78,6 +83,12 @@ def make_optimiser(
         parts.append(optax.multi_transform(groups, labels))
     parts.append(_scale_by_rate(make_schedule(config, num_steps)))
     return optax.chain(*parts)
+
+
+def scale_learning_rate(opt_state: PyTree, factor: float) -> PyTree:
+    """Returns an optimiser's state whose whole schedule is multiplied by `factor`."""
+    value = jnp.asarray(factor, jnp.float32)
+    return optax.tree_utils.tree_set(opt_state, factor=value)
 
 
 def make_schedule(config: OptimConfig, num_steps: int) -> optax.Schedule:
@@ -115,12 +126,13 @@ def _scale_by_rate(schedule: optax.Schedule) -> optax.GradientTransformation:
 
     def init(params):
         del params
-        return RateState(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.float32))
+        zero, one = jnp.zeros((), jnp.float32), jnp.ones((), jnp.float32)
+        return RateState(jnp.zeros((), jnp.int32), zero, one)
 
     def update(updates, state, params=None):
         del params
-        rate = jnp.asarray(schedule(state.count), jnp.float32)
+        rate = state.factor * jnp.asarray(schedule(state.count), jnp.float32)
         updates = jax.tree.map(lambda u: (-rate).astype(u.dtype) * u, updates)
-        return updates, RateState(state.count + 1, rate)
+        return updates, RateState(state.count + 1, rate, state.factor)
 
     return optax.GradientTransformation(init, update)

@@ -179,7 +179,9 @@ def test_unlabelled_examples_do_not_count_as_a_class():
 
 
 def test_parameter_groups_name_bert():
-    system, _, teacher, _, _ = init_both(small())
-    labels = system.stages[0].labels(teacher.params)
+    teacher = init_both(small())[2]
+    assert distilclip_eeg.make_system(small()).stages[0].labels is None
+    given = small(text=dataclasses.replace(TINY.text, bert="folder"))
+    labels = distilclip_eeg.parameter_groups(given)(teacher.params)
     assert set(jax.tree.leaves(labels["text"]["bert"])) == {"bert"}
     assert set(jax.tree.leaves(labels["eeg"])) == {"default"}

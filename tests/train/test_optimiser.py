@@ -9,6 +9,7 @@ from eegkd.train.optimiser import (
     decay_mask,
     make_optimiser,
     make_schedule,
+    scale_learning_rate,
 )
 
 PARAMS = {
@@ -95,3 +96,16 @@ def test_labelled_groups_have_their_own_rate():
 def test_options_out_of_range(bad):
     with pytest.raises(ValueError, match=str(next(iter(bad)))):
         OptimConfig(**bad)
+
+
+def test_a_scaled_schedule_is_that_of_the_scaled_rate():
+    params = {"w": jnp.ones((3, 2))}
+    grads = {"w": jnp.arange(6.0).reshape(3, 2)}
+    config = OptimConfig(learning_rate=1e-2)
+    tx = make_optimiser(config, 10)
+    double = make_optimiser(OptimConfig(learning_rate=2e-2), 10)
+    scaled, want = scale_learning_rate(tx.init(params), 2.0), double.init(params)
+    for _ in range(3):
+        got_updates, scaled = tx.update(grads, scaled, params)
+        want_updates, want = double.update(grads, want, params)
+    np.testing.assert_allclose(got_updates["w"], want_updates["w"], rtol=1e-6)
