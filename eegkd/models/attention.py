@@ -40,10 +40,15 @@ class RelativeAttention(nn.Module):
         b, n, d = x.shape
         heads = (self.num_heads, d // self.num_heads)
         norm = LayerNorm(dtype=self.dtype, name="norm")
-        qkv = nn.Dense(3 * d, dtype=self.dtype, name="qkv")
-        both = append_tokens(qkv(norm(x)), None if side is None else qkv(norm(side)))
-        # Heads come before tokens: a CPU is twice as slow at the other order.
-        q, k, v = both.reshape(b, -1, 3, *heads).transpose(2, 0, 3, 1, 4)
+        x, side = norm(x), None if side is None else norm(side)
+
+        def project(name: str) -> Array:
+            layer = nn.Dense(d, dtype=self.dtype, name=name)
+            both = append_tokens(layer(x), None if side is None else layer(side))
+            # Heads come before tokens: a CPU is twice as slow at the other order.
+            return both.reshape(b, -1, *heads).transpose(0, 2, 1, 3)
+
+        q, k, v = project("query"), project("key"), project("value")
         q = q[:, :, : n + num_kept] * heads[1] ** -0.5
         if self.rel_pos:
             init = nn.initializers.normal(0.02)
@@ -106,8 +111,11 @@ def position_scores(
         return jnp.pad(relative_shift(by_offset), pads)
     rows, columns = jnp.arange(num_queries)[:, None], jnp.arange(num_keys)
     signal = (rows < n) & (columns < n)
-    index = jnp.where(signal, n - 1 - rows + columns, 2 * n - 1)
-    table = jnp.pad(r, ((0, 0), (0, 1), (0, 0)))[:, index]  # [h, i, j, e]
+    index = jnp.where(signal, n - 1 - rows + columns, 2 * n - 1)  # the last: zeros
+    heads = jnp.arange(r.shape[0])[:, None, None]
+    table = jnp.pad(r, ((0, 0), (0, 1), (0, 0))).reshape(-1, width)
+    # One gather of whole rows comes out in the order that the product wants.
+    table = table.at[2 * n * heads + index].get(mode="promise_in_bounds")
     return jnp.einsum("bhie,hije->bhij", q, table)
 
 

@@ -1,0 +1,1 @@
+"""Programs that time the parts, most against another library."""

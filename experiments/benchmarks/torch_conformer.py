@@ -36,7 +36,7 @@ class Attention(nn.Module):
         d = cfg.dim
         self.heads = (cfg.num_heads, d // cfg.num_heads)
         self.norm = nn.LayerNorm(d)
-        self.qkv = nn.Linear(d, 3 * d)
+        self.query, self.key, self.value = (nn.Linear(d, d) for _ in range(3))
         self.position = nn.Linear(d, d, bias=False)
         self.u = nn.Parameter(0.02 * torch.randn(self.heads))
         self.v = nn.Parameter(0.02 * torch.randn(self.heads))
@@ -46,10 +46,12 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, side: Tensor) -> Tensor:
         """Signal tokens attend to themselves and to the prompts `side`."""
         b, n, d = x.shape
-        q, k, v = self.qkv(self.norm(x)).chunk(3, dim=-1)
-        _, k_side, v_side = self.qkv(self.norm(side)).chunk(3, dim=-1)
-        k = torch.cat([k, k_side.expand(b, -1, -1)], dim=1)
-        v = torch.cat([v, v_side.expand(b, -1, -1)], dim=1)
+        x, side = self.norm(x), self.norm(side)
+        q = self.query(x)
+        k, v = (
+            torch.cat([layer(x), layer(side).expand(b, -1, -1)], dim=1)
+            for layer in (self.key, self.value)
+        )
         q, k, v = (a.view(b, -1, *self.heads).transpose(1, 2) for a in (q, k, v))
         r = self.position(self.sinusoids(n, d)).view(-1, *self.heads).transpose(0, 1)
         scores = (q + self.u[:, None]) @ k.transpose(-1, -2)

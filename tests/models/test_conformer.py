@@ -39,7 +39,10 @@ def built(cfg=SMALL, seed=0):
     """A signal and random variables; nothing is compiled to make them."""
     x = np.random.default_rng(seed).normal(size=(2, cfg.n_chans, 64)).astype("float32")
     shapes = jax.eval_shape(Conformer(cfg).init, jax.random.key(1), x)
-    return x, jax.tree.map(np.abs, random_like(shapes, seed))
+    variables = random_like(shapes, seed)
+    if "batch_stats" in variables:
+        variables["batch_stats"] = jax.tree.map(np.abs, variables["batch_stats"])
+    return x, variables
 
 
 @functools.cache
@@ -159,7 +162,7 @@ def test_prompts_matter_through_attention_only():
 
     def with_prompts(params, scale):
         block = {**params["block_1"]}
-        block["prompts"] = scale * jnp.ones_like(block["prompts"])
+        block["prompts"] = random_like(block["prompts"], seed=7, spread=scale)
         return {**params, "block_1": block}
 
     assert np.abs(tokens(with_prompts(params, 3.0)) - tokens(params)).max() > 1e-3

@@ -30,7 +30,8 @@ def attention(x, n, h, p):
     """`x [m, d]`: the first `n` tokens are of the signal and have positions."""
     m, d = x.shape
     e = d // h
-    q, k, v = np.split(dense(layer_norm(x, p["norm"]), p["qkv"]), 3, axis=-1)
+    normed = layer_norm(x, p["norm"])
+    q, k, v = (dense(normed, p[name]) for name in ("query", "key", "value"))
     rates = 10_000.0 ** (-np.arange(0, d, 2) / d)
     out = np.zeros((m, d))
     for head in range(h):
