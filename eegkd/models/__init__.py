@@ -3,7 +3,7 @@
 from eegkd.models.bert import Bert, BertConfig
 from eegkd.models.conformer import Conformer, ConformerConfig, skip_init
 from eegkd.models.eegnet import EEGNet, EEGNetConfig
-from eegkd.models.heads import LinearHead
+from eegkd.models.heads import LinearHead, apply_params
 from eegkd.models.layers import Projection
 from eegkd.models.pretrained import load_pretrained
 from eegkd.models.prompts import Prompts
@@ -18,6 +18,7 @@ __all__ = [
     "LinearHead",
     "Projection",
     "Prompts",
+    "apply_params",
     "load_pretrained",
     "skip_init",
 ]

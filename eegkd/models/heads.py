@@ -1,10 +1,17 @@
 """Small heads on pooled features."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import linen as nn
 
 from eegkd.models.layers import LayerNorm
-from eegkd.typing import Array, Float
+from eegkd.typing import Array, Float, PyTree
+
+
+def apply_params(module: nn.Module, params: PyTree, *args: Any, **options: Any) -> Any:
+    """Calls a module with parameters alone, where Linen's `apply` wants collections."""
+    return module.apply({"params": params}, *args, **options)
 
 
 class LinearHead(nn.Module):

@@ -11,6 +11,7 @@ from eegkd.data.batches import BatchMaker
 from eegkd.data.folds import Fold
 from eegkd.data.store import WindowStore
 from eegkd.pipeline.config import RunConfig
+from eegkd.pipeline.fit import example, init_key
 from eegkd.pipeline.programs import Program, predict_rows, upstream_outputs
 from eegkd.systems import get_stage
 from eegkd.train.state import init_state
@@ -57,7 +58,7 @@ def measure(
         )
         rows = np.resize(np.arange(size), config.train.batch_size)
     batch = BatchMaker(store=store, labels=store.labels, cache=cache)(rows)
-    variables = program.init(key, {"signal": store.signal[:2]}, dict(upstream))
+    variables = program.init(init_key(0), example(store), dict(upstream))
     state = init_state(stage, variables, program.tx, key)
     place = program.runner.place
     state, frozen = place(state), place(variables.frozen)

@@ -1,5 +1,6 @@
 """One training of one model on one fold: train or resume, choose, judge, keep."""
 
+import dataclasses
 import time
 import zlib
 from collections.abc import Callable, Mapping
@@ -28,7 +29,7 @@ from eegkd.systems import get_stage
 from eegkd.train.loop import train
 from eegkd.train.optimiser import scale_learning_rate
 from eegkd.train.state import init_state
-from eegkd.typing import Variables
+from eegkd.typing import Array, Key, Variables
 
 Log = Callable[[Mapping[str, Any]], None]
 
@@ -106,9 +107,7 @@ def fit(
     store, fold = data.store, data.fold
     metric = selection_metric(store)
     seed = _seed(config.seed, fold.index, job.seed)
-    init_key, train_key = jax.random.split(jax.random.key(seed))
-    example = {name: store.signal[:2] for name in ("signal",)}
-    variables = program.init(init_key, example, job.upstream)
+    variables = program.init(init_key(seed), example(store), job.upstream)
     loader = make_loader(
         store,
         fold.train,
@@ -134,10 +133,13 @@ def fit(
         return {f"val/{name}": value for name, value in score(p, [metric]).items()}
 
     per_epoch = max(1, len(fold.train) // config.train.batch_size)
-    begin = init_state(stage, variables, program.tx, train_key, weights=job.weights)
+    begin = init_state(
+        stage, variables, program.tx, jax.random.key(seed), weights=job.weights
+    )
     if job.learning_rate is not None:
         factor = job.learning_rate / config.optim.learning_rate
-        begin = begin.replace(opt_state=scale_learning_rate(begin.opt_state, factor))
+        opt_state = scale_learning_rate(begin.opt_state, factor)
+        begin = dataclasses.replace(begin, opt_state=opt_state)
     _, history = train(
         program.runner,
         begin,
@@ -155,15 +157,29 @@ def fit(
         progress=progress,
     )
     final = jax.device_get(current(history.best))
-    judged = [
-        predictions_of(
-            data, rows, predict_rows(program, final, store, rows, data.zscore)
-        )
-        for rows in (fold.val, fold.test)
-    ]
-    fitted = Fitted(final, *judged, time.monotonic() - start)
+
+    def judge(rows: np.ndarray) -> Predictions:
+        prob = predict_rows(program, final, store, rows, data.zscore)
+        return predictions_of(data, rows, prob)
+
+    spent = time.monotonic() - start
+    fitted = Fitted(final, judge(fold.val), judge(fold.test), spent)
     _write(job, fitted, history)
     return fitted
+
+
+def init_key(seed: int) -> Key[Array, ""]:
+    """Makes the key of an initialisation.
+
+    Its generator compiles to one operation a parameter; the default one, unrolled for
+    every parameter, would take longer to compile than the first epochs take to run.
+    """
+    return jax.random.key(seed, impl="unsafe_rbg")
+
+
+def example(store: WindowStore) -> dict[str, np.ndarray]:
+    """Returns the batch that initialisations see: shapes matter, values do not."""
+    return {"signal": np.asarray(store.signal[:2])}
 
 
 def predictions_of(data: FoldData, rows: np.ndarray, prob: np.ndarray) -> Predictions:

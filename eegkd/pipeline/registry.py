@@ -62,7 +62,7 @@ SYSTEMS: Mapping[str, Entry] = {
                 num_seeds=2,
                 rows=QUICK_ROWS,
                 data=DataConfig(corpus="synthetic"),
-                train=TrainConfig(epochs=10, batch_size=64),
+                train=TrainConfig(epochs=5, batch_size=64),
                 optim=OptimConfig(learning_rate=1e-3),
             ),
         },

@@ -105,12 +105,16 @@ def run_distillation(
     nets = {}
     if "small_net" in config.rows:
         nets = baselines.small_net_programs(config.signal, config, steps)
+    left = _share_left(models, nets, folds, config, folder)
+    expected = (0.0, 0)
+    if left:
+        console.print("Compiling, and timing a few updates of every model ...")
+        expected = _expect(models, nets, store, folds, config, steps, left)
+        console.print(
+            f"{len(folds)} folds, {config.num_seeds} seeds, {steps} updates a training;"
+            f" expected: {describe(*expected)}. Ctrl-C saves; the same command resumes."
+        )
     start = time.monotonic()
-    expected = _expect(models, nets, store, folds, config, steps)
-    console.print(
-        f"{len(folds)} folds, {config.num_seeds} seeds, {steps} updates a training; "
-        f"expected: {describe(*expected)}. Stop with Ctrl-C; the same command goes on."
-    )
     runs = Runs()
     _train_all(models, nets, store, folds, config, folder, steps, runs, console)
     spent = time.monotonic() - start
@@ -131,16 +135,15 @@ def run_distillation(
     )
     console.print(terminal_table(summary, facts, table_metrics(store)))
     _print_reading(summary, store, leaks, console)
-    console.print(
-        f"Expected {describe(*expected)}; took {spent:.0f} s. "
-        f"Report: {folder / 'report.html'}"
-    )
+    if left:
+        console.print(f"Expected {describe(*expected)}; took {spent:.0f} s.")
+    console.print(f"Report: {folder / 'report.html'}", soft_wrap=True)
     return summary.rows
 
 
 def _train_all(
     models: Mapping[str, Models],
-    nets: Mapping[float, Program],
+    nets: dict[float, Program],
     store: WindowStore,
     folds: Sequence[Fold],
     config: RunConfig,
@@ -212,7 +215,7 @@ def _row_name(variant: str, model: str) -> str:
 
 
 def _trainings(
-    models: Mapping[str, Models], nets: Mapping[float, Program], config: RunConfig
+    models: Mapping[str, Models], nets: dict[float, Program], config: RunConfig
 ) -> list[tuple[Program, int]]:
     """Lists what is trained in a fold: the program, and how often."""
     seeds, jobs = config.num_seeds, []
@@ -231,13 +234,14 @@ def _trainings(
 
 def _expect(
     models: Mapping[str, Models],
-    nets: Mapping[float, Program],
+    nets: dict[float, Program],
     store: WindowStore,
     folds: Sequence[Fold],
     config: RunConfig,
     steps: int,
+    left: float,
 ) -> tuple[float, int]:
-    """Compiles and times every program; returns the run's seconds and bytes."""
+    """Compiles and times every program; returns seconds and bytes of what is left."""
     costs: dict[int, Cost] = {}
     for group in models.values():
         upstream: dict[str, Any] = {}
@@ -258,7 +262,20 @@ def _expect(
     jobs = [(costs[id(p)], num) for p, num in _trainings(models, nets, config)]
     seconds = total_seconds(jobs, folds, steps=steps, epochs=config.train.epochs)
     disk = len(folds) * sum(num * cost.bytes for cost, num in jobs)
-    return seconds, disk
+    return left * seconds, round(left * disk)
+
+
+def _share_left(
+    models: Mapping[str, Models],
+    nets: dict[float, Program],
+    folds: Sequence[Fold],
+    config: RunConfig,
+    folder: Path,
+) -> float:
+    """Returns the share of trainings that are not finished yet."""
+    total = len(folds) * sum(num for _, num in _trainings(models, nets, config))
+    done = sum(1 for _ in folder.glob("fold*/**/done.json"))
+    return max(0.0, 1 - done / total)
 
 
 def _print_reading(

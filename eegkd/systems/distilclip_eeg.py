@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from eegkd.losses import Term, clip_loss, cosine_distance, cross_entropy, kd_kl
-from eegkd.models import Conformer, LinearHead, Projection, skip_init
+from eegkd.models import Conformer, LinearHead, Projection, apply_params, skip_init
 from eegkd.systems import Stage, System, keep_all
 from eegkd.systems.distilclip_config import DistilClipConfig
 from eegkd.systems.text_side import TextSide, ensemble, fixed_text, make_text_side
@@ -175,7 +175,8 @@ def _forward(
     """
     params, state = variables.params, dict(variables.state)
     statistics = {k: v for k, v in state.items() if k != "class_counts"}
-    out, updated = encoder.apply(
+    apply: Any = encoder.apply  # Linen's type does not know `mutable`
+    out, updated = apply(
         {"params": params["eeg"]} | statistics,
         batch["signal"],
         train=train,
@@ -185,17 +186,15 @@ def _forward(
     state |= updated
     if text is None:
         num_classes = len(config.signal.classes)
-        logits = LinearHead(num_classes).apply(
-            {"params": params["head"]}, out["pooled"]
-        )
+        logits = apply_params(LinearHead(num_classes), params["head"], out["pooled"])
         return {**out, "logits": logits, "kd_logits": logits}, state
-    projected = Projection(config.proj.dim).apply(
-        {"params": params["projection"]}, out["pooled"]
+    projected = apply_params(
+        Projection(config.proj.dim), params["projection"], out["pooled"]
     )
     side = text if "text" in params else fixed_text(variables.frozen)
     vectors = (
-        side.draw(params.get("text"), variables.frozen, key)
-        if train
+        side.draw(params.get("text", {}), variables.frozen, key)
+        if key is not None
         else class_vectors(text, variables)
     )
     scale = jnp.minimum(jnp.exp(params["tau"]), MAX_LOGIT_SCALE)
@@ -271,7 +270,9 @@ def parameter_groups(config: DistilClipConfig) -> Callable[[Any], Any] | None:
 
     def labels(params: Any) -> Any:
         return jax.tree_util.tree_map_with_path(
-            lambda path, _: "bert" if "bert" in jax.tree_util.keystr(path) else "default",
+            lambda path, _: (
+                "bert" if "bert" in jax.tree_util.keystr(path) else "default"
+            ),
             params,
         )
 

@@ -14,7 +14,14 @@ import numpy as np
 
 from eegkd.data import text as texts
 from eegkd.errors import InputError
-from eegkd.models import Bert, BertConfig, Projection, Prompts, load_pretrained
+from eegkd.models import (
+    Bert,
+    BertConfig,
+    Projection,
+    Prompts,
+    apply_params,
+    load_pretrained,
+)
 from eegkd.systems.distilclip_config import DistilClipConfig
 from eegkd.typing import Array, Float, PyTree, StepKeys
 
@@ -32,7 +39,7 @@ class TextSide(NamedTuple):
     """
 
     init: Callable[[Array], tuple[dict[str, Any], dict[str, Any]]]
-    draw: Callable[[Params | None, PyTree, StepKeys], Float[Array, "k d"]]
+    draw: Callable[[Params, PyTree, StepKeys], Float[Array, "k d"]]
     encode_all: Callable[[Params, PyTree], Float[Array, "k m d"]]
 
 
@@ -49,7 +56,7 @@ def unit_length(x: Float[Array, "... d"]) -> Float[Array, "... d"]:
 def fixed_text(frozen: Mapping[str, Array]) -> TextSide:
     """Returns the text side that is already encoded: `frozen["texts"]`, [k, m, d]."""
 
-    def draw(_: Params | None, frozen: PyTree, keys: StepKeys) -> Array:
+    def draw(_: Params, frozen: PyTree, keys: StepKeys) -> Array:
         every = frozen["texts"]
         k, m, _ = every.shape
         return every[jnp.arange(k), jax.random.randint(keys.shared, (k,), 0, m)]
@@ -152,16 +159,17 @@ def _bert_text(
         key: Array | None = None,
     ) -> Float[Array, "n d"]:
         bert = trained["bert"] if train_bert else frozen["bert"]
-        deep = prompts.apply({"params": trained["prompts"]}) if learnable else None
-        out = module.apply(
-            {"params": bert},
+        deep = apply_params(prompts, trained["prompts"]) if learnable else None
+        out = apply_params(
+            module,
+            bert,
             ids,
             mask,
             prompts=deep,
             train=key is not None and train_bert,
             rngs={} if key is None else {"dropout": key},
         )
-        return projection.apply({"params": trained["projection"]}, out["cls"])
+        return apply_params(projection, trained["projection"], out["cls"])
 
     def centred(vectors: Float[Array, "n d"]) -> Float[Array, "n d"]:
         # [CLS] of different texts differ little (their cosine is 0.95 and more), and
@@ -170,7 +178,7 @@ def _bert_text(
             return vectors
         return unit_length(vectors - jnp.mean(vectors, axis=0))
 
-    def draw(trained: Params | None, frozen: PyTree, keys: StepKeys) -> Array:
+    def draw(trained: Params, frozen: PyTree, keys: StepKeys) -> Array:
         # One key for all devices: they must contrast against the same texts.
         pick_key, drop_key = jax.random.split(keys.shared)
         if config.text.draw == "all":
