@@ -24,9 +24,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from eegkd.data.config import DataConfig
 from eegkd.data.corpora import Corpus, Source, get_corpus
 from eegkd.data.store import WindowStore, write_store
-from eegkd.data.store_files import hash_file, hash_json, output_errors
+from eegkd.data.store_files import hash_file, hash_json
 from eegkd.data.windowing import resolve_config, window_recording
-from eegkd.errors import InputError
+from eegkd.errors import InputError, output_errors
 
 PART_VERSION = 1
 """Raised whenever reading, preprocessing or cutting changes what a part holds."""

@@ -1,17 +1,16 @@
 """The three files of a window store: how they are filled in, written and checked."""
 
-import contextlib
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from eegkd.errors import InputError
+from eegkd.errors import InputError, output_errors
 
 VERSION = 1
 REQUIRED = ("corpus", "classes", "channels", "rate", "window_s")
@@ -138,19 +137,6 @@ def hash_file(path: Path) -> str:
     """Computes the SHA-256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextlib.contextmanager
-def output_errors(folder: Path) -> Iterator[None]:
-    """Turns a full disk or a read-only folder into an `InputError`."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(
-            f"Cannot write to {folder}: {reason}. Choose another --out, "
-            "or make room and run the same command again."
-        ) from error
 
 
 def _write_signal(

@@ -10,8 +10,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from eegkd.data.store_files import output_errors
-from eegkd.errors import InputError
+from eegkd.errors import InputError, output_errors
 from eegkd.typing import Variables
 
 

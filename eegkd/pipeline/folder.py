@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from eegkd.data.store_files import output_errors
-from eegkd.errors import InputError
+from eegkd.errors import InputError, output_errors
 
 PACKAGES = ("eegkd", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy",
             "scipy", "scikit-learn", "mne", "wfdb", "timescoring")  # fmt: skip

@@ -1,0 +1,63 @@
+"""What no linter checks: file sizes, machine paths, notebooks, tested versions."""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MAX_LINES = 400
+_MACHINE_PATH = re.compile(r"/(?:home|root|Users|work|mnt)/\w|\b[A-Z]:\\Users")
+
+
+def files(*suffixes: str) -> list[Path]:
+    places = ("eegkd", "experiments", "tests", "notebooks", ".ci")
+    found = [p for place in places for p in (ROOT / place).rglob("*") if p.is_file()]
+    found += [p for p in ROOT.iterdir() if p.is_file()]
+    return [p for p in found if p.suffix in suffixes]
+
+
+def test_no_file_is_too_long():
+    sizes = {p: len(p.read_text().splitlines()) for p in files(".py")}
+    assert len(sizes) > 50, "the sources were not found"
+    long = [f"{p.relative_to(ROOT)}: {n}" for p, n in sizes.items() if n > MAX_LINES]
+    assert not long, f"Split by {MAX_LINES} lines: {', '.join(long)}."
+
+
+def test_no_file_names_a_machine_path():
+    kinds = (".py", ".md", ".toml", ".txt", ".yaml", ".ipynb", "")
+    found = [
+        f"{path.relative_to(ROOT)}: {match.group()}"
+        for path in files(*kinds)
+        if (match := _MACHINE_PATH.search(path.read_text(errors="replace")))
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("text", ["see /home" + "/anna/data", "C:" + r"\Users\anna"])
+def test_a_planted_machine_path_is_found(text):
+    assert _MACHINE_PATH.search(text)
+
+
+def test_notebooks_are_committed_without_outputs():
+    notebooks = files(".ipynb")
+    assert notebooks
+    for path in notebooks:
+        for cell in json.loads(path.read_text())["cells"]:
+            assert not cell.get("outputs"), f"{path.name} holds outputs"
+            assert cell.get("execution_count") is None, f"{path.name} was run"
+
+
+def test_constraints_pin_every_dependency():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    name = re.compile(r"[A-Za-z0-9_.-]+")
+    wanted = {name.match(line).group() for group in groups for line in group}
+    pinned = {
+        line.partition("==")[0]
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    }
+    assert not wanted - {"eegkd"} - pinned
