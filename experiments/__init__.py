@@ -1,0 +1,1 @@
+"""Published systems on corpora, and benchmarks."""

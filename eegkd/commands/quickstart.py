@@ -1,6 +1,7 @@
 """`eegkd quickstart`: the whole of distillation on synthetic patients, in minutes."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -51,6 +52,9 @@ def main(args: Sequence[str]) -> None:
     if options.epochs:
         train = dataclasses.replace(config.train, epochs=options.epochs)
         config = dataclasses.replace(config, train=train)
+    # A few hundred updates of small models: compile time counts for more than speed.
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_llvm_disable_expensive_passes=true"
     use_compilation_cache()
     store, folds = open_data(config)
     run_distillation(entry.make_system, store, folds, config)

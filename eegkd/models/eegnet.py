@@ -29,6 +29,8 @@ class EEGNetConfig:
         num_filters: Temporal filters.
         multiplier: Spatial filters for each of them.
         dropout: 0.25 across subjects, 0.5 within one.
+        momentum: Of BatchNorm's running statistics. Keras' 0.99 needs hundreds of
+            updates before evaluation sees what training saw.
         max_norm: Bound of a spatial filter's norm.
         head_max_norm: Bound of the norm of a class's weights.
     """
@@ -39,6 +41,7 @@ class EEGNetConfig:
     num_filters: int = 8
     multiplier: int = 2
     dropout: float = 0.25
+    momentum: float = 0.9
     max_norm: float = 1.0
     head_max_norm: float = 0.25
 
@@ -67,7 +70,10 @@ class EEGNet(nn.Module):
 
         def norm(x: Array, name: str) -> Array:
             return nn.BatchNorm(
-                use_running_average=not train, momentum=0.99, epsilon=1e-3, name=name
+                use_running_average=not train,
+                momentum=cfg.momentum,
+                epsilon=1e-3,
+                name=name,
             )(x)
 
         def drop(x: Array) -> Array:

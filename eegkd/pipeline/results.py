@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from rich import box
 from rich.table import Table
 
 from eegkd.data.store import WindowStore
@@ -186,7 +187,9 @@ def curves_of(log: Sequence[Mapping[str, Any]], metric: str) -> dict[str, list[C
         judged = [(r["step"], r[f"val/{metric}"]) for r in rows if f"val/{metric}" in r]
         x, y = np.array(loss, float).reshape(-1, 2).T
         u, v = np.array(judged, float).reshape(-1, 2).T
-        curves.setdefault(model, []).append(Curve(step=x, loss=y, val_step=u, val_metric=v))
+        curves.setdefault(model, []).append(
+            Curve(step=x, loss=y, val_step=u, val_metric=v)
+        )
     return curves
 
 
@@ -262,16 +265,23 @@ def conclude(
     return summary, facts
 
 
+SHORT_NAMES = {"balanced_accuracy": "bal acc", "accuracy": "acc", "macro_f1": "F1"}
+
+
 def terminal_table(
     summary: Summary, facts: Mapping[str, ModelFacts], metrics: Sequence[str]
 ) -> Table:
     """Lays out the rows for the terminal; the verdict is on the first metric."""
-    table = Table(title=f"Test subjects; verdict of the student on {metrics[0]}")
-    table.add_column("model")
-    for metric in metrics:
-        table.add_column(metric.replace("_", " "), justify="right")
-    for name in ("95 % interval", "verdict", "parameters", "windows/s", "latency ms"):
-        table.add_column(name, justify="right")
+    title = f"Test subjects; verdict of the student on {metrics[0].replace('_', ' ')}"
+    table = Table(title=title, box=box.SIMPLE, padding=(0, 1))
+    table.add_column("model", no_wrap=True)
+    table.add_column(SHORT_NAMES.get(metrics[0], metrics[0]), justify="right")
+    table.add_column("95 % interval", justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for metric in metrics[1:]:
+        table.add_column(SHORT_NAMES.get(metric, metric), justify="right")
+    for name in ("params", "windows/s", "ms"):
+        table.add_column(name, justify="right", no_wrap=True)
     by_model: dict[str, dict[str, Mapping[str, Any]]] = {}
     for row in summary.rows:
         by_model.setdefault(row["model"], {})[row["metric"]] = row
@@ -283,9 +293,10 @@ def terminal_table(
         known = first["low"] is not None
         table.add_row(
             model,
-            *(_number(rows[metric]["mean"], ".3f") for metric in metrics),
+            _number(first["mean"], ".3f"),
             f"{first['low']:.3f} to {first['high']:.3f}" if known else "-",
             first["verdict"] or "-",
+            *(_number(rows[metric]["mean"], ".3f") for metric in metrics[1:]),
             _number(fact.parameters, ",d"),
             _number(fact.windows_per_s, ",.0f"),
             _number(fact.latency_ms, ".2f"),

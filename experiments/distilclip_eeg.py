@@ -1,0 +1,93 @@
+"""DistilCLIP-EEG on a corpus, with the ablation rows of the paper.
+
+    python -m experiments.distilclip_eeg --preset small --data.corpus bonn
+    python -m experiments.distilclip_eeg --preset small --data.corpus eegmat
+
+Options are those of `eegkd distill distilclip_eeg`; `--table` chooses the variants that
+are trained beside the system, each with a teacher of its own:
+
+    prompts   text_hp (hand-written context) and base_wp (no prompts), against the
+              system itself, which is the paper's Base-LP
+    language  random_class_vectors (distinct random vectors in place of text)
+    none      no variant
+"""
+
+import dataclasses
+import functools
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from eegkd.commands.options import (
+    open_data,
+    parse_run,
+    take_option,
+    use_compilation_cache,
+)
+from eegkd.errors import InputError, Interrupted
+from eegkd.pipeline.run import run_distillation
+from eegkd.systems import System
+from eegkd.systems.distilclip_eeg import make_system
+
+Change = Callable[[Any], Any]
+
+
+def _with(group: str, changes: Mapping[str, Any], config: Any) -> Any:
+    part = dataclasses.replace(getattr(config, group), **changes)
+    return dataclasses.replace(config, **{group: part})
+
+
+VARIANTS: Mapping[str, Change] = {
+    "text_hp": functools.partial(_with, "prompt", {"mode": "handcrafted"}),
+    "base_wp": functools.partial(_with, "prompt", {"mode": "none"}),
+    "random_class_vectors": functools.partial(
+        _with, "text", {"source": "random_class_vectors"}
+    ),
+}
+TABLES: Mapping[str, tuple[str, ...]] = {
+    "prompts": ("text_hp", "base_wp"),
+    "language": ("random_class_vectors",),
+    "none": (),
+}
+DEFAULT_TABLE: Mapping[str, str] = {"bonn": "prompts", "eegmat": "language"}
+
+NOTES: Mapping[str, str] = {
+    "bonn": "Bonn has no subject ids: a person's segments are in training and test.",
+    "eegmat": "Rest always comes first in EEGMAT: time in the session is confounded "
+    "with the class.",
+}
+
+
+def _make(change: Change, config: Any) -> System:
+    return make_system(change(config))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the experiment; returns the exit code."""
+    try:
+        table, rest = take_option(argv, "table")
+        _, config = parse_run("distilclip_eeg", rest, "distill distilclip_eeg")
+        corpus = config.data.corpus
+        table = table or DEFAULT_TABLE.get(corpus, "none")
+        if table not in TABLES:
+            raise InputError(f"--table {table!r}: choose {', '.join(TABLES)}.")
+        use_compilation_cache()
+        store, folds = open_data(config)
+        variants = [
+            (name, functools.partial(_make, VARIANTS[name])) for name in TABLES[table]
+        ]
+        notes = [NOTES[corpus]] if corpus in NOTES else []
+        run_distillation(
+            make_system, store, folds, config, variants=variants, notes=notes
+        )
+    except InputError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    except Interrupted as error:
+        sys.stderr.write(f"{error}\n")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
