@@ -22,7 +22,7 @@ from eegkd.pipeline.programs import Program, make_program
 from eegkd.systems import SignalConfig
 from eegkd.systems.small_net import make_system
 
-LEARNING_RATES = (3e-3, 1e-3, 3e-4)
+LEARNING_RATES = (1e-2, 3e-3, 1e-3)
 DROPOUTS = (0.25, 0.5)
 
 

@@ -275,11 +275,13 @@ def terminal_table(
     title = f"Test subjects; verdict of the student on {metrics[0].replace('_', ' ')}"
     table = Table(title=title, box=box.SIMPLE, padding=(0, 1))
     table.add_column("model", no_wrap=True)
-    table.add_column(SHORT_NAMES.get(metrics[0], metrics[0]), justify="right")
+    table.add_column(
+        SHORT_NAMES.get(metrics[0], metrics[0]), justify="right", no_wrap=True
+    )
     table.add_column("95 % interval", justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for metric in metrics[1:]:
-        table.add_column(SHORT_NAMES.get(metric, metric), justify="right")
+        table.add_column(SHORT_NAMES.get(metric, metric), justify="right", no_wrap=True)
     for name in ("params", "windows/s", "ms"):
         table.add_column(name, justify="right", no_wrap=True)
     by_model: dict[str, dict[str, Mapping[str, Any]]] = {}

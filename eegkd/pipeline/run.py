@@ -82,8 +82,8 @@ def run_distillation(
         InputError: On bad options, data or a run folder of other options.
         Interrupted: On Ctrl-C or SIGTERM, after saving.
     """
-    # The table needs 100 columns; a log file has 80.
-    console = console or Console(width=max(100, Console().width))
+    # The table needs 110 columns; a log file has 80.
+    console = console or Console(width=max(110, Console().width))
     check_trainable(store)
     unknown = sorted(set(config.rows) - set(ROWS))
     if unknown:
