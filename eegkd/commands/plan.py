@@ -1,5 +1,6 @@
 """`eegkd plan SYSTEM`: parameters, operations, memory and cache, without running."""
 
+import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -32,10 +33,10 @@ def main(args: Sequence[str]) -> None:
             f"choose {', '.join(SYSTEMS)}."
         )
     entry, config = parse_run(rest[0], rest[1:], f"plan {rest[0]}", preset="paper")
-    signal = (
-        signal_of(WindowStore.open(config.store)) if config.store else config.signal
-    )
-    plan = make_plan(entry.make_system, config, signal)
+    if config.store:
+        signal = signal_of(WindowStore.open(config.store))
+        config = dataclasses.replace(config, signal=signal)
+    plan = make_plan(entry.make_system, config)
     if "--json" in args:
         sys.stdout.write(json.dumps(plan, indent=1) + "\n")
         return

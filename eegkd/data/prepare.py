@@ -22,7 +22,7 @@ import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from eegkd.data.config import DataConfig
-from eegkd.data.corpora import Corpus, Source, get_corpus
+from eegkd.data.corpora import Corpus, Source, folder_of, get_corpus
 from eegkd.data.store import WindowStore, write_store
 from eegkd.data.store_files import hash_file, hash_json
 from eegkd.data.windowing import resolve_config, window_recording
@@ -62,6 +62,8 @@ def make_plan(config: DataConfig) -> Plan:
     options = dataclasses.asdict(config)
     name, root = options.pop("corpus"), options.pop("root")
     corpus = get_corpus(name, root, **options)
+    if corpus.name != "synthetic":
+        folder_of(root, corpus.name)
     config = resolve_config(config, corpus)
     sources = corpus.list_sources(Path(root))
     if not sources:

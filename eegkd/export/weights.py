@@ -28,8 +28,11 @@ def save_variables(path: Path, variables: Variables) -> None:
             arrays[name] = np.asarray(leaf, order="C")
     with output_errors(path.parent):
         part = path.with_name(path.name + ".part")
-        part.write_bytes(save(arrays))
-        os.replace(part, path)
+        try:
+            part.write_bytes(save(arrays))
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def load_variables(path: Path) -> Variables:

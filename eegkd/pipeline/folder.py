@@ -3,7 +3,6 @@
 import dataclasses
 import importlib.metadata
 import json
-import os
 import platform
 import typing
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from eegkd.errors import InputError, output_errors
+from eegkd.errors import InputError
+from eegkd.evaluate.files import write_atomic
 
 PACKAGES = ("eegkd", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy",
             "scipy", "scikit-learn", "mne", "wfdb", "timescoring")  # fmt: skip
@@ -41,11 +41,7 @@ def write_json(path: Path, value: Any) -> None:
     Raises:
         InputError: If the folder is read-only or full.
     """
-    with output_errors(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(to_json(value), indent=1, allow_nan=False) + "\n")
-        os.replace(part, path)
+    write_atomic(path, json.dumps(to_json(value), indent=1, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:

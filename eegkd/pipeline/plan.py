@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from eegkd.ops import count_flops
 from eegkd.pipeline.config import RunConfig
@@ -40,9 +41,7 @@ class Part(NamedTuple):
     trained: bool
 
 
-def make_plan(
-    make_system: Callable[[Any], System], config: RunConfig, signal: SignalConfig
-) -> dict[str, Any]:
+def make_plan(make_system: Callable[[Any], System], config: Any) -> dict[str, Any]:
     """Returns the account of a system as JSON can hold it.
 
     Bytes and operations of a step are those of one device, which holds all variables
@@ -50,10 +49,9 @@ def make_plan(
 
     Args:
         make_system: Of the system.
-        config: Its options, `signal` filled.
-        signal: What goes in and comes out.
+        config: A `RunConfig` that also holds the system's options and its `signal`.
     """
-    system = make_system(config)
+    signal, system = config.signal, make_system(config)
     shapes = stage_shapes(system, signal)
     devices = max(1, config.train.devices)
     batch = max(1, config.train.batch_size // devices)
@@ -170,7 +168,7 @@ def num_bytes(tree: Any) -> int:
     sizes = (
         math.prod(x.shape) * x.dtype.itemsize
         for x in jax.tree.leaves(tree)
-        if not jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+        if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
     )
     return sum(sizes)
 

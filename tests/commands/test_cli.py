@@ -1,0 +1,99 @@
+import subprocess
+import sys
+
+import pytest
+
+from eegkd import __version__
+from eegkd.cli import VERBS, main
+from eegkd.commands.options import parse_run, take_option, with_root
+from eegkd.data.config import DataConfig
+from eegkd.errors import InputError
+from tests.data.real import real
+from tests.pipeline.runs import write_folder
+
+QUICK = """
+import sys, time
+import eegkd
+from eegkd.cli import main
+assert main(sys.argv[1:]) in (0, 2)
+heavy = {"jax", "numpy", "mne", "matplotlib", "flax", "grain"} & set(sys.modules)
+assert not heavy, heavy
+assert time.process_time() < 1.0, time.process_time()
+"""
+
+
+@pytest.mark.parametrize("args", [[], ["--help"], ["--version"], ["distil"]])
+def test_help_is_quick_and_loads_nothing_heavy(args):
+    subprocess.run([sys.executable, "-c", QUICK, *args], check=True)
+
+
+def test_help_names_every_verb(capsys):
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"  {verb} " in text for verb in VERBS)
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == __version__
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help(verb, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([verb, "--help"])
+    assert end.value.code == 0
+    assert f"usage: eegkd {verb}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_an_interruption_is_130(monkeypatch, capsys):
+    def stop(config):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("eegkd.commands.prepare.estimate", stop)
+    assert main(["prepare", "--out", "store"]) == 130
+    assert "goes on where it was saved" in capsys.readouterr().err
+
+
+def test_an_empty_root_is_found_among_the_real_recordings(tmp_path, monkeypatch):
+    (tmp_path / "seizure_bonn").mkdir()
+    monkeypatch.setenv("EEGKD_REAL_DATA", str(tmp_path))
+    found = with_root(DataConfig(corpus="bonn"))
+    assert found.root == str(tmp_path / "seizure_bonn")
+    _, config = parse_run("distilclip_eeg", ["--data.corpus", "bonn"], "distill")
+    assert config.data.root == found.root
+    assert with_root(DataConfig(corpus="bonn", root="mine")).root == "mine"
+    for missing in ("eegmat", "folder", "synthetic"):
+        assert with_root(DataConfig(corpus=missing)).root == ""
+    monkeypatch.delenv("EEGKD_REAL_DATA")
+    assert with_root(DataConfig(corpus="bonn")).root == ""
+
+
+def test_an_option_is_taken_in_both_spellings():
+    assert take_option(["a", "--x", "1", "b"], "x") == ("1", ["a", "b"])
+    assert take_option(["--x=1", "b"], "x") == ("1", ["b"])
+    assert take_option(["--xy", "1"], "x") == (None, ["--xy", "1"])
+    with pytest.raises(InputError, match="--x needs a value"):
+        take_option(["--x"], "x")
+
+
+def test_prepare_says_what_it_will_take_and_what_it_made(tmp_path, capsys):
+    folder = write_folder(tmp_path / "mine")
+    args = ["prepare", "--data.corpus", "folder", "--data.root", str(folder)]
+    args += ["--data.rate", "64", "--data.band", "0.5", "25", "--data.window_s", "2"]
+    args += ["--data.workers", "1", "--out", str(tmp_path / "store")]
+    assert main(args) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "4 recordings; expected:" in said
+    for row in ("windows: seizure │ 40", "windows: background │ 80", "64 Hz"):
+        assert row in said
+    assert main(args) == 0
+    again = " ".join(capsys.readouterr().out.split())
+    assert "expected" not in again
+    assert "windows: seizure │ 40" in again
+
+
+def test_prepare_of_a_real_corpus_by_name_alone(tmp_path, capsys):
+    real("seizure_scalp")
+    out = str(tmp_path / "store")
+    assert main(["prepare", "--data.corpus", "scalp", "--out", out]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "125 of 4 s" in said
+    assert "windows: seizure │ 29" in said

@@ -1,0 +1,58 @@
+import json
+import shutil
+
+import pytest
+
+from eegkd.cli import main
+from tests.pipeline.runs import make_run, write_folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluate")
+    recordings = write_folder(folder / "mine", num_subjects=6)
+    return make_run(folder / "run", recordings, finished=True)
+
+
+def state(folder):
+    files = folder.glob("fold*/**/*")
+    return {p: p.stat().st_mtime_ns for p in files if p.is_file()}
+
+
+def test_a_finished_run_is_judged_again_without_training(run, capsys):
+    before = state(run)
+    assert main(["evaluate", str(run)]) == 0
+    assert state(run) == before
+    rows = json.loads((run / "results.json").read_text())
+    means = {(row["model"], row["metric"]): row["mean"] for row in rows}
+    assert {model for model, _ in means} == {"teacher", "student", "linear"}
+    # The saved predictions are right everywhere; the untrained weights are not.
+    assert means["student", "accuracy"] == means["teacher", "auroc"] == 1
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["events"]["student"]["event_results"]["sensitivity"] == 1
+    assert "<html" in (run / "report.html").read_text()
+    assert "student" in capsys.readouterr().out
+
+
+def test_weights_of_another_model_are_refused(run, tmp_path, capsys):
+    other = tmp_path / "run"
+    shutil.copytree(run, other)
+    place = other / "fold1"
+    weights = place / "student" / "seed0" / "variables.safetensors"
+    shutil.copy(place / "teacher" / "variables.safetensors", weights)
+    assert main(["evaluate", str(other)]) == 2
+    assert f"{weights} holds another model" in capsys.readouterr().err
+
+
+def test_another_store_and_variants_are_refused(run, tmp_path, capsys):
+    other = tmp_path / "run"
+    shutil.copytree(run, other)
+    file = other / "config.json"
+    record = json.loads(file.read_text())
+    file.write_text(json.dumps(record | {"variants": ["no_prompts"]}))
+    assert main(["evaluate", str(other)]) == 2
+    assert "variants of the system (no_prompts)" in capsys.readouterr().err
+    record["store"]["fingerprint"] = "of another"
+    file.write_text(json.dumps(record))
+    assert main(["evaluate", str(other)]) == 2
+    assert "of another window store" in capsys.readouterr().err
