@@ -273,7 +273,7 @@ def terminal_table(
 ) -> Table:
     """Lays out the rows for the terminal; the verdict is on the first metric."""
     title = f"Test subjects; verdict of the student on {metrics[0].replace('_', ' ')}"
-    table = Table(title=title, box=box.SIMPLE, padding=(0, 1))
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False)
     table.add_column("model", no_wrap=True)
     table.add_column(
         SHORT_NAMES.get(metrics[0], metrics[0]), justify="right", no_wrap=True
