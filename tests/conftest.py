@@ -1,10 +1,14 @@
 """Four CPU devices, checked shapes, and absl flags as grain's workers want them."""
 
 import jax
+import jaxtyping
+import numpy as np
 from absl import flags
-from jaxtyping import install_import_hook
 
 jax.config.update("jax_num_cpu_devices", 4)
 flags.FLAGS.mark_as_parsed()
-# Before the first import of the package: annotated shapes become checks.
-install_import_hook(["eegkd.losses"], "beartype.beartype")
+# Before the first import of the package: annotated shapes become checks. Eager calls
+# may be given NumPy arrays.
+jaxtyping.Array = jax.Array | np.ndarray
+CHECKED = ["eegkd.evaluate", "eegkd.losses", "eegkd.models", "eegkd.systems"]
+jaxtyping.install_import_hook(CHECKED, "beartype.beartype")

@@ -137,7 +137,7 @@ def test_both_forms_of_position_scores_agree(queries, keys):
 
 
 def test_relative_shift_reads_column_n_minus_1_minus_i_plus_j():
-    scores = np.arange(2 * 3 * 5).reshape(1, 2, 3, 5)
+    scores = np.arange(30, dtype=np.float32).reshape(1, 2, 3, 5)
     out = relative_shift(jnp.asarray(scores))
     for i in range(3):
         for j in range(3):
