@@ -1,7 +1,7 @@
 """`eegkd evaluate RUN`: judge a finished run again from its saved predictions."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from eegkd.commands.options import parse, read_run, use_compilation_cache
 from eegkd.data.folds import make_folds
 from eegkd.errors import InputError
 from eegkd.export.weights import check_same_shapes, load_variables
-from eegkd.pipeline.baselines import DROPOUTS, LEARNING_RATES
+from eegkd.pipeline.baselines import TRIALS, trial_name
 from eegkd.pipeline.distill import signal_of
 from eegkd.pipeline.folder import read_json
 from eegkd.pipeline.predict import open_store
@@ -74,7 +74,7 @@ def main(args: Sequence[str]) -> None:
     run_distillation(entry.make_system, store, folds, config)
 
 
-def unfinished(fold: Path, stages: Sequence[str], config: Any) -> Iterator[Path]:
+def unfinished(fold: Path, stages: Sequence[str], config: Any) -> list[Path]:
     """Lists the trainings of one fold that have not ended.
 
     Args:
@@ -86,10 +86,10 @@ def unfinished(fold: Path, stages: Sequence[str], config: Any) -> Iterator[Path]
     trained = ("student", *(row for row in config.rows if row != "linear"))
     names = [fold / stage for stage in stages]
     names += [fold / r / f"seed{s}" for r in trained if r != "small_net" for s in seeds]
-    yield from (place for place in names if not (place / "done.json").is_file())
     if "small_net" in config.rows:
-        for seed in seeds:
-            done = len([*fold.glob(f"small_net/seed{seed}-*/done.json")])
-            tried = len(DROPOUTS) * len(LEARNING_RATES)
-            if done < (1 if seed else tried):
-                yield fold / "small_net" / f"seed{seed}"
+        names += [fold / "small_net" / trial_name(0, *trial) for trial in TRIALS]
+        # Which trial the other seeds repeat is only known from the first one's scores.
+        for pattern in (f"small_net/seed{seed}-*/done.json" for seed in seeds[1:]):
+            found = next(fold.glob(pattern), None)
+            names.append(found.parent if found else (fold / pattern).parent)
+    return [place for place in names if not (place / "done.json").is_file()]

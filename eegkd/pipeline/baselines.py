@@ -24,6 +24,12 @@ from eegkd.systems.small_net import make_system
 
 LEARNING_RATES = (1e-2, 3e-3, 1e-3)
 DROPOUTS = (0.25, 0.5)
+TRIALS = tuple(itertools.product(DROPOUTS, LEARNING_RATES))
+
+
+def trial_name(seed: int, dropout: float, rate: float) -> str:
+    """Names the folder of one training of the small net."""
+    return f"seed{seed}-dropout{dropout:g}-rate{rate:g}"
 
 
 def small_net_programs(
@@ -56,18 +62,17 @@ def train_small_net(
     """
 
     def job(seed: int, dropout: float, rate: float) -> Job:
-        name = f"seed{seed}-dropout{dropout:g}-rate{rate:g}"
         return Job(
             "small_net",
             seed,
-            folder / "small_net" / name,
+            folder / "small_net" / trial_name(seed, dropout, rate),
             labels=data.store.student_labels,
             learning_rate=rate,
         )
 
     metric = selection_metric(data.store)
     tried = []
-    for dropout, rate in itertools.product(DROPOUTS, LEARNING_RATES):
+    for dropout, rate in TRIALS:
         fitted = run(programs[dropout], job(0, dropout, rate), data)
         tried.append((score(fitted.val, [metric])[metric], dropout, rate, fitted))
     _, dropout, rate, best = max(tried, key=lambda row: np.nan_to_num(row[0], nan=-1))

@@ -1,10 +1,13 @@
+import dataclasses
 import json
 import shutil
 
 import pytest
 
 from eegkd.cli import main
-from tests.pipeline.runs import make_run, write_folder
+from eegkd.commands.evaluate import unfinished
+from eegkd.pipeline.baselines import TRIALS, trial_name
+from tests.pipeline.runs import TINY, make_run, write_folder
 
 
 @pytest.fixture(scope="module")
@@ -17,6 +20,22 @@ def run(tmp_path_factory):
 def state(folder):
     files = folder.glob("fold*/**/*")
     return {p: p.stat().st_mtime_ns for p in files if p.is_file()}
+
+
+def test_every_training_counts(tmp_path):
+    config = dataclasses.replace(TINY, num_seeds=2, rows=("small_net", "linear"))
+    wanted = {f"student/seed{seed}" for seed in (0, 1)} | {"teacher"}
+    wanted |= {f"small_net/{trial_name(0, *trial)}" for trial in TRIALS}
+    wanted |= {f"small_net/{trial_name(1, *TRIALS[2])}"}
+    for name in wanted:
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "done.json").write_text("{}")
+    assert unfinished(tmp_path, ["teacher"], config) == []
+    for name in wanted:
+        (tmp_path / name / "done.json").unlink()
+        missing = unfinished(tmp_path, ["teacher"], config)
+        assert len(missing) == 1, name
+        (tmp_path / name / "done.json").write_text("{}")
 
 
 def test_a_finished_run_is_judged_again_without_training(run, capsys):
