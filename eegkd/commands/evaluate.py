@@ -10,13 +10,11 @@ import tyro
 from eegkd.commands.options import parse, read_run, use_compilation_cache
 from eegkd.data.folds import make_folds
 from eegkd.errors import InputError
-from eegkd.export.weights import check_same_shapes, load_variables
 from eegkd.pipeline.baselines import TRIALS, trial_name
 from eegkd.pipeline.distill import signal_of
 from eegkd.pipeline.folder import read_json
 from eegkd.pipeline.predict import open_store
 from eegkd.pipeline.run import run_distillation
-from eegkd.pipeline.shapes import stage_shapes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,8 +46,7 @@ def main(args: Sequence[str]) -> None:
             "Put the run's own store back, or train anew into another --out."
         )
     config = dataclasses.replace(config, signal=signal_of(store))
-    system = entry.make_system(config)
-    stages = [stage.name for stage in system.stages]
+    stages = [stage.name for stage in entry.make_system(config).stages]
     missing = [
         place
         for fold in range(record["num_folds"])
@@ -61,12 +58,6 @@ def main(args: Sequence[str]) -> None:
             f"first is {missing[0].relative_to(folder)}. Go on with `eegkd distill "
             f"--resume {folder}`."
         )
-    shapes = stage_shapes(system, config.signal)
-    for file in sorted(folder.glob("fold*/**/variables.safetensors")):
-        row = file.relative_to(folder).parts[1]
-        if row != "small_net":
-            stage = row if row in stages else stages[-1]
-            check_same_shapes(file, load_variables(file), shapes[stage].finished)
     use_compilation_cache()
     folds = make_folds(
         store, config.split, num_folds=config.num_folds, seed=config.seed

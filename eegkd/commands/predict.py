@@ -122,9 +122,10 @@ def _write_events(
         smooth=config.events.smooth,
         title=subject.name,
     )
+    covered = sum(event.duration_s for event in found.detections) / track.duration_s
     table = Table(
-        title=f"{subject.name}: events in "
-        f"{track.duration_s:.0f} s (threshold {model.threshold:.2f})",
+        title=f"{subject.name}: events in {track.duration_s:.0f} s",
+        caption=f"threshold {model.threshold:.2f}, {covered:.0%} of the time covered",
     )
     for name in ("onset s", "end s", "duration s", "confidence"):
         table.add_column(name, justify="right")

@@ -21,7 +21,11 @@ from eegkd.evaluate.predictions import (
     make_predictions,
     save_predictions,
 )
-from eegkd.export.weights import load_variables, save_variables
+from eegkd.export.weights import (
+    check_same_shapes,
+    load_variables,
+    save_variables,
+)
 from eegkd.pipeline.config import RunConfig
 from eegkd.pipeline.folder import read_json, write_json
 from eegkd.pipeline.programs import Program, predict_rows, prepare_fn
@@ -99,9 +103,10 @@ def fit(
 
     Raises:
         Interrupted: On Ctrl-C or SIGTERM, after a checkpoint.
+        InputError: If what is there are the weights of another model.
     """
     if (job.folder / "done.json").is_file():
-        return _read(job)
+        return _read(program, job, data.store)
     start = time.monotonic()
     stage = get_stage(program.system, program.stage)
     store, fold = data.store, data.fold
@@ -219,9 +224,16 @@ def _write(job: Job, fitted: Fitted, history: Any) -> None:
     )
 
 
-def _read(job: Job) -> Fitted:
+def _read(program: Program, job: Job, store: WindowStore) -> Fitted:
+    def final(key: Any, batch: Any, upstream: Any) -> Variables:
+        return program.finish(program.init(key, batch, upstream))
+
+    file = job.folder / "variables.safetensors"
+    variables = load_variables(file)
+    expected = jax.eval_shape(final, init_key(0), example(store), job.upstream)
+    check_same_shapes(file, variables, expected)
     return Fitted(
-        load_variables(job.folder / "variables.safetensors"),
+        variables,
         load_predictions(job.folder / "val.npz"),
         load_predictions(job.folder / "test.npz"),
         read_json(job.folder / "done.json")["seconds"],

@@ -53,13 +53,14 @@ def test_a_finished_run_is_judged_again_without_training(run, capsys):
     assert "student" in capsys.readouterr().out
 
 
-def test_weights_of_another_model_are_refused(run, tmp_path, capsys):
+@pytest.mark.parametrize("verb", [["evaluate"], ["distill", "--resume"]])
+def test_weights_of_another_model_are_refused(run, tmp_path, capsys, verb):
     other = tmp_path / "run"
     shutil.copytree(run, other)
     place = other / "fold1"
     weights = place / "student" / "seed0" / "variables.safetensors"
     shutil.copy(place / "teacher" / "variables.safetensors", weights)
-    assert main(["evaluate", str(other)]) == 2
+    assert main([*verb, str(other)]) == 2
     assert f"{weights} holds another model" in capsys.readouterr().err
 
 
