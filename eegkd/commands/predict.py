@@ -74,7 +74,7 @@ def main(args: Sequence[str]) -> None:
     options = parse(Predict, args, "predict")
     entry, config = read_run(Path(options.model))
     use_compilation_cache()
-    model = load_model(entry.make_system, config, options.row)
+    model = load_model(entry.make_system, entry.deployed(config), options.row)
     console, out = Console(), Path(options.out)
     fields = ("policy", "band", "notch", "zscore")
     given = {name: getattr(options.data, name) for name in fields}

@@ -1,10 +1,12 @@
 """A run's model on new recordings: windows, probabilities, events."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from eegkd.data.batches import ZScore
@@ -25,8 +27,8 @@ from eegkd.pipeline.distill import signal_of
 from eegkd.pipeline.fit import fold_data
 from eegkd.pipeline.programs import Program, make_program, predict_rows
 from eegkd.pipeline.results import event_classes, tracks_of
-from eegkd.pipeline.shapes import stage_shapes
-from eegkd.systems import System
+from eegkd.pipeline.shapes import example_shapes, stage_shapes
+from eegkd.systems import SignalConfig, System
 from eegkd.typing import Variables
 
 
@@ -39,9 +41,9 @@ class Model(NamedTuple):
         zscore: Fitted on training windows, where the run asked for that.
         manifest: Of the windows that it was trained on.
         data: How those were preprocessed: new recordings go the same way.
-        val: Its predictions on validation subjects.
-        threshold: Of an event, fitted on those; None without event classes.
-        temperature: Of its probabilities, fitted on those.
+        threshold: Of an event, fitted on validation subjects; None without event
+            classes.
+        temperature: Of its probabilities, fitted on validation subjects.
         event_classes: Indices of the classes that are events.
     """
 
@@ -86,7 +88,8 @@ def load_model(
 
     Args:
         make_system: Of the run's system.
-        config: Of the run; `config.out` is its folder.
+        config: Of the run, without what only training reads (`Entry.deployed`);
+            `config.out` is its folder.
         row: "teacher", "student", or a control of the student's structure.
 
     Raises:
@@ -101,9 +104,10 @@ def load_model(
     stage = row if row in stages else stages[-1]
     weights = folder / "variables.safetensors"
     variables = load_variables(weights)
-    check_same_shapes(
-        weights, variables, stage_shapes(system, signal_of(store))[stage].finished
-    )
+    expected = stage_shapes(system, signal_of(store))[stage].finished
+    unread = _unread(system, stage, expected, signal_of(store))
+    variables = _without(unread, variables)
+    check_same_shapes(weights, variables, _without(unread, expected))
     val = load_predictions(folder / "val.npz")
     classes = event_classes(store)
     threshold = config.events.threshold
@@ -124,6 +128,27 @@ def load_model(
 def open_store(config: RunConfig) -> WindowStore:
     """Opens the windows of a run: those named by `--store`, or its own."""
     return WindowStore.open(config.store or Path(config.out) / "store")
+
+
+def _unread(
+    system: System, stage: str, variables: Variables, signal: SignalConfig
+) -> frozenset[str]:
+    """Names the variables that prediction does not read, such as a stage's texts."""
+    batch = {name: example_shapes(signal)[name] for name in system.inputs}
+    predict_fn = functools.partial(system.predict, stage)
+    jaxpr = jax.make_jaxpr(predict_fn)(variables, batch).jaxpr
+    read = {id(var) for equation in jaxpr.eqns for var in equation.invars}
+    leaves = jax.tree_util.tree_leaves_with_path(variables)
+    pairs = zip(leaves, jaxpr.invars[: len(leaves)], strict=True)
+    return frozenset(
+        jax.tree_util.keystr(path) for (path, _), var in pairs if id(var) not in read
+    )
+
+
+def _without(names: frozenset[str], variables: Variables) -> Variables:
+    return jax.tree_util.tree_map_with_path(
+        lambda path, x: None if jax.tree_util.keystr(path) in names else x, variables
+    )
 
 
 def _row_folder(run: Path, row: str) -> Path:

@@ -20,11 +20,20 @@ from eegkd.train.optimiser import OptimConfig
 
 
 class Entry(NamedTuple):
-    """One system: how it is made, and its options."""
+    """One system: how it is made, and its options.
+
+    Attributes:
+        make_system: `config -> System`.
+        config: Type of its options.
+        presets: Options by name.
+        deployed: `config -> config` that predicts the same with finished variables,
+            and names no file that only training reads.
+    """
 
     make_system: Callable[[Any], System]
     config: type
     presets: Mapping[str, Any]
+    deployed: Callable[[Any], Any] = lambda config: config
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,6 +45,14 @@ def _run(preset: str, **changes: Any) -> DistilClipRun:
     system = PRESETS[preset]
     fields = {f.name: getattr(system, f.name) for f in dataclasses.fields(system)}
     return DistilClipRun(**(fields | changes))
+
+
+def _without_text(config: DistilClipRun) -> DistilClipRun:
+    """Finished stages hold their class vectors: no text and no BERT is read."""
+    if config.text.source == "none":
+        return config
+    text = TextConfig(source="random_class_vectors")
+    return dataclasses.replace(config, text=text)
 
 
 SYSTEMS: Mapping[str, Entry] = {
@@ -69,6 +86,7 @@ SYSTEMS: Mapping[str, Entry] = {
                 optim=OptimConfig(learning_rate=1e-3),
             ),
         },
+        _without_text,
     ),
 }
 

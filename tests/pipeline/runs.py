@@ -83,14 +83,14 @@ def random_variables(shapes, rng):
     return jax.tree.map(draw, shapes)._replace(state=state)
 
 
-def make_run(folder, recordings, *, data=DATA, seed=0, finished=False):
+def make_run(folder, recordings, *, data=DATA, seed=0, finished=False, system=TINY):
     """Writes a run folder whose models have random weights.
 
     Its predictions are right everywhere. Unless `finished`, it has one fold of three,
     with the predictions of all windows.
     """
     data = dataclasses.replace(data, root=str(recordings))
-    config = dataclasses.replace(TINY, data=data, out=str(folder))
+    config = dataclasses.replace(system, data=data, out=str(folder))
     store = prepare(data, folder / "store", progress=False)
     config = dataclasses.replace(config, signal=signal_of(store))
     system = distilclip_eeg.make_system(config)

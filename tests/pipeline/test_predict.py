@@ -21,10 +21,18 @@ from eegkd.pipeline.predict import (
     read_subjects,
     window_table,
 )
-from eegkd.pipeline.registry import DistilClipRun
+from eegkd.pipeline.registry import DistilClipRun, get_entry
 from eegkd.systems import distilclip_eeg
 from tests.data.edf import write_edf
-from tests.pipeline.runs import DATA, NAMES, SEIZURE, make_run, noise, write_folder
+from tests.pipeline.runs import (
+    DATA,
+    NAMES,
+    SEIZURE,
+    TINY,
+    make_run,
+    noise,
+    write_folder,
+)
 
 
 @pytest.fixture(scope="module")
@@ -203,6 +211,26 @@ def test_window_probabilities_are_calibrated(place, config, model):
     found = predict(model, subject_of(place), config, {})
     flat = window_table(found, ("a", "b"), 1e6, 2.0).splitlines()[1].split("\t")
     assert flat[2:] == ["0.5000", "0.5000"]
+
+
+def test_no_text_is_needed_to_predict(place, tmp_path):
+    texts = tmp_path / "texts.csv"
+    texts.write_text("label,text\nbackground,calm\nseizure,spikes\nseizure,waves\n")
+    source = dataclasses.replace(TINY.text, source="file", file=str(texts))
+    system = dataclasses.replace(TINY, text=source)
+    run = make_run(tmp_path / "run", place / "mine", system=system)
+    config = read_config(run)
+    recording = subject_of(place)
+    model = load_model(distilclip_eeg.make_system, config)
+    with_texts = predict(model, recording, config, {})
+    texts.unlink()
+    deployed = get_entry("distilclip_eeg").deployed(config)
+    model = load_model(distilclip_eeg.make_system, deployed)
+    without = predict(model, recording, config, {})
+    np.testing.assert_array_equal(with_texts.windows.prob, without.windows.prob)
+    out = tmp_path / "out"
+    args = [str(place / "mine" / "p1.edf"), "--model", str(run), "--out", str(out)]
+    assert main(["predict", *args]) == 0
 
 
 def test_preprocessing_is_that_of_the_store(config):
