@@ -1,0 +1,92 @@
+import functools
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from eegkd.evaluate.controls import (
+    alpha_0,
+    class_mean,
+    shuffled,
+    within_class_shuffled,
+    without_teacher,
+)
+from eegkd.losses import Term
+from eegkd.systems import Stage, System, keep_all
+
+ROWS = np.array([1, 2, 4, 5, 7, 8])
+LABELS = np.array([9, 0, 0, 9, 1, 1, 9, 0, -1, 9])
+OUTPUTS = {"logits": np.arange(20.0).reshape(10, 2)}
+
+
+def toy():
+    def init(key, batch, upstream):
+        return sorted(upstream)
+
+    student = Stage(
+        "student",
+        init,
+        lambda *a, **k: ({}, {}),
+        (
+            Term("l1", jnp.abs, ("student.x",), 0.3),
+            Term("kd", jnp.subtract, ("student.x", "teacher.x"), 0.7),
+        ),
+        needs=("teacher.y",),
+    )
+    teacher = Stage("teacher", init, lambda *a, **k: ({}, {}), ())
+    predict = functools.partial(lambda *a: None)
+    return System("toy", ("x",), keep_all, (teacher, student), predict)
+
+
+def weights(system):
+    return {t.name: t.weight for t in system.stages[-1].terms}
+
+
+def test_alpha_0_keeps_functions_and_moves_all_weight_to_labels():
+    system = alpha_0(toy())
+    assert weights(system) == {"l1": 1.0, "kd": 0.0}
+    assert system.stages[-1].forward is toy().stages[-1].forward or callable(
+        system.stages[-1].forward
+    )
+    assert system.stages[-1].init(None, None, {"teacher": 1}) == ["teacher"]
+
+
+def test_without_teacher_reads_and_starts_from_nothing_upstream():
+    system = without_teacher(toy())
+    assert weights(system) == {"l1": 1.0}
+    assert system.stages[-1].needs == ()
+    assert system.stages[-1].init(None, None, {"teacher": 1}) == []
+
+
+def test_a_student_of_teacher_terms_alone_has_no_such_control():
+    system = toy()
+    student = system.stages[-1]
+    bare = system._replace(stages=(student._replace(terms=student.terms[1:]),))
+    with pytest.raises(ValueError, match="own outputs"):
+        without_teacher(bare)
+
+
+@pytest.mark.parametrize("control", [shuffled, within_class_shuffled])
+def test_shuffles_permute_the_given_rows_alone(control):
+    moved = control(OUTPUTS, ROWS, LABELS, seed=0)["logits"]
+    others = np.setdiff1d(np.arange(10), ROWS)
+    np.testing.assert_array_equal(moved[others], OUTPUTS["logits"][others])
+    got = sorted(map(tuple, moved[ROWS]))
+    assert got == sorted(map(tuple, OUTPUTS["logits"][ROWS]))
+    assert not np.array_equal(moved[ROWS], OUTPUTS["logits"][ROWS])
+
+
+def test_within_class_shuffle_stays_within_the_class():
+    moved = within_class_shuffled(OUTPUTS, ROWS, LABELS, seed=3)["logits"]
+    for label in np.unique(LABELS[ROWS]):
+        rows = ROWS[LABELS[ROWS] == label]
+        assert {tuple(r) for r in moved[rows]} == {
+            tuple(r) for r in OUTPUTS["logits"][rows]
+        }
+
+
+def test_class_mean_gives_every_window_its_classes_mean():
+    moved = class_mean(OUTPUTS, ROWS, LABELS, seed=0)["logits"]
+    rows = ROWS[LABELS[ROWS] == 0]
+    want = OUTPUTS["logits"][rows].mean(0)
+    np.testing.assert_allclose(moved[rows], np.tile(want, (len(rows), 1)))

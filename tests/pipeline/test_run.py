@@ -1,0 +1,88 @@
+import json
+
+import numpy as np
+import pytest
+
+from eegkd.data.folds import make_folds
+from eegkd.errors import InputError
+from eegkd.export.weights import load_variables
+from eegkd.pipeline.config import TrainConfig, num_steps
+from eegkd.pipeline.folder import from_json, read_json, to_json
+from eegkd.pipeline.registry import DistilClipRun, get_entry, get_preset
+from tests.pipeline import tiny
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "tiny"
+    return out, tiny.run(out)
+
+
+def test_a_run_leaves_its_rows_report_and_models(finished):
+    out, rows = finished
+    models = {row["model"] for row in rows}
+    assert models == {
+        "teacher", "student", "alpha_0", "no_teacher", "shuffled_teacher", "linear",
+    }  # fmt: skip
+    assert json.loads((out / "results.json").read_text()) == rows
+    for name in ("config.json", "splits.json", "summary.json", "metrics.jsonl"):
+        assert (out / name).is_file()
+    page = (out / "report.html").read_text()
+    assert 'src="http' not in page
+    assert "no_teacher" in page.replace(" ", "_")
+    for row in rows:
+        assert {"model", "metric", "mean", "low", "high", "n_subjects", "seeds",
+                "verdict"} <= set(row)  # fmt: skip
+        assert row["n_subjects"] == 6
+
+
+def test_the_student_keeps_the_teachers_class_vectors(finished):
+    out, _ = finished
+    teacher = load_variables(out / "fold0/teacher/variables.safetensors")
+    student = load_variables(out / "fold0/student/seed0/variables.safetensors")
+    np.testing.assert_array_equal(
+        teacher.frozen["class_vectors"], student.frozen["class_vectors"]
+    )
+    alone = load_variables(out / "fold0/no_teacher/seed0/variables.safetensors")
+    assert not np.allclose(
+        alone.frozen["class_vectors"], student.frozen["class_vectors"]
+    )
+
+
+def test_a_finished_run_is_concluded_again_without_training(finished, capsys):
+    out, rows = finished
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("variables.safetensors")}
+    assert tiny.run(out) == rows
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert "Compiling" not in capsys.readouterr().out
+
+
+def test_other_options_in_the_same_folder_are_refused(finished):
+    out, _ = finished
+    with pytest.raises(InputError, match="another `seed`"):
+        tiny.run(out, seed=1)
+
+
+def test_config_survives_json():
+    for name, config in get_entry("distilclip_eeg").presets.items():
+        assert from_json(DistilClipRun, to_json(config)) == config, name
+
+
+def test_every_fold_trains_as_many_steps():
+    store = tiny.tiny_store()
+    folds = make_folds(store, "kfold", num_folds=3)
+    steps = num_steps(TrainConfig(epochs=2, batch_size=16), folds)
+    assert steps == 2 * (min(len(f.train) for f in folds) // 16)
+    assert num_steps(TrainConfig(max_steps=1, batch_size=16), folds) == 1
+
+
+def test_presets_and_systems_are_named_in_errors():
+    with pytest.raises(InputError, match="paper, tpu, small"):
+        get_preset(get_entry("distilclip_eeg"), "huge")
+    with pytest.raises(InputError, match="distilclip_eeg"):
+        get_entry("dlink")
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path):
+    with pytest.raises(InputError, match="no run folder"):
+        read_json(tmp_path / "config.json")
