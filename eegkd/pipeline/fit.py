@@ -1,6 +1,7 @@
 """One training of one model on one fold: train or resume, choose, judge, keep."""
 
 import dataclasses
+import shutil
 import time
 import zlib
 from collections.abc import Callable, Mapping
@@ -222,6 +223,8 @@ def _write(job: Job, fitted: Fitted, history: Any) -> None:
             "best_value": history.best_value,
         },
     )
+    # They hold the optimiser, twice: gigabytes over a hundred trainings.
+    shutil.rmtree(job.folder / "checkpoints", ignore_errors=True)
 
 
 def _read(program: Program, job: Job, store: WindowStore) -> Fitted:
