@@ -1,5 +1,6 @@
 """`eegkd distill SYSTEM`: train teacher, student and controls, or resume a run."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from eegkd.commands.options import (
     use_compilation_cache,
 )
 from eegkd.errors import InputError
+from eegkd.pipeline.distill import signal_of
 from eegkd.pipeline.registry import SYSTEMS
 from eegkd.pipeline.run import run_distillation
 
@@ -33,4 +35,5 @@ def main(args: Sequence[str]) -> None:
         entry, config = parse_run(rest[0], rest[1:], f"distill {rest[0]}")
     use_compilation_cache()
     store, folds = open_data(config)
-    run_distillation(entry.make_system, store, folds, config)
+    notes = entry.notes(dataclasses.replace(config, signal=signal_of(store)))
+    run_distillation(entry.make_system, store, folds, config, notes=notes)

@@ -1,7 +1,7 @@
 """The systems that the command line knows, with their options and presets."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from eegkd.data.config import DataConfig
@@ -16,6 +16,7 @@ from eegkd.systems.distilclip_config import (
     StudentConfig,
     TextConfig,
 )
+from eegkd.systems.text_side import text_notes
 from eegkd.train.optimiser import OptimConfig
 
 
@@ -28,12 +29,14 @@ class Entry(NamedTuple):
         presets: Options by name.
         deployed: `config -> config` that predicts the same with finished variables,
             and names no file that only training reads.
+        notes: `config -> sentences` that the report's reader must not miss.
     """
 
     make_system: Callable[[Any], System]
     config: type
     presets: Mapping[str, Any]
     deployed: Callable[[Any], Any] = lambda config: config
+    notes: Callable[[Any], Sequence[str]] = lambda config: ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,6 +90,7 @@ SYSTEMS: Mapping[str, Entry] = {
             ),
         },
         _without_text,
+        text_notes,
     ),
 }
 

@@ -87,6 +87,20 @@ def make_text_side(config: DistilClipConfig) -> TextSide | None:
     return _bert_text(config, groups)
 
 
+def text_notes(config: DistilClipConfig) -> tuple[str, ...]:
+    """Says what a reader must know of a file of reports: whether it names the class."""
+    if config.text.source != "file":
+        return ()
+    groups = texts.read_texts(Path(config.text.file), config.signal.classes)
+    named = texts.label_words(groups, config.signal.classes)
+    if not named:
+        return ()
+    return (
+        f"The reports in {config.text.file} name the classes {', '.join(named)}: what "
+        "the text adds is then the label itself.",
+    )
+
+
 def _random_text(num_classes: int, dim: int) -> TextSide:
     """Distinct random vectors in place of language: the control of what it adds."""
 

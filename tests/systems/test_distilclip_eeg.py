@@ -13,6 +13,8 @@ from eegkd.systems.distilclip_config import (
     StudentConfig,
     TextConfig,
 )
+from eegkd.systems.distilclip_eeg import class_vectors
+from eegkd.systems.text_side import make_text_side, text_notes
 from eegkd.typing import StepKeys
 
 SIGNAL = SignalConfig(n_chans=3, n_times=128, rate=64.0)
@@ -176,6 +178,22 @@ def test_unlabelled_examples_do_not_count_as_a_class():
     keys = StepKeys(jax.random.key(0), jax.random.key(1))
     _, state = system.stages[0].forward(teacher, data, {}, train=True, key=keys)
     np.testing.assert_array_equal(state["class_counts"], [2.0, 2.0])
+
+
+def test_reports_from_a_file_train_and_are_stamped_where_they_name_a_class(tmp_path):
+    path = tmp_path / "reports.csv"
+    path.write_text(
+        "label,text\nbackground,irregular waves\nseizure,a seizure with spikes\n"
+        "seizure,sharp runs\n"
+    )
+    text = dataclasses.replace(TINY.text, source="file", file=str(path))
+    config = small(text=text)
+    system = distilclip_eeg.make_system(config)
+    variables = system.stages[0].init(jax.random.key(0), batch(config), {})
+    assert class_vectors(make_text_side(config), variables).shape == (2, 128)
+    (note,) = text_notes(config)
+    assert "seizure" in note
+    assert text_notes(small()) == ()
 
 
 def test_parameter_groups_name_bert():
