@@ -146,22 +146,26 @@ def fit(
         factor = job.learning_rate / config.optim.learning_rate
         opt_state = scale_learning_rate(begin.opt_state, factor)
         begin = dataclasses.replace(begin, opt_state=opt_state)
-    _, history = train(
-        program.runner,
-        begin,
-        loader,
-        frozen=variables.frozen,
-        upstream=upstream,
-        num_steps=num_steps,
-        checkpoint_dir=job.folder / "checkpoints",
-        save_every_s=config.train.save_every_s,
-        evaluate=evaluate,
-        eval_every=per_epoch,
-        monitor=f"val/{metric}",
-        mode="max",
-        log=log,
-        progress=progress,
-    )
+    try:
+        _, history = train(
+            program.runner,
+            begin,
+            loader,
+            frozen=variables.frozen,
+            upstream=upstream,
+            num_steps=num_steps,
+            checkpoint_dir=job.folder / "checkpoints",
+            save_every_s=config.train.save_every_s,
+            evaluate=evaluate,
+            eval_every=per_epoch,
+            monitor=f"val/{metric}",
+            mode="max",
+            log=log,
+            progress=progress,
+        )
+    finally:
+        # Its threads would wait for ever: a run has hundreds of loaders.
+        loader.close()
     final = jax.device_get(current(history.best))
 
     def judge(rows: np.ndarray) -> Predictions:

@@ -193,6 +193,18 @@ def curves_of(log: Sequence[Mapping[str, Any]], metric: str) -> dict[str, list[C
     return curves
 
 
+def head_room_note(summary: Summary, metric: str) -> tuple[str, ...]:
+    """Says so where the teacher is not above the small net: nothing to transfer."""
+    means = {r["model"]: r["mean"] for r in summary.rows if r["metric"] == metric}
+    teacher, small = means.get("teacher"), means.get("small_net")
+    if teacher is None or small is None or teacher > small:
+        return ()
+    return (
+        f"The teacher ({teacher:.3f}) is not above the small net ({small:.3f}): this "
+        "run cannot show transfer, whatever the verdict.",
+    )
+
+
 def conclude(
     folder: Path,
     test: Folds,
@@ -212,6 +224,7 @@ def conclude(
     runs = merged(test, store)
     metrics = table_metrics(store)
     summary = summarise(runs, metrics, seed=config.seed)
+    notes = [*notes, *head_room_note(summary, metrics[0])]
     facts = measure_speed(kept, store, runs=latency_runs)
     calibrated, scores = calibrate(test, val)
     found = (
@@ -232,7 +245,7 @@ def conclude(
         "facts": facts,
         "bayes": bayes,
         "leaks_subjects": leaks,
-        "notes": list(notes),
+        "notes": notes,
         **record,
     }
     write_json(folder / "results.json", summary.rows)

@@ -28,7 +28,12 @@ from eegkd.pipeline.estimate import Cost, describe, measure, total_seconds
 from eegkd.pipeline.fit import Fitted, FoldData, Job, fit, fold_data, selection_metric
 from eegkd.pipeline.folder import open_run, write_json
 from eegkd.pipeline.programs import Program
-from eegkd.pipeline.results import conclude, table_metrics, terminal_table
+from eegkd.pipeline.results import (
+    conclude,
+    head_room_note,
+    table_metrics,
+    terminal_table,
+)
 from eegkd.systems import System
 
 MakeSystem = Callable[[Any], System]
@@ -291,6 +296,8 @@ def _print_reading(
             f"({found.low:+.3f} to {found.high:+.3f}), n = {found.n}, minimum "
             f"detectable effect {found.mde:.3f}: {found.verdict}."
         )
+    for note in head_room_note(summary, metric):
+        console.print(note)
     bayes = store.manifest.get("bayes") or {}
     if bayes:
         best = ", ".join(f"{name} {value:.3f}" for name, value in bayes.items())

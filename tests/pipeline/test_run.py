@@ -5,10 +5,12 @@ import pytest
 
 from eegkd.data.folds import make_folds
 from eegkd.errors import InputError
+from eegkd.evaluate.statistics import Summary
 from eegkd.export.weights import load_variables
 from eegkd.pipeline.config import TrainConfig, num_steps
 from eegkd.pipeline.folder import from_json, read_json, to_json
 from eegkd.pipeline.registry import DistilClipRun, get_entry, get_preset
+from eegkd.pipeline.results import head_room_note
 from tests.pipeline import tiny
 
 
@@ -86,3 +88,14 @@ def test_presets_and_systems_are_named_in_errors():
 def test_a_folder_that_is_no_run_is_named(tmp_path):
     with pytest.raises(InputError, match="no run folder"):
         read_json(tmp_path / "config.json")
+
+
+def test_a_teacher_below_the_small_net_is_said_to_have_nothing_to_give():
+    def rows(teacher, small):
+        means = {"teacher": teacher, "small_net": small}
+        return [{"model": m, "metric": "auroc", "mean": v} for m, v in means.items()]
+
+    assert head_room_note(Summary(rows(0.9, 0.8), {}), "auroc") == ()
+    (note,) = head_room_note(Summary(rows(0.7, 0.8), {}), "auroc")
+    assert "0.700" in note
+    assert "cannot show transfer" in note
