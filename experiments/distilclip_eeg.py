@@ -22,9 +22,9 @@ from eegkd.commands.options import (
     open_data,
     parse_run,
     take_option,
-    use_compilation_cache,
 )
 from eegkd.errors import InputError, Interrupted
+from eegkd.pipeline.host import tune_process
 from eegkd.pipeline.run import run_distillation
 from eegkd.systems import System
 from eegkd.systems.distilclip_eeg import make_system
@@ -79,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
         table = table or DEFAULT_TABLE.get(corpus, "none")
         if table not in TABLES:
             raise InputError(f"--table {table!r}: choose {', '.join(TABLES)}.")
-        use_compilation_cache()
+        tune_process()
         store, folds = open_data(config)
         variants = [
             (name, functools.partial(_make, VARIANTS[name])) for name in TABLES[table]

@@ -9,10 +9,10 @@ from eegkd.commands.options import (
     parse_run,
     read_run,
     take_option,
-    use_compilation_cache,
 )
 from eegkd.errors import InputError
 from eegkd.pipeline.distill import signal_of
+from eegkd.pipeline.host import tune_process
 from eegkd.pipeline.registry import SYSTEMS
 from eegkd.pipeline.run import run_distillation
 
@@ -33,7 +33,7 @@ def main(args: Sequence[str]) -> None:
                 f"small`: choose {', '.join(SYSTEMS)}. Or resume: --resume RUN."
             )
         entry, config = parse_run(rest[0], rest[1:], f"distill {rest[0]}")
-    use_compilation_cache()
+    tune_process()
     store, folds = open_data(config)
     notes = entry.notes(dataclasses.replace(config, signal=signal_of(store)))
     run_distillation(entry.make_system, store, folds, config, notes=notes)

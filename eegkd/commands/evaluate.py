@@ -7,12 +7,13 @@ from typing import Any
 
 import tyro
 
-from eegkd.commands.options import parse, read_run, use_compilation_cache
+from eegkd.commands.options import parse, read_run
 from eegkd.data.folds import make_folds
 from eegkd.errors import InputError
 from eegkd.pipeline.baselines import TRIALS, trial_name
 from eegkd.pipeline.distill import signal_of
 from eegkd.pipeline.folder import read_json
+from eegkd.pipeline.host import tune_process
 from eegkd.pipeline.predict import open_store
 from eegkd.pipeline.run import run_distillation
 
@@ -58,7 +59,7 @@ def main(args: Sequence[str]) -> None:
             f"first is {missing[0].relative_to(folder)}. Go on with `eegkd distill "
             f"--resume {folder}`."
         )
-    use_compilation_cache()
+    tune_process()
     folds = make_folds(
         store, config.split, num_folds=config.num_folds, seed=config.seed
     )

@@ -110,15 +110,3 @@ def open_data(config: RunConfig) -> tuple[WindowStore, Any]:
         store, config.split, num_folds=config.num_folds, seed=config.seed
     )
     return store, folds
-
-
-def use_compilation_cache() -> None:
-    """Keeps compiled programs between runs, where the user has not said otherwise."""
-    import jax
-
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        jax.config.update(
-            "jax_compilation_cache_dir", str(Path(root) / "eegkd" / "xla")
-        )
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

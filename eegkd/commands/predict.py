@@ -9,12 +9,13 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from eegkd.commands.options import parse, read_run, use_compilation_cache
+from eegkd.commands.options import parse, read_run
 from eegkd.evaluate.events import EventScores, pool, score_events, to_spans
 from eegkd.evaluate.files import write_atomic
 from eegkd.evaluate.plots import prediction_plot
 from eegkd.evaluate.szcore import write_szcore_tsv
 from eegkd.pipeline.config import RunConfig
+from eegkd.pipeline.host import tune_process
 from eegkd.pipeline.predict import (
     Model,
     Prediction,
@@ -73,7 +74,7 @@ def main(args: Sequence[str]) -> None:
     """Runs the verb."""
     options = parse(Predict, args, "predict")
     entry, config = read_run(Path(options.model))
-    use_compilation_cache()
+    tune_process()
     model = load_model(entry.make_system, entry.deployed(config), options.row)
     console, out = Console(), Path(options.out)
     fields = ("policy", "band", "notch", "zscore")

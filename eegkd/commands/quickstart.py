@@ -9,8 +9,8 @@ from typing import Literal
 from eegkd.commands.options import (
     open_data,
     parse,
-    use_compilation_cache,
 )
+from eegkd.pipeline.host import tune_process
 from eegkd.pipeline.registry import get_entry, get_preset
 from eegkd.pipeline.run import run_distillation
 
@@ -55,6 +55,6 @@ def main(args: Sequence[str]) -> None:
     # A few hundred updates of small models: compile time counts for more than speed.
     flags = os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = f"{flags} --xla_llvm_disable_expensive_passes=true"
-    use_compilation_cache()
+    tune_process()
     store, folds = open_data(config)
     run_distillation(entry.make_system, store, folds, config)
