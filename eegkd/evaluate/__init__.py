@@ -3,6 +3,7 @@
 `plots` and `report`, which load matplotlib, are imported from their own modules.
 """
 
+from eegkd.evaluate.agreement import agreement
 from eegkd.evaluate.baselines import band_power, linear_baseline
 from eegkd.evaluate.calibration import (
     apply_temperature,
@@ -24,6 +25,7 @@ from eegkd.evaluate.events import (
     szcore_results,
     window_tracks,
 )
+from eegkd.evaluate.identity import identity_probe, remove_subject_axes
 from eegkd.evaluate.metrics import METRICS, confusion_matrix, per_subject, score
 from eegkd.evaluate.predictions import (
     Predictions,
@@ -52,6 +54,7 @@ __all__ = [
     "Predictions",
     "Summary",
     "WindowTrack",
+    "agreement",
     "apply_temperature",
     "band_power",
     "calibration_scores",
@@ -61,6 +64,7 @@ __all__ = [
     "fit_temperature",
     "fit_threshold",
     "holm",
+    "identity_probe",
     "latency",
     "linear_baseline",
     "load_predictions",
@@ -71,6 +75,7 @@ __all__ = [
     "per_subject",
     "read_szcore_tsv",
     "reliability",
+    "remove_subject_axes",
     "result_rows",
     "save_predictions",
     "score",

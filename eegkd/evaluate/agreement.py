@@ -1,0 +1,76 @@
+"""How far a student says what its teacher says, right or wrong."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from eegkd.evaluate.predictions import Predictions, concatenate
+
+_FLOOR = 1e-7
+
+
+class Agreement(NamedTuple):
+    """A model against the teacher, on the same windows.
+
+    Attributes:
+        top1: Share of windows with the same most probable class.
+        kl: Mean KL(teacher || model) of the probabilities, in nats.
+        by_class: `top1` among the windows the teacher gives to each class; NaN where
+            it gives none.
+    """
+
+    top1: float
+    kl: float
+    by_class: tuple[float, ...]
+
+
+def agreement(model: Predictions, teacher: Predictions) -> Agreement:
+    """Compares a model's probabilities with the teacher's.
+
+    Unlabelled windows count: no label is read.
+
+    Raises:
+        ValueError: If the two are of different windows.
+    """
+    if not np.array_equal(model.window_id, teacher.window_id):
+        raise ValueError("Model and teacher were judged on different windows.")
+    p = np.clip(teacher.prob.astype(np.float64), _FLOOR, 1)
+    q = np.clip(model.prob.astype(np.float64), _FLOOR, 1)
+    chosen = teacher.prob.argmax(axis=1)
+    same = model.prob.argmax(axis=1) == chosen
+    groups = [same[chosen == label] for label in range(p.shape[1])]
+    return Agreement(
+        top1=float(same.mean()),
+        kl=float(np.sum(p * np.log(p / q), axis=1).mean()),
+        by_class=tuple(float(g.mean()) if len(g) else float("nan") for g in groups),
+    )
+
+
+def agreement_rows(
+    runs: Mapping[str, Mapping[int, Sequence[Predictions]]], teacher: str = "teacher"
+) -> dict[str, dict[str, Any]]:
+    """Compares every model with the teacher of the same fold; seeds are averaged.
+
+    Args:
+        runs: Model -> seed -> one set of predictions a fold.
+        teacher: The row that others are compared with; {} if it is not there.
+
+    Returns:
+        Model -> the fields of `Agreement`; a class the teacher never names is None.
+    """
+    if teacher not in runs:
+        return {}
+    given = concatenate(list(runs[teacher][0]))
+    rows: dict[str, dict[str, Any]] = {}
+    for name, seeds in runs.items():
+        if name == teacher:
+            continue
+        found = [agreement(concatenate(list(p)), given) for p in seeds.values()]
+        classes = np.mean([a.by_class for a in found], axis=0)
+        rows[name] = {
+            "top1": float(np.mean([a.top1 for a in found])),
+            "kl": float(np.mean([a.kl for a in found])),
+            "by_class": [None if np.isnan(x) else float(x) for x in classes],
+        }
+    return rows

@@ -1,0 +1,103 @@
+"""How much of a person's identity a model's embedding still holds."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Shaped
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+MIN_WINDOWS = 4
+
+
+class Identity(NamedTuple):
+    """What a linear probe for the subject finds.
+
+    Attributes:
+        accuracy: Balanced accuracy of the probe on the later half of each recording.
+        chance: One over the number of subjects.
+        n_subjects: How many were told apart.
+    """
+
+    accuracy: float
+    chance: float
+    n_subjects: int
+
+
+def identity_probe(
+    features: Float[np.ndarray, "n f"],
+    subject: Shaped[np.ndarray, " n"],
+    recording: Shaped[np.ndarray, " n"],
+    start_s: Float[np.ndarray, " n"],
+    *,
+    seed: int = 0,
+) -> Identity | None:
+    """Fits a linear classifier of the subject on embeddings of people never trained on.
+
+    The probe is fitted on the first half of each recording and judged on the second,
+    so that neighbouring windows are not on both sides. It cannot tell a person from
+    the day and the electrodes' fit. Subjects of fewer than four windows are left out.
+
+    Args:
+        features: One embedding a window.
+        subject: Whose window it is.
+        recording: Which recording it is from.
+        start_s: Where it starts there, in seconds.
+        seed: Of the classifier.
+
+    Returns:
+        The score; None where fewer than two subjects have enough windows.
+
+    References:
+        arXiv 2606.06647: in frozen EEG foundation models the subject explains 13 to 89
+        times the variance of a null.
+    """
+    train, test = _halves(subject, recording, start_s)
+    names = np.unique(subject[train])
+    if len(names) < 2:
+        return None
+    model = make_pipeline(
+        StandardScaler(), LogisticRegression(C=0.1, max_iter=500, random_state=seed)
+    )
+    model.fit(features[train], subject[train])
+    right = model.predict(features[test]) == subject[test]
+    recalls = [right[subject[test] == name].mean() for name in names]
+    return Identity(float(np.mean(recalls)), 1 / len(names), len(names))
+
+
+def remove_subject_axes(
+    features: Float[np.ndarray, "n f"], subject: Shaped[np.ndarray, " n"]
+) -> Float32[np.ndarray, "n f"]:
+    """Projects out the directions along which subjects' means differ.
+
+    With M the matrix of subject means minus their mean, the result is `x - x V V^T`
+    with V an orthonormal basis of the rows of M: all subjects then have the same mean,
+    so that no linear classifier fitted on these features tells them apart by it.
+    """
+    names = np.unique(subject)
+    means = np.stack([features[subject == name].mean(axis=0) for name in names])
+    centred = means.astype(np.float64) - means.mean(axis=0)
+    _, size, basis = np.linalg.svd(centred, full_matrices=False)
+    # Means that differ by no more than float32 rounds do not differ.
+    basis = basis[size > 1e-5 * np.abs(features).max()]
+    x = features.astype(np.float64)
+    return (x - (x @ basis.T) @ basis).astype(np.float32)
+
+
+def _halves(
+    subject: Shaped[np.ndarray, " n"],
+    recording: Shaped[np.ndarray, " n"],
+    start_s: Float[np.ndarray, " n"],
+) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+    train, test = np.zeros(len(subject), bool), np.zeros(len(subject), bool)
+    for name in np.unique(recording):
+        rows = np.flatnonzero(recording == name)
+        rows = rows[np.argsort(start_s[rows], kind="stable")]
+        train[rows[: len(rows) // 2]] = True
+        test[rows[len(rows) // 2 :]] = True
+    names, counts = np.unique(subject, return_counts=True)
+    enough = np.isin(subject, names[counts >= MIN_WINDOWS])
+    # A subject of single-window recordings would be in the second halves alone.
+    enough &= np.isin(subject, subject[train])
+    return train & enough, test & enough
