@@ -11,9 +11,9 @@ from rich.table import Table
 
 from eegkd.commands.options import parse, read_run
 from eegkd.evaluate.events import EventScores, pool, score_events, to_spans
-from eegkd.evaluate.files import write_atomic
 from eegkd.evaluate.plots import prediction_plot
 from eegkd.evaluate.szcore import write_szcore_tsv
+from eegkd.files import write_atomic
 from eegkd.pipeline.config import RunConfig
 from eegkd.pipeline.host import tune_process
 from eegkd.pipeline.predict import (

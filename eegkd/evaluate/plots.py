@@ -24,7 +24,7 @@ from eegkd.evaluate.events import (
     timeline,
     to_spans,
 )
-from eegkd.evaluate.files import write_atomic
+from eegkd.files import write_atomic
 
 INK, MUTED, GRID = "#1f2933", "#7b8794", "#e4e7eb"
 BLUE, RED, TEAL, AMBER = "#2563a8", "#c8455a", "#1f8a7d", "#c07f1f"

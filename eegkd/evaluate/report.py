@@ -12,12 +12,12 @@ import numpy as np
 
 from eegkd.evaluate import plots
 from eegkd.evaluate.calibration import Reliability, calibration_scores, reliability
-from eegkd.evaluate.files import write_atomic
 from eegkd.evaluate.metrics import confusion_matrix
 from eegkd.evaluate.plots import Curve
 from eegkd.evaluate.report_content import MODELS, Example, ModelFacts, ReportContent
 from eegkd.evaluate.report_style import CSS
 from eegkd.evaluate.statistics import Comparison
+from eegkd.files import write_atomic
 
 __all__ = [
     "Curve",

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from eegkd.errors import InputError
 from eegkd.evaluate.events import Detection
-from eegkd.evaluate.files import write_atomic
+from eegkd.files import write_atomic
 
 COLUMNS = (
     "onset",

@@ -1,6 +1,5 @@
 """Variables on disk: one safetensors file, nested names joined by "/"."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from eegkd.errors import InputError, output_errors
+from eegkd.errors import InputError
+from eegkd.files import write_atomic
 from eegkd.typing import Variables
 
 
@@ -26,13 +26,7 @@ def save_variables(path: Path, variables: Variables) -> None:
         for keys, leaf in leaves:
             name = "/".join([group, *(str(key.key) for key in keys)])
             arrays[name] = np.asarray(leaf, order="C")
-    with output_errors(path.parent):
-        part = path.with_name(path.name + ".part")
-        try:
-            part.write_bytes(save(arrays))
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+    write_atomic(path, save(arrays))
 
 
 def load_variables(path: Path) -> Variables:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from eegkd.errors import InputError
-from eegkd.evaluate.files import write_atomic
+from eegkd.files import write_atomic
 
 PACKAGES = ("eegkd", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy",
             "scipy", "scikit-learn", "mne", "wfdb", "timescoring")  # fmt: skip

@@ -1,0 +1,117 @@
+"""Files that are whole or not there, and folders that one process writes at a time."""
+
+import contextlib
+import logging
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from eegkd.errors import InputError, output_errors
+
+try:
+    import fcntl
+except ImportError:  # Not a POSIX system: there is no lock to take.
+    fcntl = None  # type: ignore[assignment]
+
+_LOCK = ".lock"
+_logger = logging.getLogger(__name__)
+
+
+def write_atomic(path: str | os.PathLike[str], content: str | bytes) -> Path:
+    """Writes beside `path`, then renames; makes the folder if needed.
+
+    Content and name are on the disk when it returns: what is written next, such as
+    the mark that something is finished, is never there without it.
+
+    Raises:
+        InputError: If the folder cannot be written (read-only, full).
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    data = content.encode() if isinstance(content, str) else content
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with part.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+            sync(path.parent)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"Cannot write {path}: {error.strerror or error}; choose another folder "
+            "or free some space."
+        ) from error
+    return path
+
+
+def remove_parts(folder: Path) -> None:
+    """Removes what `write_atomic` left below a folder when its process was killed.
+
+    For the sole writer of the folder: it cannot tell them from parts in progress.
+    """
+    for part in folder.rglob(".*.part"):
+        part.unlink()
+
+
+def sync(path: Path) -> None:
+    """Waits until a file's content, or a folder's list of names, is on the disk."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows opens no folders, and orders names by itself.
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_tree(folder: Path) -> None:
+    """Waits until everything below a folder is on the disk."""
+    for path in folder.rglob("*"):
+        sync(path)
+    sync(folder)
+
+
+@contextlib.contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Makes a folder and keeps other processes out of it.
+
+    The lock is the operating system's: it ends with the process, however that ends,
+    and the file that carries it may stay.
+
+    Raises:
+        InputError: If another process is at work in the folder, or it cannot be
+            written.
+    """
+    with output_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / _LOCK).open("a+")
+    with file:
+        _lock(folder, file)
+        with output_errors(folder):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}")
+            file.flush()
+        yield
+
+
+def _lock(folder: Path, file: Any) -> None:
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        who = file.read() or "another process"
+        raise InputError(
+            f"{folder} is in use by {who}: wait for it, stop it, or choose another "
+            "--out."
+        ) from error
+    except OSError as error:
+        # Some network file systems know no locks; the work itself needs none.
+        _logger.warning("%s cannot be locked (%s).", folder, error.strerror)
