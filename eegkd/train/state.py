@@ -1,10 +1,11 @@
 """What a training step changes: one pytree, donated to each step."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 
@@ -91,3 +92,19 @@ def init_state(
 def copy_arrays(tree: Any) -> Any:
     """Copies every array, so that donating the copy leaves the original alive."""
     return jax.tree.map(lambda x: jnp.array(x, copy=True), tree)
+
+
+def stack(trees: Sequence[Any]) -> Any:
+    """Joins trees of equal structure and shapes along a new first axis: the members."""
+    return jax.tree.map(lambda *xs: jnp.stack(xs), *trees)
+
+
+def unstack(tree: Any, num_members: int) -> list[Any]:
+    """Parts what `stack` has joined; the arrays come to the host, keys apart."""
+
+    def fetch(x: Any) -> Any:
+        is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return x if is_key else np.asarray(x)
+
+    tree = jax.tree.map(fetch, tree)
+    return [jax.tree.map(lambda x, i=i: x[i], tree) for i in range(num_members)]
