@@ -1,18 +1,21 @@
 """Checkpoints: one atomic folder a step, verified before it is read.
 
     <folder>/00000120/state/      the pytree, by orbax
-    <folder>/00000120/meta.json   the caller's metadata, the tree's shapes, file hashes
+    <folder>/00000120/meta.json   the caller's metadata, the tree's shapes, and hashes
+                                  of every file and of this one
 
-A step folder is written under a temporary name and renamed, so a killed run leaves the
-last one whole. The teacher is never inside a student's checkpoint.
+A step folder is written under a temporary name, put on the disk and renamed, so a
+killed run, or a machine that lost power, has the last one whole. One that was damaged
+later is found by its hashes, moved aside as damaged-<step> and never deleted here. The
+teacher is never inside a student's checkpoint.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
-import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +25,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from eegkd.errors import InputError
+from eegkd.files import sync, sync_tree
 
 # orbax 0.12 renamed both; 0.11.36, which the ONNX exporter wants, has the old names.
 _save_pytree = ocp.save if hasattr(ocp, "save") else ocp.save_pytree
@@ -29,7 +33,8 @@ _load_pytree = ocp.load if hasattr(ocp, "load") else ocp.load_pytree
 
 Tree = TypeVar("Tree")
 KEPT = 2
-_TEMPORARY = ".writing-"
+VERSION = 1
+_TEMPORARY, _DAMAGED = ".writing-", "damaged-"
 _SPARE_BYTES = 1 << 20
 _logger = logging.getLogger(__name__)
 
@@ -56,16 +61,22 @@ def save(folder: str | Path, step: int, tree: Any, meta: Mapping[str, Any]) -> P
         # Orbax waits minutes for a folder that it cannot make, so this one is ours.
         temporary.mkdir()
         _check_space(folder, tree)
-        _save_pytree(str(temporary / "state"), _bare(tree))
+        with _quiet_orbax():
+            _save_pytree(str(temporary / "state"), _bare(tree))
         record = {
+            "version": VERSION,
             "meta": dict(meta),
             "leaves": _describe(tree),
             "files": _hash_files(temporary / "state"),
         }
-        _write_json(temporary / "meta.json", record)
+        _write_json(temporary / "meta.json", _sealed(record))
+        sync_tree(temporary)
         if final.exists():
             shutil.rmtree(final)
         temporary.rename(final)
+        sync(folder)
+        for old in _steps(folder)[:-KEPT]:
+            shutil.rmtree(old)
     except (OSError, ValueError, RuntimeError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, InputError):
@@ -74,8 +85,6 @@ def save(folder: str | Path, step: int, tree: Any, meta: Mapping[str, Any]) -> P
             f"Cannot write a checkpoint to {folder}: {_reason(error)}. Make room or "
             "choose another --out; earlier checkpoints are whole."
         ) from error
-    for old in _steps(folder)[:-KEPT]:
-        shutil.rmtree(old)
     return final
 
 
@@ -90,29 +99,74 @@ def restore(folder: str | Path, template: Tree) -> tuple[Tree, dict[str, Any]] |
         The tree and the metadata; None if there is no checkpoint.
 
     Raises:
-        InputError: If the checkpoint is of another model, or none is whole.
+        InputError: If the checkpoint is of another model or version, or none is whole.
     """
     folder = Path(folder).absolute()
     steps = _steps(folder)
+    damaged: list[Path] = []
     for path in reversed(steps):
         try:
-            record = json.loads((path / "meta.json").read_text())
-            files = _hash_files(path / "state")
+            record = _verify(path)
         except (OSError, ValueError) as error:
-            _logger.warning("Checkpoint %s is not readable (%s): skipped.", path, error)
+            _logger.warning(
+                "Checkpoint %s is damaged (%s): going back to the one before it.",
+                path,
+                _reason(error),
+            )
+            damaged.append(path)
             continue
-        if files != record["files"]:
-            _logger.warning("Checkpoint %s has damaged files: skipped.", path)
-            continue
+        _compare_version(path, record)
         _compare(path, record["leaves"], _describe(template))
-        bare = _load_pytree(str(path / "state"), _bare(template))
+        bare = _load(path, _bare(template))
+        for bad in damaged:
+            _set_aside(bad)
         return jax.tree.map(_dress, template, bare), record["meta"]
     if steps:
         raise InputError(
-            f"No checkpoint in {folder} is whole ({len(steps)} damaged): delete the "
-            "folder to start anew."
+            f"No checkpoint in {folder} is whole ({len(steps)} damaged): put one back, "
+            "or delete the folder to start this training anew."
         )
     return None
+
+
+def _verify(path: Path) -> dict[str, Any]:
+    """Reads a checkpoint's record and compares every file with it.
+
+    Raises:
+        OSError: If a file cannot be read.
+        ValueError: If one is not what was written; the message names it.
+    """
+    record = json.loads((path / "meta.json").read_text())
+    if not isinstance(record, dict) or record != _sealed(record):
+        raise ValueError("meta.json was altered")
+    found, wanted = _hash_files(path / "state"), record["files"]
+    for name in sorted(found.keys() | wanted.keys()):
+        if name not in found:
+            raise ValueError(f"state/{name} is missing")
+        if found[name] != wanted.get(name):
+            raise ValueError(f"state/{name} was cut or altered")
+    return record
+
+
+def _load(path: Path, template: Any) -> Any:
+    try:
+        with _quiet_orbax():
+            return _load_pytree(str(path / "state"), template)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise InputError(
+            f"Checkpoint {path} is whole and cannot be read ({_reason(error)}): use "
+            "the version of orbax-checkpoint in the run's config.json."
+        ) from error
+
+
+def _set_aside(path: Path) -> None:
+    """Renames a damaged checkpoint, so that it counts as none of the newest two."""
+    aside = path.with_name(_DAMAGED + path.name)
+    # Where this cannot be done, nothing can be saved either, which is an error then.
+    with contextlib.suppress(OSError):
+        if aside.exists():
+            shutil.rmtree(aside)
+        path.rename(aside)
 
 
 def _is_key(x: Any) -> bool:
@@ -170,6 +224,14 @@ def _describe(tree: Any) -> dict[str, str]:
     }
 
 
+def _compare_version(path: Path, record: Mapping[str, Any]) -> None:
+    if record["version"] != VERSION:
+        raise InputError(
+            f"Checkpoint {path} is of format {record['version']}, this version of "
+            f"eegkd reads {VERSION}: go on with the version that wrote it."
+        )
+
+
 def _compare(path: Path, found: dict[str, str], wanted: dict[str, str]) -> None:
     for name in [*wanted, *found]:
         have, want = found.get(name, "absent"), wanted.get(name, "absent")
@@ -190,8 +252,28 @@ def _hash_files(folder: Path) -> dict[str, str]:
     return hashes
 
 
+def _sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the record, as JSON gives it back, with the hash of all its fields."""
+    body = {key: value for key, value in record.items() if key != "sha256"}
+    text = json.dumps(json.loads(json.dumps(body)), sort_keys=True)
+    return json.loads(text) | {"sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+
 def _write_json(path: Path, record: Any) -> None:
-    with path.open("w") as file:
-        json.dump(record, file)
-        file.flush()
-        os.fsync(file.fileno())
+    path.write_text(json.dumps(record))
+
+
+@contextlib.contextmanager
+def _quiet_orbax() -> Iterator[None]:
+    """Drops the traces that orbax's threads log of errors which it raises as well."""
+    logger = logging.getLogger("absl")
+
+    def refuse(record: logging.LogRecord) -> bool:
+        del record
+        return False
+
+    logger.addFilter(refuse)
+    try:
+        yield
+    finally:
+        logger.removeFilter(refuse)

@@ -1,6 +1,7 @@
 import errno
 import json
 import logging
+import re
 import shutil
 
 import jax
@@ -11,6 +12,7 @@ import pytest
 from eegkd.errors import InputError
 from eegkd.train import checkpoint, init_state
 from eegkd.train.optimiser import OptimConfig, make_optimiser
+from tests.small_disk import fill, small_disk
 from tests.train import toy
 
 
@@ -62,28 +64,132 @@ def truncate(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def alter_meta(step):
+    """Valid JSON with other numbers: what only a hash of itself can tell."""
+    path = step / "meta.json"
+    text = path.read_text()
+    assert '"step": ' in text
+    path.write_text(text.replace('"step": ', '"step": 7'))
+
+
+def empty(step):
+    shutil.rmtree(step)
+    step.mkdir()
+
+
+def array_file(step):
+    return max(step.glob("state/**/d/*"), key=lambda path: path.stat().st_size)
+
+
 DAMAGE = {
-    "meta": lambda step: truncate(step / "meta.json"),
-    "no meta": lambda step: (step / "meta.json").unlink(),
-    "no state": lambda step: shutil.rmtree(step / "state"),
-    "array": lambda step: truncate(max(step.glob("state/**/d/*"))),
-    "manifest": lambda step: truncate(next(step.glob("state/**/manifest.ocdbt"))),
+    "cut meta": (lambda step: truncate(step / "meta.json"), "Unterminated|Expecting"),
+    "altered meta": (alter_meta, "meta.json was altered"),
+    "no record": (lambda step: (step / "meta.json").write_text("[]"), "meta.json was"),
+    "no meta": (lambda step: (step / "meta.json").unlink(), "No such file"),
+    "no state": (lambda step: shutil.rmtree(step / "state"), "state/.* is missing"),
+    "empty": (empty, "No such file"),
+    "cut array": (lambda step: truncate(array_file(step)), "/d/.* was cut or altered"),
+    "altered array": (lambda step: flip(array_file(step)), "/d/.* was cut or altered"),
+    "no array": (lambda step: array_file(step).unlink(), "/d/.* is missing"),
+    "left over": (lambda step: (step / "state" / "new").touch(), "state/new was"),
+    "cut manifest": (
+        lambda step: truncate(next(step.glob("state/**/manifest.ocdbt"))),
+        "manifest.ocdbt was cut or altered",
+    ),
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, damage, caplog):
+@pytest.mark.parametrize(("damage", "named"), DAMAGE.values(), ids=DAMAGE)
+def test_damaged_checkpoint_falls_back_to_the_one_before(
+    tmp_path, damage, named, caplog
+):
+    template = {"x": jnp.zeros(64, int)}
     for step in (1, 2):
         checkpoint.save(tmp_path, step, {"x": jnp.full(64, step)}, {"step": step})
     damage(tmp_path / "00000002")
     with caplog.at_level(logging.WARNING):
-        tree, meta = checkpoint.restore(tmp_path, {"x": jnp.zeros(64, int)})
+        tree, meta = checkpoint.restore(tmp_path, template)
     assert meta["step"] == 1
     np.testing.assert_array_equal(tree["x"], 1)
-    assert "00000002" in caplog.text
-    damage(tmp_path / "00000001")
-    with pytest.raises(InputError, match="No checkpoint in .* is whole"):
-        checkpoint.restore(tmp_path, {"x": jnp.zeros(64, int)})
+    (message,) = [r.getMessage() for r in caplog.records if r.name.startswith("eegkd")]
+    assert str(tmp_path / "00000002") in message
+    assert re.search(named, message)
+    # Set aside: it must not push a whole one out of the newest two.
+    assert names(tmp_path) == ["00000001", "damaged-00000002"]
+    checkpoint.save(tmp_path, 3, {"x": jnp.full(64, 3)}, {"step": 3})
+    assert names(tmp_path) == ["00000001", "00000003", "damaged-00000002"]
+    for step in ("00000001", "00000003"):
+        shutil.copytree(tmp_path / "damaged-00000002", tmp_path / f"copy-{step}")
+        shutil.rmtree(tmp_path / step)
+        (tmp_path / f"copy-{step}").rename(tmp_path / step)
+    with pytest.raises(InputError, match=r"No checkpoint in .* is whole \(2 damaged"):
+        checkpoint.restore(tmp_path, template)
+    assert names(tmp_path) == ["00000001", "00000003", "damaged-00000002"]
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_another_format_is_named(tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "VERSION", 99)
+        checkpoint.save(tmp_path, 1, {"x": jnp.ones(3)}, {})
+    with pytest.raises(InputError, match="is of format 99, this version .* reads 1"):
+        checkpoint.restore(tmp_path, {"x": jnp.ones(3)})
+
+
+def test_files_reach_the_disk_before_the_name(tmp_path, monkeypatch):
+    events = []
+    rename, sync_tree = checkpoint.Path.rename, checkpoint.sync_tree
+
+    def synced(folder):
+        files = {p.relative_to(folder).as_posix() for p in folder.rglob("*")}
+        events.append(("sync", folder.name, "meta.json" in files, len(files) > 5))
+        sync_tree(folder)
+
+    def renamed(path, target):
+        events.append(("rename", path.name))
+        return rename(path, target)
+
+    monkeypatch.setattr(checkpoint, "sync_tree", synced)
+    monkeypatch.setattr(checkpoint.Path, "rename", renamed)
+    checkpoint.save(tmp_path, 1, {"x": jnp.ones(3)}, {})
+    ours = [event for event in events if event[1] == ".writing-00000001"]
+    assert ours == [
+        ("sync", ".writing-00000001", True, True),
+        ("rename", ".writing-00000001"),
+    ]
+
+
+def test_a_really_full_disk(tmp_path, caplog):
+    tree = {"x": jnp.asarray(np.random.default_rng(0).normal(size=200_000))}
+    template = jax.tree.map(jnp.zeros_like, tree)
+    with small_disk(tmp_path, megabytes=6) as folder:
+        for step in (1, 2):
+            checkpoint.save(folder, step, tree, {"step": step})
+        filler = fill(folder, leave=300_000)
+        with pytest.raises(InputError, match=f"{folder}: it takes 0.8 MB and 0.3 MB"):
+            checkpoint.save(folder, 3, tree, {"step": 3})
+        with pytest.MonkeyPatch.context() as patched:
+            # As if another program had filled it a moment later.
+            patched.setattr(checkpoint, "_check_space", lambda *_: None)
+            with pytest.raises(InputError, match=f"{folder}: No space left on device"):
+                checkpoint.save(folder, 3, tree, {"step": 3})
+        assert caplog.text == ""
+        assert names(folder) == ["00000001", "00000002", filler.name]
+        assert checkpoint.restore(folder, template)[1] == {"step": 2}
+        filler.unlink()
+        checkpoint.save(folder, 3, tree, {"step": 3})
+        found, meta = checkpoint.restore(folder, template)
+        assert meta == {"step": 3}
+        np.testing.assert_array_equal(found["x"], tree["x"])
 
 
 @pytest.mark.parametrize(
