@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from eegkd.errors import InputError, Interrupted
+from eegkd.train.distributed import Votes
 from eegkd.train.parallel import Runner
 from eegkd.train.record import History, Loader, Row, Run
 from eegkd.train.state import TrainState, copy_arrays
@@ -127,6 +128,7 @@ def run_loop(
     if checkpoint_dir is not None:
         run.restore(checkpoint_dir, loader)
     saved_step, saved_at = run.step, time.monotonic()
+    votes = Votes()
 
     def save() -> None:
         nonlocal saved_step, saved_at
@@ -161,10 +163,14 @@ def run_loop(
                 emit([{"step": run.step, **row} for row in values])
             if progress is not None:
                 progress(run.step)
-            if last or time.monotonic() - saved_at > save_every_s:
+            due, stopped = votes(
+                time.monotonic() - saved_at > save_every_s,
+                signalled() or (stop is not None and stop()),
+            )
+            if last or due or stopped:
                 save()
-            if signalled() or (stop is not None and stop()):
-                save()
+                votes.clear()
+            if stopped:
                 raise Interrupted(_how_to_resume(run.step, num_steps, checkpoint_dir))
 
 

@@ -2,9 +2,10 @@
 
 The step says what is reduced (`axis_name`); a runner says where it runs. All of them
 give the numbers of a single device, up to rounding and to the dropout of each device.
+Under several processes (`train.distributed`) each hands in its own part of a batch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -12,11 +13,11 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from eegkd.errors import InputError
+from eegkd.train import sharding
+from eegkd.train.sharding import AXIS, MIN_SHARDED, Devices, batch_size, make_mesh
 from eegkd.train.step import Step
 from eegkd.typing import Batch
 
-AXIS = "data"
-Devices = Sequence[Any]
 MakeStep = Callable[[str | None], Step]
 
 
@@ -25,9 +26,11 @@ class Runner(NamedTuple):
 
     Attributes:
         step: `(state, frozen, upstream, batch) -> (state, metrics)`; donates `state`.
-        place: Puts a state, frozen variables or upstream on every device.
-        put: Puts a host batch on the devices, split along its first axis.
-        num_devices: Over how many devices.
+        place: Puts a state, frozen variables or upstream on the devices; every process
+            hands in the same values.
+        put: Puts a host batch on the devices, split along its first axis; every process
+            hands in its part of the global batch.
+        num_devices: Over how many devices, those of all processes.
     """
 
     step: Step
@@ -37,7 +40,16 @@ class Runner(NamedTuple):
 
 
 def single(make_step: MakeStep, devices: Devices | None = None) -> Runner:
-    """Runs on one device: the first of `devices`."""
+    """Runs on one device: the first of `devices`.
+
+    Raises:
+        InputError: With several processes: each would train alone.
+    """
+    if jax.process_count() > 1:
+        raise InputError(
+            f"The runner single with {jax.process_count()} processes: use shard_map, "
+            "pmap or mesh."
+        )
     device = (devices or jax.devices())[0]
     place = lambda tree: jax.device_put(tree, device)
 
@@ -49,15 +61,20 @@ def single(make_step: MakeStep, devices: Devices | None = None) -> Runner:
 
 
 def pmap(make_step: MakeStep, devices: Devices | None = None) -> Runner:
-    """Runs by `jax.pmap`: the batch arrives as [devices, b / devices, ...]."""
-    mesh = _mesh(devices)
-    num = mesh.size
+    """Runs by `jax.pmap`: the batch arrives as [devices, b / devices, ...].
+
+    With several processes, pmap sees each one's own devices alone: state and batch stay
+    local arrays, and only its collectives reach across.
+    """
+    over = make_mesh(devices)
+    local = over.local_mesh
+    num = local.size
     step = jax.pmap(
         make_step(AXIS),
         AXIS,
         in_axes=(None, None, None, 0),
         out_axes=None,  # type: ignore[arg-type]
-        devices=list(mesh.devices.flat),
+        devices=list(over.devices.flat),
         donate_argnums=0,
     )
 
@@ -66,95 +83,109 @@ def pmap(make_step: MakeStep, devices: Devices | None = None) -> Runner:
         cut = jax.tree.map(
             lambda x: np.reshape(x, (num, size // num, *np.shape(x)[1:])), batch
         )
-        return jax.device_put(cut, NamedSharding(mesh, PartitionSpec(AXIS)))
+        return jax.device_put(cut, NamedSharding(local, PartitionSpec(AXIS)))
 
-    return Runner(step, _replicate(mesh), put, num)
+    return Runner(step, sharding.placer(local), put, over.size)
 
 
 def shard_map(make_step: MakeStep, devices: Devices | None = None) -> Runner:
     """Runs by `jax.shard_map` under `jax.jit`: the default on several devices."""
-    mesh = _mesh(devices)
+    over = make_mesh(devices)
     spec = PartitionSpec()
     # With check_vma, gradients of replicated parameters arrive summed over devices.
     mapped = jax.shard_map(
         make_step(AXIS),
-        mesh=mesh,
+        mesh=over,
         in_specs=(spec, spec, spec, PartitionSpec(AXIS)),
         out_specs=spec,
         check_vma=False,
     )
     step = jax.jit(mapped, donate_argnums=0)
-    return Runner(step, _replicate(mesh), _split(mesh), mesh.size)
+    return Runner(step, sharding.placer(over), sharding.splitter(over), over.size)
 
 
-def mesh(make_step: MakeStep, devices: Devices | None = None) -> Runner:
-    """Runs one global step by `jax.jit`; the compiler splits it over the batch."""
-    over = _mesh(devices)
-    whole = NamedSharding(over, PartitionSpec())
-    step = jax.jit(make_step(None), out_shardings=whole, donate_argnums=0)
-    return Runner(step, _replicate(over), _split(over), over.size)
+def mesh(
+    make_step: MakeStep,
+    devices: Devices | None = None,
+    *,
+    model: int = 1,
+    fully_sharded: bool = False,
+    min_size: int = MIN_SHARDED,
+) -> Runner:
+    """Runs one global step by `jax.jit`; the compiler splits it over a mesh.
+
+    Args:
+        make_step: As for `make_runner`.
+        devices: Which to use; all by default.
+        model: Length of the mesh's model axis. Devices along it share examples, and
+            every large array is cut along it.
+        fully_sharded: Cut every large array over the data axis too: parameters,
+            optimiser, frozen variables and earlier stages take 1 / devices of the
+            memory, and are gathered where they are used.
+        min_size: Elements below which an array stays whole.
+    """
+    over = make_mesh(devices, model=model)
+    axes = ((sharding.MODEL,) if model > 1 else ()) + ((AXIS,) if fully_sharded else ())
+    rule = sharding.shard_rule(over, axes, min_size=min_size)
+    step = make_step(None)
+
+    def constrained(state, frozen, upstream, batch):
+        state, metrics = step(state, frozen, upstream, batch)
+        return _constrain(state, over, rule), _constrain(metrics, over)
+
+    return Runner(
+        jax.jit(constrained, donate_argnums=0),
+        sharding.placer(over, rule),
+        sharding.splitter(over),
+        over.size,
+    )
 
 
 RUNNERS = {"single": single, "pmap": pmap, "shard_map": shard_map, "mesh": mesh}
 
 
 def make_runner(
-    name: str, make_step: MakeStep, devices: Devices | None = None
+    name: str,
+    make_step: MakeStep,
+    devices: Devices | None = None,
+    *,
+    model: int = 1,
+    fully_sharded: bool = False,
 ) -> Runner:
     """Makes the runner called `name`.
 
     Args:
-        name: "single", "pmap", "shard_map", "mesh", or "auto": `single` on one device
-            and `shard_map` on several.
+        name: "single", "pmap", "shard_map", "mesh", or "auto": `mesh` where arrays are
+            sharded, else `single` on one device and `shard_map` on several.
         make_step: `axis_name -> step`, such as
             `lambda axis: make_train_step(system, "student", tx, axis_name=axis)`.
         devices: Which to use; all by default.
+        model: Of `mesh`.
+        fully_sharded: Of `mesh`.
 
     Raises:
-        InputError: If there is no such runner.
+        InputError: If there is no such runner, or it cannot shard parameters.
     """
+    sharded = model > 1 or fully_sharded
     if name == "auto":
-        name = "single" if len(devices or jax.devices()) == 1 else "shard_map"
+        alone = len(devices or jax.devices()) == 1
+        name = "mesh" if sharded else "single" if alone else "shard_map"
     if name not in RUNNERS:
         raise InputError(
             f"There is no runner {name!r}: use auto, {', '.join(RUNNERS)}."
         )
+    if name == "mesh":
+        return mesh(make_step, devices, model=model, fully_sharded=fully_sharded)
+    if sharded:
+        raise InputError(f"The runner {name} keeps parameters whole: use mesh.")
     return RUNNERS[name](make_step, devices)
 
 
-def batch_size(batch: Batch, num_devices: int) -> int:
-    """Returns the common first length of a batch's arrays.
-
-    Raises:
-        ValueError: If the arrays differ in it.
-        InputError: If it is no multiple of the number of devices.
-    """
-    sizes = {np.shape(x)[:1] for x in jax.tree.leaves(batch)}
-    if len(sizes) != 1 or () in sizes:
-        raise ValueError(f"Arrays of one batch have first axes {sorted(sizes)}.")
-    ((size,),) = sizes
-    if size % num_devices:
-        raise InputError(
-            f"A batch of {size} cannot be split over {num_devices} devices: set "
-            f"train.batch_size to a multiple of {num_devices}."
-        )
-    return size
-
-
-def _mesh(devices: Devices | None) -> Mesh:
-    return Mesh(np.array(devices or jax.devices()), (AXIS,))
-
-
-def _replicate(over: Mesh) -> Callable[[Any], Any]:
-    sharding = NamedSharding(over, PartitionSpec())
-    return lambda tree: jax.device_put(tree, sharding)
-
-
-def _split(over: Mesh) -> Callable[[Batch], Any]:
-    sharding = NamedSharding(over, PartitionSpec(AXIS))
-
-    def put(batch: Batch) -> Any:
-        batch_size(batch, over.size)
-        return jax.device_put(batch, sharding)
-
-    return put
+def _constrain(tree: Any, over: Mesh, rule: sharding.Rule = sharding.replicated) -> Any:
+    """Fixes how a step's results lie, so that the next step takes them as they are."""
+    return jax.tree.map(
+        lambda x: jax.lax.with_sharding_constraint(
+            x, NamedSharding(over, rule(x.shape))
+        ),
+        tree,
+    )
