@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from eegkd.errors import InputError
 from eegkd.files import sync, sync_tree
+from eegkd.train.distributed import first_only, of_first
+from eegkd.train.sharding import is_key
 
 # orbax 0.12 renamed both; 0.11.36, which the ONNX exporter wants, has the old names.
 _save_pytree = ocp.save if hasattr(ocp, "save") else ocp.save_pytree
@@ -55,14 +56,15 @@ def save(folder: str | Path, step: int, tree: Any, meta: Mapping[str, Any]) -> P
     folder = Path(folder).absolute()
     final = folder / f"{step:08d}"
     temporary = folder / f"{_TEMPORARY}{step:08d}"
-    try:
+
+    def begin() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         _remove_temporary(folder)
         # Orbax waits minutes for a folder that it cannot make, so this one is ours.
         temporary.mkdir()
         _check_space(folder, tree)
-        with _quiet_orbax():
-            _save_pytree(str(temporary / "state"), _bare(tree))
+
+    def finish() -> None:
         record = {
             "version": VERSION,
             "meta": dict(meta),
@@ -77,6 +79,12 @@ def save(folder: str | Path, step: int, tree: Any, meta: Mapping[str, Any]) -> P
         sync(folder)
         for old in _steps(folder)[:-KEPT]:
             shutil.rmtree(old)
+
+    try:
+        first_only(begin)
+        with _quiet_orbax():
+            _save_pytree(str(temporary / "state"), _bare(tree))
+        first_only(finish)
     except (OSError, ValueError, RuntimeError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, InputError):
@@ -102,11 +110,36 @@ def restore(folder: str | Path, template: Tree) -> tuple[Tree, dict[str, Any]] |
         InputError: If the checkpoint is of another model or version, or none is whole.
     """
     folder = Path(folder).absolute()
-    steps = _steps(folder)
     damaged: list[Path] = []
+    step = -1
+
+    def choose() -> None:
+        nonlocal step
+        step = _newest_whole(folder, damaged)
+
+    first_only(choose)
+    step = int(of_first({"step": step})["step"])
+    if step < 0:
+        return None
+    path = folder / f"{step:08d}"
+    record = json.loads((path / "meta.json").read_text())
+    _compare_version(path, record)
+    _compare(path, record["leaves"], _describe(template))
+    bare = _load(path, _bare(template))
+    for bad in damaged:
+        _set_aside(bad)
+    return jax.tree.map(_dress, template, bare), record["meta"]
+
+
+def _newest_whole(folder: Path, damaged: list[Path]) -> int:
+    """Returns the step of the newest whole checkpoint, -1 if there is none at all.
+
+    Adds to `damaged` those that it passes over.
+    """
+    steps = _steps(folder)
     for path in reversed(steps):
         try:
-            record = _verify(path)
+            _verify(path)
         except (OSError, ValueError) as error:
             _logger.warning(
                 "Checkpoint %s is damaged (%s): going back to the one before it.",
@@ -114,23 +147,18 @@ def restore(folder: str | Path, template: Tree) -> tuple[Tree, dict[str, Any]] |
                 _reason(error),
             )
             damaged.append(path)
-            continue
-        _compare_version(path, record)
-        _compare(path, record["leaves"], _describe(template))
-        bare = _load(path, _bare(template))
-        for bad in damaged:
-            _set_aside(bad)
-        return jax.tree.map(_dress, template, bare), record["meta"]
+        else:
+            return int(path.name)
     if steps:
         raise InputError(
             f"No checkpoint in {folder} is whole ({len(steps)} damaged): put one back, "
             "or delete the folder to start this training anew."
         )
-    return None
+    return -1
 
 
-def _verify(path: Path) -> dict[str, Any]:
-    """Reads a checkpoint's record and compares every file with it.
+def _verify(path: Path) -> None:
+    """Compares every file of a checkpoint with its record.
 
     Raises:
         OSError: If a file cannot be read.
@@ -145,7 +173,6 @@ def _verify(path: Path) -> dict[str, Any]:
             raise ValueError(f"state/{name} is missing")
         if found[name] != wanted.get(name):
             raise ValueError(f"state/{name} was cut or altered")
-    return record
 
 
 def _load(path: Path, template: Any) -> Any:
@@ -169,18 +196,26 @@ def _set_aside(path: Path) -> None:
         path.rename(aside)
 
 
-def _is_key(x: Any) -> bool:
-    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-
-
 def _bare(tree: Any) -> Any:
-    """Replaces typed random keys, which orbax 0.11.36 cannot read, by their bits."""
-    return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
+    """Makes of every leaf what orbax can write.
+
+    Bits of typed random keys, which orbax 0.11.36 cannot read; host arrays of those
+    that several processes hold a copy each of (pmap's), which it refuses.
+    """
+
+    def bare(x: Any) -> Any:
+        x = jax.random.key_data(x) if is_key(x) else x
+        own = jax.process_count() > 1 and x.is_fully_addressable
+        return np.asarray(x) if own else x
+
+    return jax.tree.map(bare, tree)
 
 
 def _dress(like: Any, x: Any) -> Any:
-    """Makes bits a key again where `like` is one."""
-    if not _is_key(like):
+    """Undoes `_bare`, by the leaf that it came from."""
+    if isinstance(x, np.ndarray) and isinstance(like, jax.Array):
+        x = jax.device_put(x, like.sharding)
+    if not is_key(like):
         return x
     return jax.random.wrap_key_data(x, impl=jax.random.key_impl(like))
 
