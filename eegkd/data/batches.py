@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from eegkd.data.augment import UNCHANGED, AugmentConfig, augment
+from eegkd.data.cache import TeacherTensor
 from eegkd.data.store import WindowStore
 from eegkd.errors import InputError
 
 Prepare = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
-Cache = Mapping[str, Mapping[str, np.ndarray]]
+Cache = Mapping[str, Mapping[str, np.ndarray | TeacherTensor]]
 
 
 class ZScore(NamedTuple):
@@ -56,31 +58,41 @@ class BatchMaker:
         labels: Aligned with the store's rows; may differ from the store's own.
         prepare: A system's `prepare`, called a window; None adds nothing.
         zscore: Applied to the signal, if given.
-        cache: Stage name -> tensor name -> array aligned with the store's rows.
+        augment: Applied after it; what `prepare` sees.
+        cache: Stage name -> tensor name -> array aligned with the store's rows, or
+            a `TeacherTensor`, which is asked for the view that the signal shows.
     """
 
     store: WindowStore
     labels: np.ndarray
     prepare: Prepare | None = None
     zscore: ZScore | None = None
+    augment: AugmentConfig = UNCHANGED
     cache: Cache | None = None
 
-    def __call__(self, rows: np.ndarray) -> dict[str, Any]:
-        """Returns `signal label subject window_id`, what `prepare` adds, the cache."""
+    def __call__(self, rows: np.ndarray, view: np.ndarray | int = 0) -> dict[str, Any]:
+        """Returns `signal label subject window_id`, what `prepare` adds, the cache.
+
+        Args:
+            rows: Of the store.
+            view: Which view of each, where windows are augmented: one, or `[b]`.
+        """
         signal = np.asarray(self.store.signal[rows])
         if self.zscore is not None:
             signal = (signal - self.zscore.mean[:, None]) / self.zscore.std[:, None]
+        window_id = self.store.index["window_id"][rows]
+        signal = augment(signal, window_id, view, self.augment)
         batch: dict[str, Any] = {
             "signal": signal,
             "label": self.labels[rows],
             "subject": self.store.subjects.codes[rows],
-            "window_id": self.store.index["window_id"][rows].astype(np.int32),
+            "window_id": window_id.astype(np.int32),
         }
         if self.prepare is not None:
             batch |= _prepare_each(batch, self.prepare)
         if self.cache:
             batch["cache"] = {
-                stage: {name: np.asarray(array[rows]) for name, array in group.items()}
+                stage: {name: _read(array, rows, view) for name, array in group.items()}
                 for stage, group in self.cache.items()
             }
         return batch
@@ -173,6 +185,14 @@ def eval_batches(
         yield batch | {"valid": np.arange(batch_size) < len(part)}
 
 
+def _read(
+    array: np.ndarray | TeacherTensor, rows: np.ndarray, view: np.ndarray | int
+) -> np.ndarray:
+    if isinstance(array, TeacherTensor):
+        return array.gather(rows, view)
+    return np.asarray(array[rows])
+
+
 def _prepare_each(batch: Mapping[str, Any], prepare: Prepare) -> dict[str, np.ndarray]:
     examples = [
         prepare({key: value[i] for key, value in batch.items()})
@@ -181,8 +201,10 @@ def _prepare_each(batch: Mapping[str, Any], prepare: Prepare) -> dict[str, np.nd
     return {key: np.stack([row[key] for row in examples]) for key in examples[0]}
 
 
-def _to_reference(array: np.ndarray) -> Any:
+def _to_reference(array: np.ndarray | TeacherTensor) -> Any:
     """Names the file of an array that is a whole memory map, whatever its dtype."""
+    if isinstance(array, TeacherTensor):
+        return array
     root = array
     while isinstance(root.base, np.ndarray):
         root = root.base
@@ -192,8 +214,8 @@ def _to_reference(array: np.ndarray) -> Any:
     return ("memmap", str(root.filename), array.dtype, array.shape, root.offset)
 
 
-def _from_reference(array: Any) -> np.ndarray:
-    if isinstance(array, np.ndarray):
+def _from_reference(array: Any) -> np.ndarray | TeacherTensor:
+    if isinstance(array, np.ndarray | TeacherTensor):
         return array
     _, file, dtype, shape, offset = array
     return np.memmap(file, dtype=dtype, mode="r", shape=shape, offset=offset)

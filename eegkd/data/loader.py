@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from eegkd.data.augment import UNCHANGED, AugmentConfig
 from eegkd.data.batches import (
     BatchMaker,
     Cache,
@@ -45,7 +46,8 @@ class BatchSource:
             known = self.__dict__["_known"] = (epoch, self.order.epoch(epoch))
         size = self.order.batch_size // self.shard[1]
         start = place * self.order.batch_size + self.shard[0] * size
-        return self.maker(known[1][start : start + size])
+        view = self.maker.augment.view(epoch)
+        return self.maker(known[1][start : start + size], view)
 
 
 class Loader:
@@ -150,6 +152,7 @@ def make_loader(
     prepare: Prepare | None = None,
     zscore: ZScore | None = None,
     labels: np.ndarray | None = None,
+    augment: AugmentConfig = UNCHANGED,
     cache: Cache | None = None,
     shard: tuple[int, int] = (0, 1),
     workers: int = 0,
@@ -171,7 +174,9 @@ def make_loader(
         prepare: A system's `prepare`; None adds nothing, and is faster.
         zscore: Of `fit_train_zscore`, if the store asks for it.
         labels: Aligned with the store's rows; None takes the store's.
-        cache: Stage name -> tensor name -> array aligned with the store's rows.
+        augment: Random changes; epoch e shows view e modulo `num_views`.
+        cache: Stage name -> tensor name -> array aligned with the store's rows, or a
+            `TeacherTensor` of the same views.
         shard: This host's number and how many there are.
         workers: Processes that make batches; 0 uses threads only.
         threads: That read ahead.
@@ -201,7 +206,12 @@ def make_loader(
         balanced=sampler == "balanced",
     )
     maker = BatchMaker(
-        store=store, labels=labels, prepare=prepare, zscore=zscore, cache=cache
+        store=store,
+        labels=labels,
+        prepare=prepare,
+        zscore=zscore,
+        augment=augment,
+        cache=cache,
     )
     num = num_steps
     if num is None:
