@@ -143,7 +143,7 @@ def run_loop(
             if log is not None:
                 log(i, row)
 
-    with _signals() as signalled:
+    with watch_signals() as signalled:
         while run.step < num_steps:
             batch = next(loader, None)  # type: ignore[call-overload]
             if batch is None:
@@ -184,7 +184,7 @@ def _how_to_resume(step: int, num_steps: int, folder: str | Path | None) -> str:
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[Callable[[], bool]]:
+def watch_signals() -> Iterator[Callable[[], bool]]:
     """Turns the first Ctrl-C or SIGTERM into a flag; the second acts as ever."""
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
