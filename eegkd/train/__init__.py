@@ -5,16 +5,22 @@ from eegkd.train.optimiser import OptimConfig, make_optimiser
 from eegkd.train.parallel import Runner, make_runner
 from eegkd.train.state import TrainState, init_state
 from eegkd.train.step import make_train_step
+from eegkd.train.sweep import Member, Sweep, make_sweep, sweep_weights, train_many
 
 __all__ = [
     "History",
     "Loader",
+    "Member",
     "OptimConfig",
     "Runner",
+    "Sweep",
     "TrainState",
     "init_state",
     "make_optimiser",
     "make_runner",
+    "make_sweep",
     "make_train_step",
+    "sweep_weights",
     "train",
+    "train_many",
 ]

@@ -100,11 +100,13 @@ def stack(trees: Sequence[Any]) -> Any:
 
 
 def unstack(tree: Any, num_members: int) -> list[Any]:
-    """Parts what `stack` has joined; the arrays come to the host, keys apart."""
+    """Parts what `stack` has joined, and brings it to the host (but for keys)."""
 
     def fetch(x: Any) -> Any:
-        is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-        return x if is_key else np.asarray(x)
+        if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return np.asarray(x)
+        bits = np.asarray(jax.random.key_data(x))
+        return jax.random.wrap_key_data(bits, impl=jax.random.key_impl(x))
 
     tree = jax.tree.map(fetch, tree)
     return [jax.tree.map(lambda x, i=i: x[i], tree) for i in range(num_members)]

@@ -1,0 +1,403 @@
+"""Sweeps: students of one structure, trained together by one compiled program.
+
+Seeds and loss weights differ in arrays alone (parameters, keys, weights, batches), so
+one step, mapped over a leading axis of members, trains them all. It pays where a small
+step leaves a device idle: on a GPU, not on a CPU. The numbers are those of training one
+member after another: every draw and every batch is the same; sums inside a mapped
+matrix product or convolution may be taken in another order.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from eegkd.errors import InputError
+from eegkd.systems import System, get_stage
+from eegkd.train.loop import run_loop, train
+from eegkd.train.parallel import MakeStep, Runner
+from eegkd.train.record import History, Loader, Row, Run
+from eegkd.train.state import TrainState, stack, unstack
+from eegkd.typing import Batch, PyTree, Variables
+
+AXIS = "members"
+SHARE_OF_MEMORY = 0.8
+How = Literal["auto", "sequential", "vmap"]
+Evaluate = Callable[[Variables], Sequence[Mapping[str, float]]]
+
+
+class Point(NamedTuple):
+    """One setting of a sweep.
+
+    Attributes:
+        name: Of its rows and folders.
+        seed: Of its start, its data order and its dropout.
+        weights: Of all terms of constant weight, as `init_state` takes them.
+    """
+
+    name: str
+    seed: int
+    weights: dict[str, float]
+
+
+class Member(NamedTuple):
+    """One training of a sweep, before its first step.
+
+    Attributes:
+        name: Of its rows and folders.
+        state: As `init_state` makes it.
+        frozen: The stage's frozen variables.
+        upstream: Earlier stages' variables. The same objects in every member are kept
+            once on the device.
+        loader: Its batches. One loader given to all members is read once a step.
+    """
+
+    name: str
+    state: TrainState
+    frozen: PyTree
+    upstream: Mapping[str, Variables]
+    loader: Loader
+
+
+class Sweep(NamedTuple):
+    """A step that maps over members, compiled once for each number of them.
+
+    Attributes:
+        step: `(mesh, shares upstream, shares batch) -> step`, its state and frozen
+            variables stacked along the mesh.
+        devices: Over which members are divided.
+    """
+
+    step: Callable[[Mesh, bool, bool], Any]
+    devices: Sequence[Any]
+
+
+def sweep_weights(
+    system: System,
+    stage_name: str,
+    grid: Mapping[str, Sequence[float]],
+    *,
+    seeds: Sequence[int] = (0,),
+) -> list[Point]:
+    """Lists every combination of loss weights and seeds.
+
+    Args:
+        system: Whose terms.
+        stage_name: Which stage's.
+        grid: The weights to try, by the name of the term; other terms keep theirs.
+        seeds: Repetitions of every setting.
+
+    Returns:
+        One point for `init_state(..., key=jax.random.key(point.seed),
+        weights=point.weights)`, seeds moving fastest.
+
+    Example:
+        >>> from eegkd.systems import distilclip_eeg
+        >>> from eegkd.systems.distilclip_config import PRESETS
+        >>> system = distilclip_eeg.make_system(PRESETS["small"])
+        >>> points = sweep_weights(system, "student", {"kd": (0.1, 1.0)}, seeds=(0, 1))
+        >>> [point.name for point in points]
+        ['kd=0.1-seed0', 'kd=0.1-seed1', 'kd=1-seed0', 'kd=1-seed1']
+
+    Raises:
+        ValueError: If the grid names no term of constant weight, or has no points.
+    """
+    terms = get_stage(system, stage_name).terms
+    base = {t.name: float(t.weight) for t in terms if not callable(t.weight)}
+    unknown = sorted(set(grid) - set(base))
+    if unknown:
+        raise ValueError(
+            f"Stage {stage_name!r} has no term of constant weight {', '.join(unknown)};"
+            f" it has {', '.join(base) or 'none'}."
+        )
+    points = []
+    for values in itertools.product(*grid.values()):
+        chosen = dict(zip(grid, map(float, values), strict=True))
+        label = "-".join(f"{name}={value:g}" for name, value in chosen.items())
+        for seed in seeds:
+            name = f"{label}-seed{seed}" if label else f"seed{seed}"
+            points.append(Point(name, int(seed), base | chosen))
+    if not points:
+        raise ValueError(f"The sweep has no points: grid {dict(grid)}, seeds {seeds}.")
+    return points
+
+
+def make_sweep(make_step: MakeStep, devices: Sequence[Any] | None = None) -> Sweep:
+    """Maps a step over members; several devices share the members, not the batch.
+
+    Args:
+        make_step: As for `make_runner`; called with None, because members do not
+            reduce over one another.
+        devices: Which to use; all by default.
+    """
+
+    @functools.cache
+    def step(mesh: Mesh, one_upstream: bool, one_batch: bool) -> Any:
+        shared = (False, False, one_upstream, one_batch)
+        mapped = jax.vmap(make_step(None), in_axes=[None if s else 0 for s in shared])
+        if mesh.size > 1:
+            # Not left to the compiler: members need nothing from one another.
+            mapped = jax.shard_map(
+                mapped,
+                mesh=mesh,
+                in_specs=tuple(PartitionSpec(*[AXIS][s:]) for s in shared),
+                out_specs=PartitionSpec(AXIS),
+                check_vma=False,
+            )
+        return jax.jit(mapped, donate_argnums=0)
+
+    return Sweep(step, devices or jax.devices())
+
+
+def train_many(
+    runner: Runner | Sweep,
+    members: Sequence[Member],
+    *,
+    num_steps: int,
+    checkpoint_dir: str | Path | None = None,
+    evaluate: Evaluate | None = None,
+    log: Callable[[int, Row], None] | None = None,
+    progress: Callable[[int], None] | None = None,
+    **options: Any,
+) -> list[tuple[TrainState, History]]:
+    """Trains members: together by a `Sweep`, one after another by a `Runner`.
+
+    Resuming, the best parameters and the rows are each member's own, as if it had
+    been trained alone. A sweep's checkpoint holds all its members.
+
+    Args:
+        runner: `make_sweep(make_step)` or, for example, `single(make_step)`.
+        members: Of one structure.
+        num_steps: Updates of every member.
+        checkpoint_dir: Where to save; one folder a member without a sweep.
+        evaluate: `variables -> metrics, one mapping a member`; the variables' arrays
+            have a leading axis over the members (of length 1 without a sweep).
+        log: Receives a member's number and its row.
+        progress: Receives the updates done, added up over members.
+        **options: As for `train`.
+
+    Returns:
+        For each member its last state and its history, as arrays on the host.
+
+    Raises:
+        ValueError: If members differ in structure, or a sweep would draw other random
+            numbers than a member alone.
+        Interrupted: As `train` does.
+        InputError: As `train` does.
+    """
+    _check_members(members)
+    if isinstance(runner, Runner):
+        return _train_each(
+            runner,
+            members,
+            num_steps=num_steps,
+            checkpoint_dir=checkpoint_dir,
+            evaluate=evaluate,
+            log=log,
+            progress=progress,
+            options=options,
+        )
+    num, first = len(members), members[0]
+    mesh = _mesh(runner.devices, num)
+    one_upstream = all(_same(m.upstream, first.upstream) for m in members)
+    loader = _Together([m.loader for m in members])
+    spread = lambda tree: jax.device_put(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
+    whole = lambda tree: jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    state = spread(stack([m.state for m in members]))
+    frozen = spread(stack([m.frozen for m in members]))
+    upstream = dict(first.upstream)
+    if not one_upstream:
+        upstream = stack([dict(m.upstream) for m in members])
+    upstream = whole(upstream) if one_upstream else spread(upstream)
+    step = runner.step(mesh, one_upstream, loader.shared)
+    put = whole if loader.shared else spread
+    run = Run(
+        state,
+        keeps_best=evaluate is not None,
+        config_hash=options.pop("config_hash", ""),
+        names=[m.name for m in members],
+    )
+    run_loop(
+        run,
+        lambda state, batch: step(state, frozen, upstream, put(batch)),
+        loader,
+        num_steps=num_steps,
+        checkpoint_dir=checkpoint_dir,
+        evaluate=evaluate and (lambda state: evaluate(state.variables(frozen))),
+        log=log,
+        progress=progress and (lambda done: progress(done * num)),
+        **options,
+    )
+    return list(zip(unstack(run.state, num), run.histories(), strict=True))
+
+
+def _train_each(
+    runner: Runner,
+    members: Sequence[Member],
+    *,
+    num_steps: int,
+    checkpoint_dir: str | Path | None,
+    evaluate: Evaluate | None,
+    log: Callable[[int, Row], None] | None,
+    progress: Callable[[int], None] | None,
+    options: Mapping[str, Any],
+) -> list[tuple[TrainState, History]]:
+    starts = {id(m.loader): m.loader.get_state() for m in members}
+    results = []
+    for i, member in enumerate(members):
+        member.loader.set_state(starts[id(member.loader)])
+
+        def judge(state: TrainState, member: Member = member) -> Mapping[str, float]:
+            alone = state.variables(member.frozen)
+            (values,) = evaluate(jax.tree.map(lambda x: x[None], alone))  # type: ignore
+            return values
+
+        folder = checkpoint_dir and Path(checkpoint_dir) / member.name
+        result = train(
+            runner,
+            member.state,
+            member.loader,
+            frozen=member.frozen,
+            upstream=member.upstream,
+            num_steps=num_steps,
+            checkpoint_dir=folder,
+            evaluate=evaluate and judge,
+            log=log and (lambda row, i=i: log(i, row)),
+            progress=progress and (lambda done, i=i: progress(i * num_steps + done)),
+            **options,
+        )
+        results.append(result)
+    return results
+
+
+def member_bytes(
+    make_step: MakeStep,
+    state: TrainState,
+    frozen: PyTree,
+    upstream: Mapping[str, Variables],
+    batch: Batch,
+) -> int:
+    """Returns what one member takes on a device, by compiling its step.
+
+    The figure is the compiler's for its arguments, results and temporaries, and the
+    copy of the best parameters. It counts `upstream` as if it were not shared.
+    """
+    step = jax.jit(make_step(None), donate_argnums=0)
+    used = step.lower(state, frozen, upstream, batch).compile().memory_analysis()
+    if used is None:
+        raise ValueError("This backend does not say what memory a program takes.")
+    compiled = (
+        used.argument_size_in_bytes
+        + used.output_size_in_bytes
+        + used.temp_size_in_bytes
+        - used.alias_size_in_bytes
+    )
+    best = jax.tree.leaves((state.params, state.state))
+    # The batch is there twice: the next one is put while this one is read.
+    return compiled + sum(x.nbytes for x in [*best, *jax.tree.leaves(batch)])
+
+
+def members_at_once(how: How, num: int, bytes_one: int, devices: Sequence[Any]) -> int:
+    """Returns how many members one program trains; 1 is one after another.
+
+    Args:
+        how: `vmap` takes all that fit, `sequential` one; `auto` is `vmap` on an
+            accelerator and `sequential` on a CPU.
+        num: Members there are.
+        bytes_one: What one takes, of `member_bytes`.
+        devices: Which share the members.
+    """
+    if how == "sequential" or (how == "auto" and devices[0].platform == "cpu"):
+        return 1
+    limit = (devices[0].memory_stats() or {}).get("bytes_limit")
+    if limit is None:
+        return num
+    fit = int(SHARE_OF_MEMORY * limit // max(bytes_one, 1)) * len(devices)
+    return min(num, max(fit, 1))
+
+
+class _Together:
+    """Reads the loaders of all members in step; one that is shared is read once."""
+
+    def __init__(self, loaders: Sequence[Loader]) -> None:
+        self._loaders = loaders
+        self._unique = list({id(loader): loader for loader in loaders}.values())
+        self.shared = len(self._unique) == 1
+
+    def __next__(self) -> Batch:
+        batches = {id(loader): next(loader) for loader in self._unique}
+        if self.shared:
+            return batches[id(self._loaders[0])]
+        each = [batches[id(loader)] for loader in self._loaders]
+        return jax.tree.map(lambda *xs: np.stack(xs), *each)
+
+    def get_state(self) -> dict[str, Any]:
+        return {"loaders": [loader.get_state() for loader in self._unique]}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        if len(state["loaders"]) != len(self._unique):
+            raise InputError(
+                f"The checkpoint is of {len(state['loaders'])} data orders, not of "
+                f"{len(self._unique)}: sweep the same members, or use another --out."
+            )
+        for loader, own in zip(self._unique, state["loaders"], strict=True):
+            loader.set_state(own)
+
+
+def _mesh(devices: Sequence[Any], num_members: int) -> Mesh:
+    """Takes as many devices as divide the members equally."""
+    most = min(len(devices), num_members)
+    size = next(n for n in range(most, 0, -1) if num_members % n == 0)
+    return Mesh(np.array(devices[:size]), (AXIS,))
+
+
+def _same(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    return a.keys() == b.keys() and all(a[name] is b[name] for name in a)
+
+
+def _check_members(members: Sequence[Member]) -> None:
+    if not members:
+        raise ValueError("A sweep needs one member or more; got none.")
+    names = [member.name for member in members]
+    if len(set(names)) < len(names):
+        raise ValueError(f"Members need different names; got {', '.join(names)}.")
+    first, want = members[0], _shapes(members[0])
+    for member in members[1:]:
+        have = _shapes(member)
+        for part in (*want, *have):
+            if have.get(part) != want.get(part):
+                raise ValueError(
+                    f"Members {first.name!r} and {member.name!r} cannot share a "
+                    f"program: {part} is {want.get(part, 'absent')} in one and "
+                    f"{have.get(part, 'absent')} in the other. Sweep models of one "
+                    "structure at a time."
+                )
+    steps = {int(member.state.step) for member in members}
+    if len(steps) > 1:
+        raise ValueError(f"Members start at one step; got {sorted(steps)}.")
+    kind = jax.random.key_impl(first.state.key)
+    if str(kind) != "threefry2x32":
+        raise ValueError(
+            f"A key of kind {kind} draws other numbers in a sweep than alone: make "
+            'keys by jax.random.key(seed, impl="threefry2x32").'
+        )
+
+
+def _shapes(member: Member) -> dict[str, str]:
+    tree = {
+        "state": member.state,
+        "frozen": member.frozen,
+        "upstream": dict(member.upstream),
+    }
+    shapes = jax.eval_shape(lambda tree: tree, tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): (
+            f"{x.dtype}{list(x.shape)}"
+        )
+        for path, x in jax.tree_util.tree_leaves_with_path(shapes)
+    }
