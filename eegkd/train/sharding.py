@@ -100,16 +100,15 @@ def placer(mesh: Mesh, rule: Rule = replicated) -> Callable[[Any], Any]:
     """
 
     def place(x: Any) -> Any:
-        sharding = NamedSharding(mesh, rule(np.shape(x)))
-        if sharding.is_fully_addressable:
-            return jax.device_put(x, sharding)
-        if isinstance(x, jax.Array) and not x.is_fully_addressable:
+        spec = PartitionSpec() if is_key(x) else rule(np.shape(x))
+        sharding = NamedSharding(mesh, spec)
+        local = not isinstance(x, jax.Array) or x.is_fully_addressable
+        if sharding.is_fully_addressable or not local:
             return jax.device_put(x, sharding)
         if is_key(x):
-            bits = place(np.asarray(jax.random.key_data(x)))
+            bits = _share(np.asarray(jax.random.key_data(x)), sharding)
             return jax.random.wrap_key_data(bits, impl=jax.random.key_impl(x))
-        host = np.asarray(x)
-        return jax.make_array_from_callback(host.shape, sharding, lambda at: host[at])
+        return _share(np.asarray(x), sharding)
 
     return lambda tree: jax.tree.map(place, tree)
 
@@ -178,6 +177,11 @@ def fetch(tree: Any) -> Any:
         return jax.device_get(x.addressable_data(0))
 
     return jax.tree.map(one, tree)
+
+
+def _share(host: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """Puts this process's parts of an array that all processes hold."""
+    return jax.make_array_from_callback(host.shape, sharding, lambda at: host[at])
 
 
 def is_key(x: Any) -> bool:
