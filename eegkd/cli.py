@@ -1,7 +1,10 @@
 """The command line: a verb, a function; nothing heavy is imported before it runs."""
 
+import contextlib
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 
 VERBS = {
     "quickstart": "Train a teacher, distil a student, judge both, on built-in data.",
@@ -43,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(f"There is no verb {verb!r}: choose {', '.join(VERBS)}.")
         return 2
     try:
-        _load(verb)(rest)
+        with _terminable():
+            _load(verb)(rest)
     except InputError as error:
         _complain(str(error))
         return 2
@@ -54,6 +58,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain("Interrupted. The same command goes on where it was saved last.")
         return 130
     return 0
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Makes SIGTERM end a command as Ctrl-C does, wherever it is."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _load(verb: str) -> Callable[[Sequence[str]], None]:

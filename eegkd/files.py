@@ -81,33 +81,40 @@ def sync_tree(folder: Path) -> None:
 def sole_writer(folder: Path) -> Iterator[None]:
     """Makes a folder and keeps other processes out of it.
 
-    The lock is the operating system's: it ends with the process, however that ends,
-    and the file that carries it may stay.
+    The lock is the operating system's: it ends with the process, however that ends; a
+    file that a kill has left locks nothing.
 
     Raises:
         InputError: If another process is at work in the folder, or it cannot be
             written.
     """
+    path = folder / _LOCK
     with output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / _LOCK).open("a+")
+        file = path.open("a+")
+        while not _lock(folder, file):
+            file = path.open("a+")
     with file:
-        _lock(folder, file)
-        with output_errors(folder):
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {platform.node()}")
-            file.flush()
-        yield
+        try:
+            with output_errors(folder):
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {platform.node()}")
+                file.flush()
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
-def _lock(folder: Path, file: Any) -> None:
+def _lock(folder: Path, file: Any) -> bool:
+    """Locks an open file; False if its last owner has just removed it."""
     if fcntl is None:
-        return
+        return True
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        file.seek(0)
-        who = file.read() or "another process"
+        with file:
+            file.seek(0)
+            who = file.read() or "another process"
         raise InputError(
             f"{folder} is in use by {who}: wait for it, stop it, or choose another "
             "--out."
@@ -115,3 +122,8 @@ def _lock(folder: Path, file: Any) -> None:
     except OSError as error:
         # Some network file systems know no locks; the work itself needs none.
         _logger.warning("%s cannot be locked (%s).", folder, error.strerror)
+        return True
+    if os.fstat(file.fileno()).st_nlink:
+        return True
+    file.close()
+    return False

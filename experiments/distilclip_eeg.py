@@ -79,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
         table = table or DEFAULT_TABLE.get(corpus, "none")
         if table not in TABLES:
             raise InputError(f"--table {table!r}: choose {', '.join(TABLES)}.")
-        tune_process()
+        tune_process(quick_compile=config.train.quick_compile)
         store, folds = open_data(config)
         variants = [
             (name, functools.partial(_make, VARIANTS[name])) for name in TABLES[table]

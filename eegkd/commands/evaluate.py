@@ -7,12 +7,12 @@ from typing import Any
 
 import tyro
 
-from eegkd.commands.options import parse, read_run
+from eegkd.commands.options import parse, read_run, refuse_variants
 from eegkd.data.folds import make_folds
 from eegkd.errors import InputError
 from eegkd.pipeline.baselines import TRIALS, trial_name
 from eegkd.pipeline.distill import signal_of
-from eegkd.pipeline.folder import read_json
+from eegkd.pipeline.folder import read_record
 from eegkd.pipeline.host import tune_process
 from eegkd.pipeline.predict import open_store
 from eegkd.pipeline.run import run_distillation
@@ -33,13 +33,8 @@ def main(args: Sequence[str]) -> None:
     """Runs the verb."""
     folder = Path(parse(Evaluate, args, "evaluate").run)
     entry, config = read_run(folder)
-    record = read_json(folder / "config.json")
-    if record["variants"]:
-        raise InputError(
-            f"{folder} holds variants of the system ({', '.join(record['variants'])}) "
-            "that only the program which trained them can build: run that again, with "
-            f"--out {folder}; what is finished is not trained again."
-        )
+    refuse_variants(folder)
+    record = read_record(folder)
     store = open_store(config)
     if store.fingerprint != record["store"]["fingerprint"]:
         raise InputError(

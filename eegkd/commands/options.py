@@ -14,7 +14,7 @@ from eegkd.data.prepare import prepare
 from eegkd.data.store import WindowStore
 from eegkd.errors import InputError
 from eegkd.pipeline.config import RunConfig
-from eegkd.pipeline.folder import from_json, read_json
+from eegkd.pipeline.folder import from_json, read_record
 from eegkd.pipeline.registry import Entry, get_entry, get_preset
 
 Options = TypeVar("Options")
@@ -72,11 +72,18 @@ def parse_run(
     chosen, rest = take_option(args, "preset")
     preset = chosen or preset
     config = parse(entry.config, rest, verb, default=get_preset(entry, preset))
-    config = dataclasses.replace(config, data=with_root(config.data))
+    data = with_root(config.data)
+    # A run is resumed from any folder: what it reads is named in full.
+    data = dataclasses.replace(data, root=_in_full(data.root))
+    config = dataclasses.replace(config, data=data, store=_in_full(config.store))
     if not config.out:
         name = f"{system}-{config.data.corpus}-{preset}-s{config.seed}"
         config = dataclasses.replace(config, out=str(Path("runs") / name))
     return entry, config
+
+
+def _in_full(path: str) -> str:
+    return str(Path(path).expanduser().absolute()) if path else ""
 
 
 def with_root(config: DataConfig) -> DataConfig:
@@ -93,11 +100,30 @@ def with_root(config: DataConfig) -> DataConfig:
 
 
 def read_run(folder: Path) -> tuple[Entry, Any]:
-    """Reads the system and options of a run folder."""
-    record = read_json(folder / "config.json")
+    """Reads the system and options of a run folder.
+
+    Raises:
+        InputError: If the folder is no run's.
+    """
+    record = read_record(folder)
     entry = get_entry(record["system"])
     config = from_json(entry.config, record["run"])
     return entry, dataclasses.replace(config, out=str(folder))
+
+
+def refuse_variants(folder: Path) -> None:
+    """Refuses a run of systems that no command can build.
+
+    Raises:
+        InputError: If the run has variants.
+    """
+    variants = read_record(folder)["variants"]
+    if variants:
+        raise InputError(
+            f"{folder} holds variants of the system ({', '.join(variants)}) that only "
+            "the program which trained them can build: run that again, with --out "
+            f"{folder}; what is finished is not trained again."
+        )
 
 
 def open_data(config: RunConfig) -> tuple[WindowStore, Any]:

@@ -1,23 +1,20 @@
 """`eegkd quickstart`: the whole of distillation on synthetic patients, in minutes."""
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from eegkd.commands.options import (
-    open_data,
-    parse,
-)
-from eegkd.pipeline.host import tune_process
+from eegkd.commands import distill
+from eegkd.commands.options import parse, take_option
 from eegkd.pipeline.registry import get_entry, get_preset
-from eegkd.pipeline.run import run_distillation
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Quickstart:
     """Train a teacher, distil a student, judge both, on synthetic patients.
+
+    `--resume RUN`, alone, goes on with one that was stopped.
 
     Attributes:
         world: transfer: the teacher saw more patients than the student has labels
@@ -35,6 +32,10 @@ class Quickstart:
 
 def main(args: Sequence[str]) -> None:
     """Runs the verb."""
+    folder, rest = take_option(args, "resume")
+    if folder is not None:
+        distill.resume(folder, rest)
+        return
     options = parse(Quickstart, args, "quickstart")
     entry = get_entry("distilclip_eeg")
     config = get_preset(entry, "quickstart")
@@ -52,9 +53,4 @@ def main(args: Sequence[str]) -> None:
     if options.epochs:
         train = dataclasses.replace(config.train, epochs=options.epochs)
         config = dataclasses.replace(config, train=train)
-    # A few hundred updates of small models: compile time counts for more than speed.
-    flags = os.environ.get("XLA_FLAGS", "")
-    os.environ["XLA_FLAGS"] = f"{flags} --xla_llvm_disable_expensive_passes=true"
-    tune_process()
-    store, folds = open_data(config)
-    run_distillation(entry.make_system, store, folds, config)
+    distill.run(entry, config)

@@ -30,6 +30,8 @@ class TrainConfig:
         workers: Processes that make batches; 0 reads in threads.
         save_every_s: Seconds between checkpoints.
         max_steps: Stop every training after so many updates; 0 is no limit.
+        quick_compile: On a CPU, compile faster to slower programs, for small models
+            and a few hundred updates.
     """
 
     epochs: int = 50
@@ -42,6 +44,7 @@ class TrainConfig:
     workers: int = 0
     save_every_s: float = 60.0
     max_steps: int = 0
+    quick_compile: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,8 @@ from eegkd.data.batches import ZScore, fit_train_zscore
 from eegkd.data.folds import Fold
 from eegkd.data.loader import make_loader
 from eegkd.data.store import WindowStore
+from eegkd.data.store_files import hash_file
+from eegkd.errors import InputError
 from eegkd.evaluate.metrics import score
 from eegkd.evaluate.predictions import (
     Predictions,
@@ -37,6 +39,7 @@ from eegkd.train.state import init_state
 from eegkd.typing import Array, Key, Variables
 
 Log = Callable[[Mapping[str, Any]], None]
+RESULTS = ("variables.safetensors", "val.npz", "test.npz")
 
 
 class FoldData(NamedTuple):
@@ -104,7 +107,7 @@ def fit(
 
     Raises:
         Interrupted: On Ctrl-C or SIGTERM, after a checkpoint.
-        InputError: If what is there are the weights of another model.
+        InputError: If what is there are the weights of another model, or damaged.
     """
     if (job.folder / "done.json").is_file():
         return _read(program, job, data.store)
@@ -225,13 +228,35 @@ def _write(job: Job, fitted: Fitted, history: Any) -> None:
             "steps": history.rows[-1]["step"],
             "best_step": history.best_step,
             "best_value": history.best_value,
+            "files": {name: hash_file(job.folder / name) for name in RESULTS},
         },
     )
+    _drop_checkpoints(job.folder)
+
+
+def _drop_checkpoints(folder: Path) -> None:
     # They hold the optimiser, twice: gigabytes over a hundred trainings.
-    shutil.rmtree(job.folder / "checkpoints", ignore_errors=True)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def _check_files(folder: Path) -> None:
+    """Refuses results that are not what the training left."""
+    wanted = read_json(folder / "done.json").get("files", {})
+    for name, sha256 in wanted.items():
+        file = folder / name
+        if not file.is_file() or hash_file(file) != sha256:
+            what = "was altered or damaged" if file.is_file() else "is gone"
+            raise InputError(
+                f"{file} {what} since its training ended: put it back, or delete "
+                f"{folder} and resume, to train this model again."
+            )
 
 
 def _read(program: Program, job: Job, store: WindowStore) -> Fitted:
+    _check_files(job.folder)
+    # A kill may have come between the end of the training and this.
+    _drop_checkpoints(job.folder)
+
     def final(key: Any, batch: Any, upstream: Any) -> Variables:
         return program.finish(program.init(key, batch, upstream))
 

@@ -1,20 +1,28 @@
 """The run folder: what was asked, what came out, and how to repeat it."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
+import logging
+import os
 import platform
 import typing
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from eegkd.errors import InputError
-from eegkd.files import write_atomic
+from eegkd.errors import InputError, output_errors
+from eegkd.files import remove_parts, write_atomic
 
 PACKAGES = ("eegkd", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy",
             "scipy", "scikit-learn", "mne", "wfdb", "timescoring")  # fmt: skip
+# What config.json must have, to be a run's.
+RECORD = {"system": str, "run": dict, "store": dict, "num_folds": int, "variants": list}
+
+_logger = logging.getLogger(__name__)
 
 
 def to_json(value: Any) -> Any:
@@ -58,34 +66,143 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: damaged JSON ({error}).") from error
 
 
-def open_run(folder: Path, record: dict[str, Any]) -> None:
-    """Makes the run folder, or continues one that was started with the same options.
+def read_record(folder: Path) -> dict[str, Any]:
+    """Reads how a run was begun: the fields of its config.json.
 
     Raises:
-        InputError: If the folder holds a run with other options.
+        InputError: If the folder is no run's.
     """
-    record = to_json(record)
     path = folder / "config.json"
-    if path.is_file():
-        old = read_json(path)
-        for key in sorted(old["run"].keys() | record["run"].keys()):
-            was, now = old["run"].get(key), record["run"].get(key)
-            if was != now and key != "out":
-                raise InputError(
-                    f"{folder} holds a run with another `{key}`: {_differs(was, now)} "
-                    "Choose another --out, or resume it as it is with "
-                    f"`eegkd distill --resume {folder}`."
-                )
+    if not path.is_file() and any(folder.glob("store*")):
+        raise InputError(
+            f"{folder} was stopped while its recordings were prepared, before there "
+            "was a run: give the command that began it once more."
+        )
+    record = read_json(path)
+    for name, kind in RECORD.items():
+        if not isinstance(record, dict) or not isinstance(record.get(name), kind):
+            raise InputError(
+                f"{folder} is no run folder: {path} has no `{name}` of a run."
+            )
+    return record
+
+
+def open_run(folder: Path, record: dict[str, Any]) -> None:
+    """Makes the run folder, or continues one that was begun in the same way.
+
+    The caller is the folder's sole writer.
+
+    Raises:
+        InputError: If the folder holds a run of another system, other options or
+            other data.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        write_json(path, record | {"versions": versions()})
         return
-    write_json(path, record | {"versions": versions()})
+    remove_parts(folder)
+    old = read_record(folder)
+    # Options that are newer than the run have their defaults there.
+    run = from_json(type(record["run"]), old["run"])
+    _check_same(folder, old | {"run": to_json(run)}, to_json(record))
+    changed = [
+        f"{name} {was} (now {now})"
+        for name, now in versions().items()
+        if (was := old.get("versions", {}).get(name, now)) != now
+    ]
+    if changed:
+        _logger.warning(
+            "%s was begun with %s: its last digits may differ from those of a run "
+            "that never stopped.",
+            folder,
+            ", ".join(changed),
+        )
+
+
+def _check_same(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Refuses to continue a run as another one; fields that it lacks match any."""
+    cure = (
+        "Choose another --out, or resume it as it is with "
+        f"`eegkd distill --resume {folder}`."
+    )
+    for key in sorted(old["run"].keys() | new["run"].keys()):
+        was, now = old["run"].get(key), new["run"].get(key)
+        # A folder may have been moved; the store's content is compared below.
+        if was != now and key not in ("out", "store"):
+            raise InputError(
+                f"{folder} holds a run with another `{key}`: {_differs(was, now)} "
+                f"{cure}"
+            )
+    if old["store"].get("fingerprint") != new["store"]["fingerprint"]:
+        raise InputError(
+            f"{folder} was begun on other windows than those of the store "
+            f"{new['store']['path'] or 'in memory'}: its recordings, labels or "
+            "preprocessing changed. Put the run's own store back, or choose another "
+            "--out."
+        )
+    for key in ("system", "num_folds", "variants", "terms"):
+        was, now = old.get(key, new.get(key)), new.get(key)
+        if was != now:
+            raise InputError(
+                f"{folder} holds a run with other {key}: {_differs(was, now)} Choose "
+                "another --out, or go on with the program that began it."
+            )
 
 
 def _differs(was: Any, now: Any) -> str:
     if isinstance(was, dict) and isinstance(now, dict):
-        for key in was.keys() | now.keys():
+        for key in sorted(was.keys() | now.keys()):
             if was.get(key) != now.get(key):
                 return f"{key} was {was.get(key)}, now {now.get(key)}."
     return f"it was {was}, now {now}."
+
+
+@contextlib.contextmanager
+def open_log(path: Path) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Yields a function that appends a row to a file of JSON lines.
+
+    A last line that a kill or a full disk has cut is dropped first. Nothing is lost
+    with it: rows are written before the checkpoint that holds them, so the resumed
+    training writes that row again.
+
+    Raises:
+        InputError: If the disk is full or the folder read-only; the row may be cut.
+    """
+    with output_errors(path.parent):
+        _drop_cut_line(path)
+        file = path.open("ab", buffering=0)
+    with file:
+
+        def append(row: Mapping[str, Any]) -> None:
+            left = memoryview((json.dumps(dict(row)) + "\n").encode())
+            with output_errors(path.parent):
+                while left:
+                    left = left[file.write(left) :]
+
+        yield append
+
+
+def _drop_cut_line(path: Path) -> None:
+    content = path.read_bytes() if path.is_file() else b""
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        _logger.warning("%s: its last line was cut, and is written anew.", path)
+        os.truncate(path, whole)
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Reads the rows of a file of JSON lines; says which are damaged."""
+    rows = []
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if isinstance(row, dict):
+            rows.append(row)
+        else:
+            _logger.warning("%s: line %d is damaged and left out.", path, number)
+    return rows
 
 
 def versions() -> dict[str, str]:
@@ -106,6 +223,8 @@ def from_json(cls: type, value: Any) -> Any:
         InputError: If a field is unknown: the file is of another version.
     """
     hints = typing.get_type_hints(cls)
+    if not isinstance(value, dict):
+        raise InputError(f"config.json: {value!r} stands where options are expected.")
     unknown = sorted(set(value) - set(hints))
     if unknown:
         raise InputError(

@@ -8,13 +8,20 @@ from pathlib import Path
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 
 
-def tune_process() -> None:
+def tune_process(*, quick_compile: bool = False) -> None:
     """Keeps compiled programs on disk, and freed memory in the process.
 
     For programs, before they use jax; a library's import must not change its caller's
     process.
+
+    Args:
+        quick_compile: Also leave out the slow passes of XLA's compiler for CPUs. It
+            changes last digits, so a run that began with it has to go on with it.
     """
     keep_freed_memory()
+    if quick_compile:
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_llvm_disable_expensive_passes=true"
     keep_compiled_programs()
 
 

@@ -85,7 +85,7 @@ SYSTEMS: Mapping[str, Entry] = {
                 num_seeds=2,
                 rows=QUICK_ROWS,
                 data=DataConfig(corpus="synthetic"),
-                train=TrainConfig(epochs=5, batch_size=64),
+                train=TrainConfig(epochs=5, batch_size=64, quick_compile=True),
                 optim=OptimConfig(learning_rate=1e-3),
             ),
         },

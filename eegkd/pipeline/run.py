@@ -1,7 +1,6 @@
 """run_distillation: every stage, control and baseline on every fold, then a verdict."""
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,12 +20,13 @@ from eegkd.data.store import WindowStore, check_trainable
 from eegkd.errors import InputError
 from eegkd.evaluate.controls import OUTPUT_CONTROLS
 from eegkd.evaluate.predictions import Predictions
+from eegkd.files import sole_writer
 from eegkd.pipeline import baselines
 from eegkd.pipeline.config import ROWS, RunConfig, num_steps
 from eegkd.pipeline.distill import Models, make_models, signal_of, train_rows
 from eegkd.pipeline.estimate import Cost, describe, measure, total_seconds
 from eegkd.pipeline.fit import Fitted, FoldData, Job, fit, fold_data, selection_metric
-from eegkd.pipeline.folder import open_run, write_json
+from eegkd.pipeline.folder import open_log, open_run, read_log, write_json
 from eegkd.pipeline.programs import Program
 from eegkd.pipeline.results import (
     conclude,
@@ -84,7 +84,8 @@ def run_distillation(
         The rows of results.json.
 
     Raises:
-        InputError: On bad options, data or a run folder of other options.
+        InputError: On bad options or data, a run folder of others, or one that another
+            process is at work in.
         Interrupted: On Ctrl-C or SIGTERM, after saving.
     """
     # The table needs 110 columns; a log file has 80.
@@ -103,11 +104,29 @@ def run_distillation(
         "store": {"path": str(store.path or ""), "fingerprint": store.fingerprint},
         "num_folds": len(folds),
         "variants": [name for name, _ in variants],
+        "terms": {name or "system": _terms(system) for name, system in systems},
     }
-    open_run(folder, record)
+    with sole_writer(folder):
+        open_run(folder, record)
+        return _run(dict(systems), store, folds, config, record, notes, console)
+
+
+def _run(
+    systems: Mapping[str, System],
+    store: WindowStore,
+    folds: Sequence[Fold],
+    config: Any,
+    record: Mapping[str, Any],
+    notes: Sequence[str],
+    console: Console,
+) -> list[dict[str, Any]]:
+    """Does what `run_distillation` says, in a folder that is this process's own."""
+    folder = Path(config.out).absolute()
     write_json(folder / "splits.json", splits_json(store, folds))
     steps = num_steps(config.train, folds)
-    models = {name: make_models(system, config, steps) for name, system in systems}
+    models = {
+        name: make_models(system, config, steps) for name, system in systems.items()
+    }
     nets = {}
     if "small_net" in config.rows:
         nets = baselines.small_net_programs(config.signal, config, steps)
@@ -125,7 +144,7 @@ def run_distillation(
     _train_all(models, nets, store, folds, config, folder, steps, runs, console)
     spent = time.monotonic() - start
     leaks = any(leaks_subjects(store, fold) for fold in folds)
-    log = _read_log(folder / "metrics.jsonl")
+    log = read_log(folder / "metrics.jsonl")
     summary, facts = conclude(
         folder,
         runs.test,
@@ -136,7 +155,7 @@ def run_distillation(
         log=log,
         selection_metric=selection_metric(store),
         leaks=leaks,
-        record=record | {"expected_s": expected[0], "spent_s": spent},
+        record={**record, "expected_s": expected[0], "spent_s": spent},
         notes=notes,
     )
     console.print(terminal_table(summary, facts, table_metrics(store)))
@@ -168,7 +187,7 @@ def _train_all(
         transient=True,
     )
     total = len(folds) * steps * sum(n for _, n in _trainings(models, nets, config))
-    with progress, (folder / "metrics.jsonl").open("a") as metrics:
+    with progress, open_log(folder / "metrics.jsonl") as metrics:
         bar = progress.add_task("starting", total=total)
 
         def run(program: Program, job: Job, data: FoldData) -> Fitted:
@@ -178,8 +197,7 @@ def _train_all(
             progress.update(bar, description=text)
 
             def log(row: Mapping[str, Any]) -> None:
-                metrics.write(json.dumps(where | dict(row)) + "\n")
-                metrics.flush()
+                metrics(where | dict(row))
 
             fitted = fit(
                 program,
@@ -212,6 +230,17 @@ def _train_all(
                     runs.kept.setdefault(model, (program, fitted))
             if "linear" in config.rows:
                 runs.add("linear", 0, *baselines.linear(data, config.seed))
+
+
+def _terms(system: System) -> dict[str, dict[str, Any]]:
+    """Lists what each stage is trained with: no checkpoint says which loss it is of."""
+    return {
+        stage.name: {
+            term.name: "schedule" if callable(term.weight) else float(term.weight)
+            for term in stage.terms
+        }
+        for stage in system.stages
+    }
 
 
 def _row_name(variant: str, model: str) -> str:
@@ -311,13 +340,3 @@ def _print_reading(
             "people."
         )
 
-
-def _read_log(path: Path) -> list[dict[str, Any]]:
-    rows = []
-    for line in path.read_text().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            # A kill can cut the last line; the resumed run has logged it again.
-            continue
-    return rows
