@@ -1,5 +1,6 @@
 """run_distillation: every stage, control and baseline on every fold, then a verdict."""
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +36,7 @@ from eegkd.pipeline.results import (
     terminal_table,
 )
 from eegkd.systems import System
+from eegkd.train.distributed import is_first
 
 MakeSystem = Callable[[Any], System]
 Variant = tuple[str, MakeSystem]
@@ -106,7 +108,7 @@ def run_distillation(
         "variants": [name for name, _ in variants],
         "terms": {name or "system": _terms(system) for name, system in systems},
     }
-    with sole_writer(folder):
+    with sole_writer(folder) if is_first() else contextlib.nullcontext():
         open_run(folder, record)
         return _run(dict(systems), store, folds, config, record, notes, console)
 
