@@ -25,6 +25,8 @@ class TrainConfig:
         runner: How devices share a step; auto is one device, or shard_map on several.
         devices: How many to use; 0 is all.
         accumulate: Micro-batches a step.
+        sweep: Train seeds and controls of one structure together in one program, or
+            one after another; auto: together on a GPU or TPU, as many as fit.
         teacher: Read the teacher's outputs from memory, or compute them every step;
             auto keeps them in memory up to 2 GiB.
         workers: Processes that make batches; 0 reads in threads.
@@ -40,6 +42,7 @@ class TrainConfig:
     runner: Literal["auto", "single", "pmap", "shard_map", "mesh"] = "auto"
     devices: int = 0
     accumulate: int = 1
+    sweep: Literal["auto", "sequential", "vmap"] = "auto"
     teacher: Literal["auto", "memory", "online"] = "auto"
     workers: int = 0
     save_every_s: float = 60.0

@@ -4,16 +4,16 @@ import dataclasses
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from eegkd.data.batches import ZScore, fit_train_zscore
+from eegkd.data.batches import Cache, ZScore, fit_train_zscore
 from eegkd.data.folds import Fold
-from eegkd.data.loader import make_loader
+from eegkd.data.loader import Loader, make_loader
 from eegkd.data.store import WindowStore
 from eegkd.data.store_files import hash_file
 from eegkd.errors import InputError
@@ -33,12 +33,16 @@ from eegkd.pipeline.config import RunConfig
 from eegkd.pipeline.folder import read_json, write_json
 from eegkd.pipeline.programs import Program, predict_rows, prepare_fn
 from eegkd.systems import get_stage
-from eegkd.train.loop import train
+from eegkd.train.distributed import first_only, of_first, shard
+from eegkd.train.loop import History, train
 from eegkd.train.optimiser import scale_learning_rate
-from eegkd.train.state import init_state
+from eegkd.train.sharding import fetch, on_one_device
+from eegkd.train.state import TrainState, init_state
 from eegkd.typing import Array, Key, Variables
 
 Log = Callable[[Mapping[str, Any]], None]
+Ahead = Callable[[Sequence[tuple[Program, "Job"]], "FoldData"], None]
+"""May train some of the models to come, before each is asked for by itself."""
 RESULTS = ("variables.safetensors", "val.npz", "test.npz")
 
 
@@ -59,7 +63,7 @@ class Job(NamedTuple):
         folder: Where its checkpoints and results go.
         weights: Of the terms, where they differ from the program's.
         upstream: Variables of earlier stages by name.
-        cache: Outputs of earlier stages: stage -> tensor -> array a store row.
+        cache: Outputs of earlier stages: stage -> tensor -> values a store row.
         labels: Aligned with the store's rows; -1 where this model may not look.
         learning_rate: The schedule's peak, where it differs from the program's.
     """
@@ -69,7 +73,7 @@ class Job(NamedTuple):
     folder: Path
     weights: Mapping[str, float] | None = None
     upstream: Mapping[str, Variables] = {}
-    cache: Mapping[str, Mapping[str, np.ndarray]] | None = None
+    cache: Cache | None = None
     labels: np.ndarray | None = None
     learning_rate: float | None = None
 
@@ -112,9 +116,57 @@ def fit(
     if (job.folder / "done.json").is_file():
         return _read(program, job, data.store)
     start = time.monotonic()
-    stage = get_stage(program.system, program.stage)
+    member = begin(program, job, data, config, num_steps=num_steps)
+
+    def current(state: Any) -> Variables:
+        return program.finish(on_one_device(state).variables(member.frozen))
+
+    def evaluate(state: Any) -> dict[str, float]:
+        rows = data.fold.val
+        prob = predict_rows(program, current(state), data.store, rows, data.zscore)
+        return of_first(val_score(data, prob))
+
+    try:
+        _, history = train(
+            program.runner,
+            member.state,
+            member.loader,
+            frozen=member.frozen,
+            upstream=member.upstream,
+            num_steps=num_steps,
+            checkpoint_dir=job.folder / "checkpoints",
+            evaluate=evaluate,
+            log=log,
+            progress=progress,
+            **loop_options(data, config),
+        )
+    finally:
+        # Its threads would wait for ever: a run has hundreds of loaders.
+        member.loader.close()
+    return conclude_fit(
+        program, job, data, current(history.best), history, time.monotonic() - start
+    )
+
+
+class Begun(NamedTuple):
+    """What a training starts from; a `train.sweep.Member` without its name."""
+
+    state: TrainState
+    frozen: Any
+    upstream: Mapping[str, Variables]
+    loader: Loader
+
+
+def one_by_one(trainings: Sequence[tuple[Program, Job]], data: FoldData) -> None:
+    """Is the `Ahead` that trains nothing ahead of its turn."""
+    del trainings, data
+
+
+def begin(
+    program: Program, job: Job, data: FoldData, config: RunConfig, *, num_steps: int
+) -> Begun:
+    """Draws a model's start, and opens its batches."""
     store, fold = data.store, data.fold
-    metric = selection_metric(store)
     seed = _seed(config.seed, fold.index, job.seed)
     variables = program.init(init_key(seed), example(store), job.upstream)
     loader = make_loader(
@@ -128,56 +180,58 @@ def fit(
         zscore=data.zscore,
         labels=job.labels,
         cache=job.cache,
+        shard=shard(),
         workers=config.train.workers,
     )
     # What the cache holds needs no variables: keep them off the device.
     upstream = {} if job.cache else dict(job.upstream)
-
-    def current(state: Any) -> Variables:
-        return program.finish(state.variables(variables.frozen))
-
-    def evaluate(state: Any) -> dict[str, float]:
-        prob = predict_rows(program, current(state), store, fold.val, data.zscore)
-        p = predictions_of(data, fold.val, prob)
-        return {f"val/{name}": value for name, value in score(p, [metric]).items()}
-
-    per_epoch = max(1, len(fold.train) // config.train.batch_size)
-    begin = init_state(
+    stage = get_stage(program.system, program.stage)
+    state = init_state(
         stage, variables, program.tx, jax.random.key(seed), weights=job.weights
     )
     if job.learning_rate is not None:
         factor = job.learning_rate / config.optim.learning_rate
-        opt_state = scale_learning_rate(begin.opt_state, factor)
-        begin = dataclasses.replace(begin, opt_state=opt_state)
-    try:
-        _, history = train(
-            program.runner,
-            begin,
-            loader,
-            frozen=variables.frozen,
-            upstream=upstream,
-            num_steps=num_steps,
-            checkpoint_dir=job.folder / "checkpoints",
-            save_every_s=config.train.save_every_s,
-            evaluate=evaluate,
-            eval_every=per_epoch,
-            monitor=f"val/{metric}",
-            mode="max",
-            log=log,
-            progress=progress,
-        )
-    finally:
-        # Its threads would wait for ever: a run has hundreds of loaders.
-        loader.close()
-    final = jax.device_get(current(history.best))
+        opt_state = scale_learning_rate(state.opt_state, factor)
+        state = dataclasses.replace(state, opt_state=opt_state)
+    return Begun(state, variables.frozen, upstream, loader)
+
+
+def loop_options(data: FoldData, config: RunConfig) -> dict[str, Any]:
+    """Says when to save, and how epochs are chosen."""
+    return {
+        "save_every_s": config.train.save_every_s,
+        "eval_every": max(1, len(data.fold.train) // config.train.batch_size),
+        "monitor": f"val/{selection_metric(data.store)}",
+        "mode": "max",
+    }
+
+
+def val_score(data: FoldData, prob: np.ndarray) -> dict[str, float]:
+    """Scores the probabilities of the validation windows."""
+    p = predictions_of(data, data.fold.val, prob)
+    metric = selection_metric(data.store)
+    return {f"val/{name}": value for name, value in score(p, [metric]).items()}
+
+
+def conclude_fit(
+    program: Program,
+    job: Job,
+    data: FoldData,
+    variables: Variables,
+    history: History,
+    seconds: float,
+) -> Fitted:
+    """Judges a trained model on validation and test windows, and keeps it."""
+    start = time.monotonic()
+    final = fetch(variables)
 
     def judge(rows: np.ndarray) -> Predictions:
-        prob = predict_rows(program, final, store, rows, data.zscore)
+        prob = predict_rows(program, final, data.store, rows, data.zscore)
         return predictions_of(data, rows, prob)
 
-    spent = time.monotonic() - start
-    fitted = Fitted(final, judge(fold.val), judge(fold.test), spent)
-    _write(job, fitted, history)
+    val, test = judge(data.fold.val), judge(data.fold.test)
+    fitted = Fitted(final, val, test, seconds + time.monotonic() - start)
+    first_only(lambda: _write(job, fitted, history))
     return fitted
 
 

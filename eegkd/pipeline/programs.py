@@ -13,8 +13,10 @@ from eegkd.data.store import WindowStore
 from eegkd.pipeline.config import RunConfig
 from eegkd.systems import System, get_stage, keep_all
 from eegkd.train.optimiser import make_optimiser
-from eegkd.train.parallel import Runner, make_runner
+from eegkd.train.parallel import MakeStep, Runner, make_runner
+from eegkd.train.sharding import fetch, pick_devices
 from eegkd.train.step import make_train_step, upstream_tensors
+from eegkd.train.sweep import Sweep, make_sweep
 from eegkd.typing import Batch, Variables
 
 EVAL_BATCH = 256
@@ -31,6 +33,7 @@ class Program(NamedTuple):
         init: `(key, batch, upstream) -> Variables`.
         finish: `variables -> variables` for use after training.
         predict: `(variables, batch) -> probabilities`.
+        many: The same for models that are trained together.
     """
 
     system: System
@@ -38,6 +41,23 @@ class Program(NamedTuple):
     tx: optax.GradientTransformation
     runner: Runner
     init: Any
+    finish: Any
+    predict: Any
+    many: "ManyPrograms"
+
+
+class ManyPrograms(NamedTuple):
+    """The functions of one stage for members along a leading axis.
+
+    Attributes:
+        make_step: Of one member, as runners take it.
+        sweep: Its training step, mapped.
+        finish: As a program's, mapped.
+        predict: `(variables, batch) -> probabilities [b, members, k]`.
+    """
+
+    make_step: MakeStep
+    sweep: Sweep
     finish: Any
     predict: Any
 
@@ -48,7 +68,7 @@ def make_program(
     """Builds the functions of one stage for trainings of `num_steps` updates."""
     stage = get_stage(system, stage_name)
     tx = make_optimiser(config.optim, num_steps, labels=stage.labels)
-    devices = jax.devices()[: config.train.devices or None]
+    devices = pick_devices(config.train.devices)
 
     def make_step(axis_name: str | None):
         return make_train_step(
@@ -59,14 +79,29 @@ def make_program(
             accumulate=config.train.accumulate,
         )
 
+    finish = stage.finish or (lambda variables: variables)
+    predict = functools.partial(system.predict, stage_name)
+    many = ManyPrograms(
+        make_step=make_step,
+        sweep=make_sweep(make_step, devices),
+        finish=jax.jit(jax.vmap(finish)),
+        predict=jax.jit(jax.vmap(predict, in_axes=(0, None), out_axes=1)),
+    )
     return Program(
         system=system,
         stage=stage_name,
         tx=tx,
-        runner=make_runner(config.train.runner, make_step, devices),
+        runner=make_runner(
+            config.train.runner,
+            make_step,
+            devices,
+            model=config.train.model_axis,
+            fully_sharded=config.train.fully_sharded,
+        ),
         init=jax.jit(stage.init),
-        finish=jax.jit(stage.finish) if stage.finish else lambda variables: variables,
-        predict=jax.jit(functools.partial(system.predict, stage_name)),
+        finish=jax.jit(finish) if stage.finish else finish,
+        predict=jax.jit(predict),
+        many=many,
     )
 
 
@@ -89,7 +124,7 @@ def predict_rows(
     def run(batch: Batch) -> Any:
         return program.predict(variables, {name: batch[name] for name in names})
 
-    return _collect(run, program.system, store, rows, zscore)
+    return collect(run, program.system, store, rows, zscore)
 
 
 def upstream_outputs(
@@ -108,7 +143,7 @@ def upstream_outputs(
     """
     stage = get_stage(system, stage_name)
     run = jax.jit(functools.partial(upstream_tensors, system, stage, upstream))
-    values = _collect(run, system, store, rows, zscore)
+    values = collect(run, system, store, rows, zscore)
 
     def spread(value: np.ndarray) -> np.ndarray:
         whole = np.full((len(store), *value.shape[1:]), np.nan, value.dtype)
@@ -118,7 +153,7 @@ def upstream_outputs(
     return jax.tree.map(spread, values)
 
 
-def _collect(
+def collect(
     run: Any,
     system: System,
     store: WindowStore,
@@ -133,7 +168,7 @@ def _collect(
     for batch in batches:
         valid = batch.pop("valid")
         pending.append((run(batch), valid))
-    parts = [jax.tree.map(lambda x, v=v: np.asarray(x)[v], out) for out, v in pending]
+    parts = [jax.tree.map(lambda x, v=v: fetch(x)[v], out) for out, v in pending]
     return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
 
 

@@ -203,7 +203,7 @@ def train_many(
             options=options,
         )
     num, first = len(members), members[0]
-    mesh = _mesh(runner.devices, num)
+    mesh = member_mesh(runner.devices, num)
     one_upstream = all(_same(m.upstream, first.upstream) for m in members)
     loader = _Together([m.loader for m in members])
     spread = lambda tree: jax.device_put(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
@@ -349,7 +349,7 @@ class _Together:
             loader.set_state(own)
 
 
-def _mesh(devices: Sequence[Any], num_members: int) -> Mesh:
+def member_mesh(devices: Sequence[Any], num_members: int) -> Mesh:
     """Takes as many devices as divide the members equally."""
     most = min(len(devices), num_members)
     size = next(n for n in range(most, 0, -1) if num_members % n == 0)
