@@ -27,6 +27,7 @@ from eegkd.data.store import WindowStore, write_store
 from eegkd.data.store_files import hash_file, hash_json
 from eegkd.data.windowing import resolve_config, window_recording
 from eegkd.errors import InputError, output_errors
+from eegkd.files import sync
 
 PART_VERSION = 1
 """Raised whenever reading, preprocessing or cutting changes what a part holds."""
@@ -331,6 +332,7 @@ def _replace(path: Path, write: Any) -> None:
     temp = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         write(temp)
+        sync(temp)
         os.replace(temp, path)
     finally:
         temp.unlink(missing_ok=True)

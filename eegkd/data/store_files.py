@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from eegkd.errors import InputError, output_errors
+from eegkd.files import sync_tree
 
 VERSION = 1
 REQUIRED = ("corpus", "classes", "channels", "rate", "window_s")
@@ -64,6 +65,7 @@ def write_files(
             whole = complete_manifest(manifest, index, shape) | {"files": files}
             text = json.dumps(sealed(whole), indent=1, sort_keys=True)
             (partial / "manifest.json").write_text(text + "\n", encoding="utf-8")
+            sync_tree(partial)
             os.replace(partial, folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
