@@ -18,6 +18,7 @@ from eegkd.pipeline.folder import (
     read_record,
     write_json,
 )
+from eegkd.train.record import Run
 from tests.pipeline import tiny
 from tests.small_disk import fill, small_disk
 
@@ -213,7 +214,7 @@ def break_into(monkeypatch, owner, name, when, what):
 
 
 PLACES = {
-    "checkpoint": (fit.train.__globals__["Run"], "save", 5),
+    "checkpoint": (Run, "save", 5),
     "variables": (fit, "save_variables", 1),
     "predictions": (fit, "save_predictions", 2),
     "done": (fit, "write_json", 1),
@@ -260,7 +261,7 @@ def test_a_torn_last_checkpoint_costs_its_steps_alone(tmp_path, whole, caplog):
         raise Fault
 
     with pytest.MonkeyPatch.context() as patched:
-        break_into(patched, PLACES["checkpoint"][0], "save", 9, stop)
+        break_into(patched, Run, "save", 9, stop)
         with pytest.raises(Fault):
             tiny.run(out, rows=(), num_folds=2, train=TRAIN)
     steps = sorted((out / "fold0" / "teacher" / "checkpoints").glob("[0-9]*"))

@@ -1,12 +1,17 @@
-"""kill -9 in the middle of a run, then the same command again."""
+"""Kills in the middle of a run, then the same command again."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
+
+from experiments.torture import differ
+from tests.pipeline import tiny
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
 
@@ -45,3 +50,77 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path):
     for name in sorted(p.relative_to(whole) for p in whole.rglob("test.npz")):
         with np.load(whole / name) as a, np.load(killed / name) as b:
             np.testing.assert_array_equal(a["prob"], b["prob"])
+
+
+SMALL = (
+    *("--eeg.dim", "16", "--eeg.depth", "2", "--eeg.ffn_mult", "1"),
+    *("--eeg.num_heads", "2", "--eeg.kernel", "5", "--eeg.stem_kernels", "7", "3"),
+    *("--text.dim", "16", "--text.depth", "1", "--text.num_heads", "2"),
+    *("--proj.dim", "8", "--student.depth", "1"),
+    *("--split", "kfold", "--num_folds", "2", "--rows", "linear"),
+    *("--train.epochs", "40", "--train.batch_size", "16"),
+)
+
+
+@pytest.mark.slow
+def test_random_kills_of_the_command_end_with_the_same_bytes(tmp_path):
+    memory = tiny.tiny_store()
+    store = tmp_path / "store"
+    tiny.WindowStore.from_arrays(store, memory.signal, memory.index, memory.manifest)
+    command = [sys.executable, "-m", "experiments.torture", "--kills", "4"]
+    command += ["--out", str(tmp_path / "out"), "--store", str(store), *SMALL]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 kills" in done.stdout
+    assert "the same bytes" in done.stdout
+    record = json.loads((tmp_path / "out" / "torture0.json").read_text())
+    assert len(record["kills"]) == 4
+    assert {kill["signal"] for kill in record["kills"]} == {"SIGKILL", "SIGTERM"}
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Two finished runs; the second was resumed once."""
+    row = {"fold": 0, "model": "student", "seed": 0, "step": 20, "loss": 0.5}
+    place = tmp_path / "a" / "fold0" / "student" / "seed0"
+    place.mkdir(parents=True)
+    for name in ("variables.safetensors", "val.npz", "test.npz", "done.json"):
+        (place / name).write_text(name)
+    for name in ("results.json", "splits.json"):
+        (tmp_path / "a" / name).write_text(name)
+    (tmp_path / "a" / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    (tmp_path / "b" / "metrics.jsonl").write_text(2 * (json.dumps(row) + "\n"))
+    (tmp_path / "b" / "fold0" / "student" / "seed0" / "done.json").write_text("2 s")
+    return tmp_path / "a", tmp_path / "b"
+
+
+def test_equal_runs_do_not_differ(pair):
+    assert differ(*pair) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "named"),
+    [
+        ("fold0/student/seed0/variables.safetensors", "x", "variables.safetensors"),
+        ("fold0/student/seed0/test.npz", "x", "fold0/student/seed0/test.npz"),
+        ("fold0/teacher/done.json", "x", "fold0/teacher/done.json is in one run alone"),
+        ("results.json", "x", "results.json"),
+        ("fold0/student/seed0/.val.npz.3.part", "x", ".val.npz.3.part was left over"),
+        (
+            "metrics.jsonl",
+            '{"fold": 0, "model": "student", "seed": 0, "step": 20, "loss": 0.6}\n',
+            "metrics.jsonl",
+        ),
+    ],
+)
+def test_differences_are_named(pair, name, content, named):
+    whole, run = pair
+    (run / name).parent.mkdir(exist_ok=True)
+    (run / name).write_text(content)
+    assert any(named in what for what in differ(whole, run))
+    (run / name).unlink()
+    (whole / "fold0" / "student" / "seed0" / "variables.safetensors").unlink()
+    assert differ(whole, run)
