@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,15 +63,16 @@ class ShardedTensor:
     ) -> np.ndarray:
         out = np.empty((num, *shape), dtype)
         for place in places:
-            file = self.folder / shard_file(self.name, suffix, place.shard)
+            # pathlib would cost more than a small row's copy.
+            file = f"{self.folder}/{shard_file(self.name, suffix, place.shard)}"
             rows = len(self.layout.rows(place.shard))
             mapped = _mapped(file, (rows, *shape), dtype)
             if isinstance(place.into, slice):
                 np.take(mapped, place.local, axis=0, out=out, mode="clip")
-            elif len(place.local) == 1:
-                out[place.into[0]] = mapped[place.local[0]]
             else:
-                out[place.into] = mapped[place.local]
+                pairs = zip(place.into.tolist(), place.local.tolist(), strict=True)
+                for into, local in pairs:
+                    out[into] = mapped[local]
         return out
 
     def _basis(self) -> Basis | None:
@@ -233,16 +236,16 @@ def _by_shard(rows: np.ndarray, shard_rows: int) -> list[_Places]:
     ]
 
 
-def _mapped(file: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def _mapped(file: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """Maps a shard; a file that was replaced since is mapped anew."""
     try:
-        stat = file.stat()
+        stat = os.stat(file)
     except FileNotFoundError as error:
         raise InputError(
             f"{file} was deleted while in use: run the same command again to refill it."
         ) from error
     # Reading a mapping past the end of its file would end the process.
-    need = int(np.prod(shape)) * dtype.itemsize
+    need = math.prod(shape) * dtype.itemsize
     if stat.st_size < need:
         raise InputError(
             f"{file} was cut to {stat.st_size} bytes while in use: run the same "
@@ -258,7 +261,7 @@ def _mapped(file: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=_OPEN_SHARDS)
-def _map(file: Path, *stamp: int) -> np.ndarray:
+def _map(file: str, *stamp: int) -> np.ndarray:
     # A plain array over the mapping: a memmap's own indexing is several times slower.
     return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eegkd.data.cache import TeacherCache, open_cache
+from eegkd.data.cache import TeacherCache
 from eegkd.data.cache_files import (
     MANIFEST,
     VERSION,
@@ -49,7 +49,7 @@ _SHARD_BYTES = 64 << 20
 _SHARD_ROWS = 4096
 _SAMPLE_BYTES = 256 << 20
 _SAMPLE_ROWS = 512
-_SPARE_BYTES = 64 << 20
+_SPARE_BYTES = 16 << 20
 _logger = logging.getLogger(__name__)
 
 
@@ -132,6 +132,12 @@ def describe_plan(plan: CachePlan, speed: Speed, free: int) -> str:
 def check_room(folder: Path, need: int, *, total: int, limit_gb: float) -> int:
     """Refuses a cache that is larger than the limit or the disk; returns what is free.
 
+    Args:
+        folder: Where it is to be.
+        need: Bytes that are still to be written.
+        total: Of the whole cache.
+        limit_gb: The user's limit, in 1e9 bytes.
+
     Raises:
         InputError: Naming both sizes and the cure.
     """
@@ -145,7 +151,7 @@ def check_room(folder: Path, need: int, *, total: int, limit_gb: float) -> int:
             f"{limit_gb:g}. {cure}, or raise the limit."
         )
     free = free_bytes(folder)
-    if need + _SPARE_BYTES > free:
+    if need and need + _SPARE_BYTES > free:
         raise InputError(
             f"The teacher cache needs {size(need)} more in {folder}, and {size(free)} "
             f"are free. {cure}, or choose another --cache.folder."
@@ -194,8 +200,10 @@ def fill_cache(
     """
     folder = Path(folder).absolute()
     begun = (folder / MANIFEST).is_file()
-    if begun and not refill and read_manifest(folder)["complete"]:
-        return open_cache(folder, fields=plan.fields, verify=verify)
+    if begun:
+        whole = _whole(folder, plan, verify)
+        if whole is not None:
+            return whole
     with sole_writer(folder):
         remove_parts(folder)
         manifest, speed = _begun(folder, plan, verify, refill) if begun else (None, 0.0)
@@ -211,6 +219,16 @@ def fill_cache(
     return TeacherCache(folder, manifest, speed)
 
 
+def _whole(folder: Path, plan: CachePlan, verify: Verify) -> TeacherCache | None:
+    """Opens a finished cache, which runs may share; None where work is left."""
+    manifest = read_manifest(folder)
+    check_fields(folder, manifest["fields"], plan.fields)
+    if not manifest["complete"]:
+        return None
+    bad, speed = bad_files(folder, manifest["files"], verify)
+    return None if bad else TeacherCache(folder, manifest, speed)
+
+
 def _bytes(manifest: Mapping[str, Any]) -> Iterator[int]:
     return (entry["bytes"] for entry in manifest["files"].values())
 
@@ -220,7 +238,6 @@ def _begun(
 ) -> tuple[dict[str, Any] | None, float]:
     """Reads what is there, without the shards that must be made again."""
     manifest = read_manifest(folder)
-    check_fields(folder, manifest["fields"], plan.fields)
     bad, speed = bad_files(folder, manifest["files"], verify)
     for name, what in bad.items():
         if not refill:
@@ -251,7 +268,7 @@ def _start(folder: Path, plan: CachePlan, produce: Produce) -> dict[str, Any]:
     )
     num = min(layout.num_rows, _SAMPLE_ROWS, max(8, _SAMPLE_BYTES // max(given, 1)))
     rows = np.unique(np.linspace(0, layout.num_rows - 1, num).astype(np.int64))
-    sample = _rows(plan, rows, produce)
+    sample = produce_rows(plan, rows, produce)
     errors = {}
     for name, form in plan.forms.items():
         values, basis = sample[name], None
@@ -297,7 +314,7 @@ def _fill_shards(
             for name, form in plan.forms.items()
             for suffix in form.parts
         }:
-            values = _rows(plan, rows, produce)
+            values = produce_rows(plan, rows, produce)
             files.update(_write_shard(folder, plan, bases, shard, values))
             write_manifest(folder, manifest)
         done += len(rows)
@@ -326,8 +343,14 @@ def _write_shard(
     return entries
 
 
-def _rows(plan: CachePlan, rows: np.ndarray, produce: Produce) -> dict[str, np.ndarray]:
-    """Makes rows in full batches of one shape; the last one repeats its last row."""
+def produce_rows(
+    plan: CachePlan, rows: np.ndarray, produce: Produce
+) -> dict[str, np.ndarray]:
+    """Makes rows in full batches of one shape; the last one repeats its last row.
+
+    Raises:
+        InputError: If an output is not finite, or has another shape.
+    """
     layout = plan.layout
     size = min(BATCH, layout.shard_rows, layout.num_rows)
     found: dict[str, list[np.ndarray]] = {name: [] for name in plan.forms}

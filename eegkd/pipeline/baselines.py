@@ -12,9 +12,11 @@ from eegkd.evaluate.predictions import Predictions
 from eegkd.models import EEGNetConfig
 from eegkd.pipeline.config import RunConfig
 from eegkd.pipeline.fit import (
+    Ahead,
     Fitted,
     FoldData,
     Job,
+    one_by_one,
     predictions_of,
     selection_metric,
 )
@@ -54,6 +56,7 @@ def train_small_net(
     config: RunConfig,
     folder: Path,
     run: Callable[[Program, Job, FoldData], Fitted],
+    ahead: Ahead = one_by_one,
 ) -> Iterator[tuple[str, int, Program, Fitted]]:
     """Tunes on validation with one seed, then trains the chosen one with the others.
 
@@ -72,33 +75,38 @@ def train_small_net(
 
     metric = selection_metric(data.store)
     tried = []
+    ahead([(programs[d], job(0, d, rate)) for d, rate in TRIALS], data)
     for dropout, rate in TRIALS:
         fitted = run(programs[dropout], job(0, dropout, rate), data)
         tried.append((score(fitted.val, [metric])[metric], dropout, rate, fitted))
     _, dropout, rate, best = max(tried, key=lambda row: np.nan_to_num(row[0], nan=-1))
     yield "small_net", 0, programs[dropout], best
-    for seed in range(1, config.num_seeds):
+    seeds = range(1, config.num_seeds)
+    ahead([(programs[dropout], job(seed, dropout, rate)) for seed in seeds], data)
+    for seed in seeds:
         fitted = run(programs[dropout], job(seed, dropout, rate), data)
         yield "small_net", seed, programs[dropout], fitted
+
+
+def band_features(data: FoldData, rows: np.ndarray) -> np.ndarray:
+    """Computes the band power of some windows inside their filter's pass band."""
+    store = data.store
+    signal = np.asarray(store.signal[rows])
+    if data.zscore is not None:
+        signal = (signal - data.zscore.mean[:, None]) / data.zscore.std[:, None]
+    passband = store.manifest["preprocessing"].get("band")
+    band = tuple(passband) if passband else None
+    return band_power(signal, store.manifest["rate"], passband=band)
 
 
 def linear(data: FoldData, seed: int) -> tuple[Predictions, Predictions]:
     """Fits band power and logistic regression; returns validation and test."""
     store, fold = data.store, data.fold
-    passband = store.manifest["preprocessing"].get("band")
-
-    def features(rows: np.ndarray) -> np.ndarray:
-        signal = np.asarray(store.signal[rows])
-        if data.zscore is not None:
-            signal = (signal - data.zscore.mean[:, None]) / data.zscore.std[:, None]
-        band = tuple(passband) if passband else None
-        return band_power(signal, store.manifest["rate"], passband=band)
-
     labels = store.student_labels
     known = fold.train[labels[fold.train] >= 0]
-    val = features(fold.val)
+    val = band_features(data, fold.val)
     prob_fn = linear_baseline(
-        features(known),
+        band_features(data, known),
         labels[known],
         val,
         store.labels[fold.val],
@@ -107,5 +115,5 @@ def linear(data: FoldData, seed: int) -> tuple[Predictions, Predictions]:
     )
     return (
         predictions_of(data, fold.val, prob_fn(val)),
-        predictions_of(data, fold.test, prob_fn(features(fold.test))),
+        predictions_of(data, fold.test, prob_fn(band_features(data, fold.test))),
     )

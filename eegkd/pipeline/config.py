@@ -5,7 +5,8 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-from eegkd.data.config import DataConfig
+from eegkd.data.augment import AugmentConfig
+from eegkd.data.config import CacheConfig, DataConfig
 from eegkd.data.folds import Fold
 from eegkd.evaluate.events import EventsConfig
 from eegkd.train.optimiser import OptimConfig
@@ -23,12 +24,18 @@ class TrainConfig:
         batch_size: Of the global batch.
         sampler: Draw classes equally often, or windows as they come.
         runner: How devices share a step; auto is one device, or shard_map on several.
-        devices: How many to use; 0 is all.
+        devices: How many to use, those of all processes; 0 is all.
+        processes: How many share a step, each with its part of the batch and of the
+            devices. They are started on this machine, unless `--coordinator HOST:PORT
+            --process_id K`, or `--coordinator auto` on a cluster, makes this command
+            one of them.
+        model_axis: Devices that share examples, and parameters, under mesh.
+        fully_sharded: Cut parameters and optimiser over all devices, under mesh.
         accumulate: Micro-batches a step.
         sweep: Train seeds and controls of one structure together in one program, or
             one after another; auto: together on a GPU or TPU, as many as fit.
-        teacher: Read the teacher's outputs from memory, or compute them every step;
-            auto keeps them in memory up to 2 GiB.
+        teacher: Keep the teacher's outputs in memory, cached on disk, or compute them
+            every step. auto is memory up to 2 GiB, then disk up to --cache.limit_gb.
         workers: Processes that make batches; 0 reads in threads.
         save_every_s: Seconds between checkpoints.
         max_steps: Stop every training after so many updates; 0 is no limit.
@@ -41,13 +48,34 @@ class TrainConfig:
     sampler: Literal["balanced", "natural"] = "balanced"
     runner: Literal["auto", "single", "pmap", "shard_map", "mesh"] = "auto"
     devices: int = 0
+    processes: int = 1
+    model_axis: int = 1
+    fully_sharded: bool = False
     accumulate: int = 1
     sweep: Literal["auto", "sequential", "vmap"] = "auto"
-    teacher: Literal["auto", "memory", "online"] = "auto"
+    teacher: Literal["auto", "memory", "cached", "online"] = "auto"
     workers: int = 0
     save_every_s: float = 60.0
     max_steps: int = 0
     quick_compile: bool = False
+
+    def __post_init__(self) -> None:
+        """Checks the numbers of devices."""
+        if self.processes < 1 or self.devices < 0 or self.model_axis < 1:
+            raise ValueError(
+                f"train.processes and train.model_axis are at least 1, train.devices "
+                f"at least 0; got {self.processes}, {self.model_axis}, {self.devices}."
+            )
+        if self.devices % self.processes:
+            raise ValueError(
+                f"train.devices={self.devices} is no multiple of train.processes="
+                f"{self.processes}: it counts the devices of all processes."
+            )
+
+
+PLACEMENT = ("runner", "devices", "processes", "model_axis", "fully_sharded",
+             "workers", "save_every_s")  # fmt: skip
+"""Options of `TrainConfig` that a run may be resumed with others of."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,6 +92,8 @@ class RunConfig:
         store: A window store that `eegkd prepare` wrote; empty prepares one inside
             the run folder.
         data: Corpus and preprocessing.
+        augment: Random changes of training windows.
+        cache: The teacher's outputs on disk.
         train: The training loop.
         optim: The optimiser.
         events: From window probabilities to events.
@@ -77,6 +107,8 @@ class RunConfig:
     rows: tuple[str, ...] = ROWS
     store: str = ""
     data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
+    cache: CacheConfig = CacheConfig()
     train: TrainConfig = TrainConfig()
     optim: OptimConfig = OptimConfig()
     events: EventsConfig = EventsConfig()

@@ -1,28 +1,28 @@
 """Stages in order, then the student, then its controls, on every fold."""
 
+import functools
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import numpy as np
 
+from eegkd.data.cache import TeacherTensor
+from eegkd.data.folds import Fold
 from eegkd.data.store import WindowStore
-from eegkd.errors import InputError
 from eegkd.evaluate.controls import OUTPUT_CONTROLS, SYSTEM_CONTROLS
 from eegkd.pipeline.config import RunConfig
-from eegkd.pipeline.fit import Fitted, FoldData, Job
-from eegkd.pipeline.programs import (
-    Program,
-    make_program,
-    term_weights,
-    upstream_outputs,
-)
-from eegkd.systems import SignalConfig, System, upstream_inputs
-from eegkd.train.step import upstream_tensors
+from eegkd.pipeline.fit import Ahead, Fitted, FoldData, Job, one_by_one
+from eegkd.pipeline.folder import read_json, write_json
+from eegkd.pipeline.programs import Program, make_program, term_weights
+from eegkd.pipeline.teacher import Teacher, choose_teacher, given_stages
+from eegkd.pipeline.teacher_outputs import QUIET, Outputs, Watch, teacher_outputs
+from eegkd.systems import SignalConfig, System
+from eegkd.train.distributed import first_only, in_turn, is_first
 from eegkd.typing import Variables
 
-MEMORY_LIMIT = 2 * 2**30
+STUDENT_ROWS = {"student", *SYSTEM_CONTROLS, *OUTPUT_CONTROLS}
 
 
 class Models(NamedTuple):
@@ -32,11 +32,13 @@ class Models(NamedTuple):
         stages: One for every stage before the student, in order.
         student: The student's; controls that differ in weights alone share it.
         no_teacher: The student's without earlier stages, if that row is wanted.
+        teacher: Where the student gets the outputs of earlier stages.
     """
 
     stages: tuple[Program, ...]
     student: Program
     no_teacher: Program | None
+    teacher: Teacher = Teacher()
 
 
 def signal_of(store: WindowStore) -> SignalConfig:
@@ -60,6 +62,39 @@ def make_models(system: System, config: RunConfig, steps: int) -> Models:
     return Models(stages[:-1], stages[-1], alone)
 
 
+def choose_teachers(
+    models: Mapping[str, Models],
+    store: WindowStore,
+    folds: Sequence[Fold],
+    config: RunConfig,
+    folder: Path,
+) -> dict[str, Models]:
+    """Decides where each system's student gets its teacher's outputs.
+
+    The choice is kept in the run folder: a run that goes on does not choose again, on
+    a disk that has filled since. Stages whose outputs are given are not trained.
+
+    Raises:
+        InputError: If options contradict each other, or a cache is too large.
+    """
+    file = folder / "teacher.json"
+    before = read_json(file) if file.is_file() else {}
+    num = max(len(fold.train) for fold in folds)
+    found = {}
+    for name, group in models.items():
+        system = group.student.system
+        rows = () if name else config.rows
+        signal, chosen = signal_of(store), before.get(name or "system")
+        teacher = choose_teacher(system, store, num, config, signal, rows, chosen)
+        given = given_stages(system, teacher)
+        stages = tuple(p for p in group.stages if p.stage not in given)
+        found[name] = group._replace(teacher=teacher, stages=stages)
+    modes = {name or "system": group.teacher.mode for name, group in found.items()}
+    if is_first():
+        write_json(file, modes)
+    return found
+
+
 def train_rows(
     models: Models,
     data: FoldData,
@@ -67,6 +102,8 @@ def train_rows(
     folder: Path,
     run: Callable[[Program, Job, FoldData], Fitted],
     rows: Sequence[str],
+    watch: Watch = QUIET,
+    ahead: Ahead = one_by_one,
 ) -> Iterator[tuple[str, int, Program, Fitted]]:
     """Trains the stages, the student and its controls on one fold.
 
@@ -80,69 +117,63 @@ def train_rows(
         fitted = run(program, job, data)
         upstream[program.stage] = fitted.variables
         yield program.stage, 0, program, fitted
+    place = folder / "cache"
+    jobs = [
+        (seed, name, folder / name / f"seed{seed}")
+        for seed in range(config.num_seeds)
+        for name in ("student", *rows)
+        if name in STUDENT_ROWS
+    ]
     cache = None
-    if _in_memory(system, upstream, data, config):
-        stage = student.stage
-        every = data.fold.train
-        cache = upstream_outputs(
-            system, stage, upstream, data.store, every, data.zscore
+    # What is finished is read again, and needs no teacher.
+    if any(not (where / "done.json").is_file() for _, _, where in jobs):
+        fill = functools.partial(
+            teacher_outputs,
+            models.teacher,
+            system,
+            upstream,
+            data.store,
+            data.fold.train,
+            config,
+            place,
+            zscore=data.zscore,
+            watch=watch,
         )
+        cache = in_turn(fill) if models.teacher.mode == "cached" else fill()
     labels = data.store.student_labels
-    wanted = ("student", *rows)
-    for seed in range(config.num_seeds):
-        for name in wanted:
-            job = Job(
-                name,
-                seed,
-                folder / name / f"seed{seed}",
-                upstream=upstream,
-                cache=cache,
-                labels=labels,
-            )
-            program = student
-            if name == "no_teacher" and models.no_teacher is not None:
-                program = models.no_teacher
-                job = job._replace(upstream={}, cache=None)
-            elif name == "alpha_0":
-                weights = term_weights(SYSTEM_CONTROLS[name](system), student.stage)
-                job = job._replace(weights=weights)
-            elif name in OUTPUT_CONTROLS:
-                job = job._replace(cache=_moved(name, cache, data, labels, seed))
-            elif name != "student":
-                continue
-            yield name, seed, program, run(program, job, data)
+    trainings: list[tuple[Program, Job]] = []
+    for seed, name, where in jobs:
+        job = Job(name, seed, where, upstream=upstream, cache=cache, labels=labels)
+        program = student
+        if name == "no_teacher" and models.no_teacher is not None:
+            program = models.no_teacher
+            job = job._replace(upstream={}, cache=None)
+        elif name == "alpha_0":
+            weights = term_weights(SYSTEM_CONTROLS[name](system), student.stage)
+            job = job._replace(weights=weights)
+        elif name in OUTPUT_CONTROLS and cache is not None:
+            job = job._replace(cache=_moved(name, cache, data, labels, seed))
+        trainings.append((program, job))
+    ahead(trainings, data)
+    for program, job in trainings:
+        yield job.model, job.seed, program, run(program, job, data)
+    first_only(lambda: shutil.rmtree(place, ignore_errors=True))
 
 
 def _moved(
-    name: str, cache: Any, data: FoldData, labels: np.ndarray, seed: int
-) -> dict[str, dict[str, np.ndarray]]:
-    if cache is None:
-        raise InputError(
-            f"The row {name} needs the teacher's outputs in memory: take it out of "
-            "--rows, or set --train.teacher memory."
-        )
-    control = OUTPUT_CONTROLS[name]
+    name: str, cache: Outputs, data: FoldData, labels: np.ndarray, seed: int
+) -> Outputs:
     rows = data.fold.train
-    return {s: control(t, rows, labels, seed=seed) for s, t in cache.items()}
 
+    def move(tensor: TeacherTensor) -> TeacherTensor:
+        if name == "class_mean_teacher":
+            return tensor.class_means(rows, labels)
+        # The others move rows, whatever is in them.
+        own = {"row": np.arange(len(data.store))}
+        moved = OUTPUT_CONTROLS[name](own, rows, labels, seed=seed)
+        return tensor.moved(moved["row"])
 
-def _in_memory(
-    system: System,
-    upstream: Mapping[str, Variables],
-    data: FoldData,
-    config: RunConfig,
-) -> bool:
-    """Decides whether the teacher's outputs are computed once and kept."""
-    if config.train.teacher != "auto":
-        return config.train.teacher == "memory"
-    stage = system.stages[-1]
-    if not upstream_inputs(stage):
-        return False
-    example = data.store.signal[:1]
-
-    def one(upstream: Mapping[str, Variables]) -> Any:
-        return upstream_tensors(system, stage, upstream, {"signal": example})
-
-    shapes = jax.tree.leaves(jax.eval_shape(one, upstream))
-    row = sum(int(np.prod(s.shape)) * s.dtype.itemsize for s in shapes)
-    return row * len(data.store) <= MEMORY_LIMIT
+    return {
+        stage: {key: move(tensor) for key, tensor in tensors.items()}
+        for stage, tensors in cache.items()
+    }

@@ -12,9 +12,10 @@ from eegkd.data.folds import Fold
 from eegkd.data.store import WindowStore
 from eegkd.pipeline.config import RunConfig
 from eegkd.pipeline.fit import example, init_key
-from eegkd.pipeline.programs import Program, predict_rows, upstream_outputs
+from eegkd.pipeline.programs import Program, predict_rows
 from eegkd.systems import get_stage
 from eegkd.train.state import init_state
+from eegkd.train.teacher_cache import Specs
 from eegkd.typing import Variables
 
 TIMED_STEPS = 3
@@ -40,9 +41,16 @@ def measure(
     store: WindowStore,
     upstream: Mapping[str, Variables],
     *,
-    cached: bool,
+    kept: Specs | None = None,
 ) -> tuple[Cost, Variables]:
     """Compiles a program's step and prediction, and times a few of each.
+
+    Args:
+        program: What to time.
+        config: The run's.
+        store: Its windows.
+        upstream: Earlier stages' variables.
+        kept: Outputs that a step reads: random ones stand for them.
 
     Returns:
         The cost, and untrained finished variables for later stages to be measured on.
@@ -50,13 +58,8 @@ def measure(
     stage = get_stage(program.system, program.stage)
     key = jax.random.key(0)
     size = min(config.train.batch_size, len(store))
-    rows = np.resize(np.arange(len(store)), config.train.batch_size)
-    cache = None
-    if cached and upstream:
-        cache = upstream_outputs(
-            program.system, program.stage, upstream, store, np.arange(size)
-        )
-        rows = np.resize(np.arange(size), config.train.batch_size)
+    rows = np.resize(np.arange(size), config.train.batch_size // jax.process_count())
+    cache = _random_outputs(kept, size) if kept else None
     batch = BatchMaker(store=store, labels=store.labels, cache=cache)(rows)
     variables = program.init(init_key(0), example(store), dict(upstream))
     state = init_state(stage, variables, program.tx, key)
@@ -79,6 +82,15 @@ def measure(
     window_s = (time.perf_counter() - start) / len(judged)
     size_bytes = sum(x.nbytes for x in jax.tree.leaves(finished))
     return Cost(float(np.median(times[1:])), window_s, size_bytes), finished
+
+
+def _random_outputs(specs: Specs, num: int) -> dict[str, dict[str, np.ndarray]]:
+    rng, found = np.random.default_rng(0), {}
+    for name, (shape, dtype) in specs.items():
+        stage, _, key = name.partition(".")
+        values = rng.standard_normal((num, *shape)).astype(np.dtype(dtype))
+        found.setdefault(stage, {})[key] = values
+    return found
 
 
 def total_seconds(

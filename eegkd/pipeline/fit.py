@@ -179,6 +179,7 @@ def begin(
         prepare=prepare_fn(program.system),
         zscore=data.zscore,
         labels=job.labels,
+        augment=config.augment,
         cache=job.cache,
         shard=shard(),
         workers=config.train.workers,

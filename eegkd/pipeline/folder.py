@@ -16,6 +16,7 @@ import numpy as np
 
 from eegkd.errors import InputError, output_errors
 from eegkd.files import remove_parts, write_atomic
+from eegkd.pipeline.config import PLACEMENT
 
 PACKAGES = ("eegkd", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy",
             "scipy", "scikit-learn", "mne", "wfdb", "timescoring")  # fmt: skip
@@ -127,6 +128,8 @@ def _check_same(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
     )
     for key in sorted(old["run"].keys() | new["run"].keys()):
         was, now = old["run"].get(key), new["run"].get(key)
+        if key == "train":
+            was, now = _without_placement(was), _without_placement(now)
         # A folder may have been moved; the store's content is compared below.
         if was != now and key not in ("out", "store"):
             raise InputError(
@@ -147,6 +150,11 @@ def _check_same(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
                 f"{folder} holds a run with other {key}: {_differs(was, now)} Choose "
                 "another --out, or go on with the program that began it."
             )
+
+
+def _without_placement(train: dict[str, Any]) -> dict[str, Any]:
+    """Leaves out what another machine may do differently, to the same numbers."""
+    return {key: value for key, value in train.items() if key not in PLACEMENT}
 
 
 def _differs(was: Any, now: Any) -> str:

@@ -2,8 +2,9 @@
 
 import contextlib
 import dataclasses
+import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,16 @@ from eegkd.evaluate.predictions import Predictions
 from eegkd.files import sole_writer
 from eegkd.pipeline import baselines
 from eegkd.pipeline.config import ROWS, RunConfig, num_steps
-from eegkd.pipeline.distill import Models, make_models, signal_of, train_rows
+from eegkd.pipeline.distill import (
+    Models,
+    choose_teachers,
+    make_models,
+    signal_of,
+    train_rows,
+)
 from eegkd.pipeline.estimate import Cost, describe, measure, total_seconds
 from eegkd.pipeline.fit import Fitted, FoldData, Job, fit, fold_data, selection_metric
-from eegkd.pipeline.folder import open_log, open_run, read_log, write_json
+from eegkd.pipeline.folder import open_log, open_run, read_json, read_log, write_json
 from eegkd.pipeline.programs import Program
 from eegkd.pipeline.results import (
     conclude,
@@ -35,8 +42,11 @@ from eegkd.pipeline.results import (
     table_metrics,
     terminal_table,
 )
+from eegkd.pipeline.sweep import fit_many, groups
+from eegkd.pipeline.teacher import read_specs
+from eegkd.pipeline.teacher_outputs import Watch
 from eegkd.systems import System
-from eegkd.train.distributed import is_first
+from eegkd.train.distributed import first_only, in_turn, is_first
 
 MakeSystem = Callable[[Any], System]
 Variant = tuple[str, MakeSystem]
@@ -91,7 +101,8 @@ def run_distillation(
         Interrupted: On Ctrl-C or SIGTERM, after saving.
     """
     # The table needs 110 columns; a log file has 80.
-    console = console or Console(width=max(110, Console().width))
+    width = max(110, Console().width)
+    console = console or Console(width=width, quiet=not is_first())
     check_trainable(store)
     unknown = sorted(set(config.rows) - set(ROWS))
     if unknown:
@@ -109,7 +120,7 @@ def run_distillation(
         "terms": {name or "system": _terms(system) for name, system in systems},
     }
     with sole_writer(folder) if is_first() else contextlib.nullcontext():
-        open_run(folder, record)
+        first_only(lambda: open_run(folder, record))
         return _run(dict(systems), store, folds, config, record, notes, console)
 
 
@@ -124,17 +135,20 @@ def _run(
 ) -> list[dict[str, Any]]:
     """Does what `run_distillation` says, in a folder that is this process's own."""
     folder = Path(config.out).absolute()
-    write_json(folder / "splits.json", splits_json(store, folds))
+    first_only(lambda: write_json(folder / "splits.json", splits_json(store, folds)))
     steps = num_steps(config.train, folds)
     models = {
         name: make_models(system, config, steps) for name, system in systems.items()
     }
+    models = in_turn(lambda: choose_teachers(models, store, folds, config, folder))
     nets = {}
     if "small_net" in config.rows:
         nets = baselines.small_net_programs(config.signal, config, steps)
     left = _share_left(models, nets, folds, config, folder)
     expected = (0.0, 0)
     if left:
+        for text in dict.fromkeys(group.teacher.text for group in models.values()):
+            console.print(text)
         console.print("Compiling, and timing a few updates of every model ...")
         expected = _expect(models, nets, store, folds, config, steps, left)
         console.print(
@@ -145,6 +159,35 @@ def _run(
     runs = Runs()
     _train_all(models, nets, store, folds, config, folder, steps, runs, console)
     spent = time.monotonic() - start
+    if not left and (folder / "summary.json").is_file():
+        # Judged again: what the training took is still the news.
+        before = read_json(folder / "summary.json")
+        expected, spent = (before["expected_s"], expected[1]), before["spent_s"]
+    rows: list[dict[str, Any]] = []
+
+    def judge() -> None:
+        costs = {"expected_s": expected[0], "spent_s": spent}
+        noted = {**record, **costs}
+        rows.extend(_judge(runs, store, folds, config, noted, notes, console))
+        if left:
+            console.print(f"Expected {describe(*expected)}; took {spent:.0f} s.")
+        console.print(f"Report: {folder / 'report.html'}", soft_wrap=True)
+
+    first_only(judge)
+    return rows
+
+
+def _judge(
+    runs: Runs,
+    store: WindowStore,
+    folds: Sequence[Fold],
+    config: Any,
+    record: Mapping[str, Any],
+    notes: Sequence[str],
+    console: Console,
+) -> list[dict[str, Any]]:
+    """Writes the results and the report, and prints what they say."""
+    folder = Path(config.out).absolute()
     leaks = any(leaks_subjects(store, fold) for fold in folds)
     log = read_log(folder / "metrics.jsonl")
     summary, facts = conclude(
@@ -157,14 +200,11 @@ def _run(
         log=log,
         selection_metric=selection_metric(store),
         leaks=leaks,
-        record={**record, "expected_s": expected[0], "spent_s": spent},
+        record=record,
         notes=notes,
     )
     console.print(terminal_table(summary, facts, table_metrics(store)))
     _print_reading(summary, store, leaks, console)
-    if left:
-        console.print(f"Expected {describe(*expected)}; took {spent:.0f} s.")
-    console.print(f"Report: {folder / 'report.html'}", soft_wrap=True)
     return summary.rows
 
 
@@ -189,28 +229,51 @@ def _train_all(
         transient=True,
     )
     total = len(folds) * steps * sum(n for _, n in _trainings(models, nets, config))
-    with progress, open_log(folder / "metrics.jsonl") as metrics:
+    path = folder / "metrics.jsonl"
+    log_file = open_log(path) if is_first() else contextlib.nullcontext(_no_log)
+    with progress, log_file as metrics:
         bar = progress.add_task("starting", total=total)
+        watch = Watch(lambda text: progress.console.print(text), _rows_bar(progress))
+
+        early: set[Path] = set()
+
+        def show(data: FoldData, text: str) -> Callable[[int], None]:
+            before = progress.tasks[0].completed
+            text = f"fold {data.fold.index + 1}/{len(folds)} {text}"
+            progress.update(bar, description=text)
+            return lambda done: progress.update(bar, completed=before + done)
+
+        def log(data: FoldData, job: Job, row: Mapping[str, Any]) -> None:
+            where = {"fold": data.fold.index, "model": job.model, "seed": job.seed}
+            metrics(where | dict(row))
+
+        def ahead(trainings: Sequence[tuple[Program, Job]], data: FoldData) -> None:
+            for program, jobs in groups(trainings, data, config, watch.say):
+                moved = show(data, f"{len(jobs)} models together")
+                fit_many(
+                    program,
+                    jobs,
+                    data,
+                    config,
+                    num_steps=steps,
+                    log=functools.partial(log, data),
+                    progress=moved,
+                )
+                moved(len(jobs) * steps)
+                early.update(job.folder for job in jobs)
 
         def run(program: Program, job: Job, data: FoldData) -> Fitted:
-            where = {"fold": data.fold.index, "model": job.model, "seed": job.seed}
-            text = f"fold {data.fold.index + 1}/{len(folds)} {job.model} {job.seed}"
-            before = progress.tasks[0].completed
-            progress.update(bar, description=text)
-
-            def log(row: Mapping[str, Any]) -> None:
-                metrics(where | dict(row))
-
+            moved = show(data, f"{job.model} {job.seed}")
             fitted = fit(
                 program,
                 job,
                 data,
                 config,
                 num_steps=steps,
-                log=log,
-                progress=lambda step: progress.update(bar, completed=before + step),
+                log=functools.partial(log, data, job),
+                progress=moved,
             )
-            progress.update(bar, completed=before + steps)
+            moved(0 if job.folder in early else steps)
             return fitted
 
         for fold in folds:
@@ -219,19 +282,33 @@ def _train_all(
             for name, group in models.items():
                 rows = config.rows if not name else ()
                 for model, seed, program, fitted in train_rows(
-                    group, data, config, place / name, run, rows
+                    group, data, config, place / name, run, rows, watch, ahead
                 ):
                     shown = _row_name(name, model)
                     runs.add(shown, seed, fitted.val, fitted.test)
                     runs.kept.setdefault(shown, (program, fitted))
             if nets:
                 for model, seed, program, fitted in baselines.train_small_net(
-                    nets, data, config, place, run
+                    nets, data, config, place, run, ahead
                 ):
                     runs.add(model, seed, fitted.val, fitted.test)
                     runs.kept.setdefault(model, (program, fitted))
             if "linear" in config.rows:
                 runs.add("linear", 0, *baselines.linear(data, config.seed))
+
+
+def _rows_bar(progress: Progress) -> Callable[[str, int], Any]:
+    """Shows the filling of a cache as one more bar while it lasts."""
+
+    @contextlib.contextmanager
+    def bar(what: str, rows: int) -> Iterator[Callable[[int], None]]:
+        task = progress.add_task(what, total=rows)
+        try:
+            yield lambda done: progress.update(task, completed=done)
+        finally:
+            progress.remove_task(task)
+
+    return bar
 
 
 def _terms(system: System) -> dict[str, dict[str, Any]]:
@@ -243,6 +320,11 @@ def _terms(system: System) -> dict[str, dict[str, Any]]:
         }
         for stage in system.stages
     }
+
+
+def _no_log(row: Mapping[str, Any]) -> None:
+    """Is the log of all processes but the first, which has the same rows."""
+    del row
 
 
 def _row_name(variant: str, model: str) -> str:
@@ -284,18 +366,18 @@ def _expect(
         upstream: dict[str, Any] = {}
         for program in group.stages:
             costs[id(program)], upstream[program.stage] = measure(
-                program, config, store, upstream, cached=False
+                program, config, store, upstream
             )
-        cached = config.train.teacher != "online"
+        kept = read_specs(group.teacher, config.cache) if group.teacher.kept else None
         costs[id(group.student)], _ = measure(
-            group.student, config, store, upstream, cached=cached
+            group.student, config, store, upstream, kept=kept
         )
         if group.no_teacher is not None:
             costs[id(group.no_teacher)], _ = measure(
-                group.no_teacher, config, store, {}, cached=False
+                group.no_teacher, config, store, {}
             )
     for program in nets.values():
-        costs[id(program)], _ = measure(program, config, store, {}, cached=False)
+        costs[id(program)], _ = measure(program, config, store, {})
     jobs = [(costs[id(p)], num) for p, num in _trainings(models, nets, config)]
     seconds = total_seconds(jobs, folds, steps=steps, epochs=config.train.epochs)
     disk = len(folds) * sum(num * cost.bytes for cost, num in jobs)
@@ -341,4 +423,3 @@ def _print_reading(
             "recording, are the units of the statistics, and say nothing about new "
             "people."
         )
-

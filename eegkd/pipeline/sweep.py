@@ -152,9 +152,8 @@ def _at_once(
     )
     at_once = members_at_once(how, num, one, devices)
     say(
-        f"{jobs[0].model}: {num} models take {one / 2**20:.0f} MiB each, of "
-        f"{limit / 2**30:.1f} GiB on each of {len(devices)} devices; "
-        f"{at_once} are trained together."
+        f"{jobs[0].model}: {num} models of {one / 2**20:.0f} MiB each, devices of "
+        f"{limit / 2**20:.0f} MiB: up to {at_once} are trained together."
     )
     return at_once
 

@@ -5,6 +5,7 @@ Files are written by the first process alone, on a disk that all of them read.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +13,10 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from eegkd.errors import InputError
+from eegkd.errors import InputError, Interrupted
 
 AUTO = "auto"
+Result = TypeVar("Result")
 # A crashed process must not keep the others waiting for minutes.
 _SHUTDOWN_S = 20
 _AHEAD = 2
@@ -81,6 +83,7 @@ def first_only(task: Callable[[], object]) -> None:
 
     Raises:
         InputError: In the others, if it failed in the first; there, what it raised.
+        Interrupted: Likewise, if it was stopped.
     """
     if jax.process_count() == 1:
         task()
@@ -91,11 +94,26 @@ def first_only(task: Callable[[], object]) -> None:
             task()
         except Exception as caught:
             error = caught
-    failed = multihost_utils.broadcast_one_to_all(np.array(error is not None))
+    ended = [error is not None, isinstance(error, Interrupted)]
+    failed, stopped = multihost_utils.broadcast_one_to_all(np.array(ended))
     if error is not None:
         raise error
-    if bool(failed):
+    if stopped:
+        raise Interrupted("The first process was stopped; see its message.")
+    if failed:
         raise InputError("The first process failed; see its message.")
+
+
+def in_turn(task: Callable[[], Result]) -> Result:
+    """Runs `task` in the first process, then in the others, which find its files.
+
+    Raises:
+        InputError: As `first_only` does.
+        Interrupted: As `first_only` does.
+    """
+    results: list[Result] = []
+    first_only(lambda: results.append(task()))
+    return results[0] if results else task()
 
 
 def of_first(values: Mapping[str, float]) -> dict[str, float]:
