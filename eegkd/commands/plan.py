@@ -1,55 +1,100 @@
-"""`eegkd plan SYSTEM`: parameters, operations, memory and cache, without running."""
+"""`eegkd plan SYSTEM`: parameters, operations, memory, cache, time; nothing runs."""
 
 import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
 
-from eegkd.commands.options import parse_run
+from eegkd.commands.verbs import parse_verb, spell_out
 from eegkd.data.store import WindowStore
 from eegkd.errors import InputError
+from eegkd.pipeline.chips import get_chip
 from eegkd.pipeline.distill import signal_of
-from eegkd.pipeline.plan import make_plan
-from eegkd.pipeline.registry import SYSTEMS
+from eegkd.pipeline.plan import DEVICE_COUNTS, make_plan
 
 _MEMORY_NOTE = (
     "Memory is an analytic account of one device. Activations are what the forward "
     "pass keeps for the backward pass before the compiler fuses: an upper estimate."
 )
+_TIME_NOTE = (
+    "Times are analytic: operations, memory traffic (element-wise work taken as "
+    "fused) and links at the chip's published peaks, the gradient's all-reduce not "
+    "overlapped. No program reaches its peaks, and steps under a millisecond wait for "
+    "their host."
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Account for a system by its shapes; nothing is compiled or run.
+
+    Attributes:
+        preset: The system's options to start from.
+        devices: How many share a batch; 0 is --train.devices, and with --chip a table
+            of 1 to 1,024.
+        chip: Adds the least time of a step: A100, H100, H200, v5e, v5p or v6e.
+        runner: How they share it; auto is --train.runner.
+        fully_sharded: Cut parameters and optimiser over all devices (runner mesh).
+        windows: Tell the cache's size for so many; 0 takes those of --store.
+        json: Print JSON in place of tables.
+    """
+
+    preset: str = "paper"
+    devices: int = 0
+    chip: str = ""
+    runner: Literal["auto", "single", "pmap", "shard_map", "mesh"] = "auto"
+    fully_sharded: bool = False
+    windows: int = 0
+    json: bool = False
 
 
 def main(args: Sequence[str]) -> None:
     """Runs the verb."""
-    rest = [arg for arg in args if arg != "--json"]
-    if rest and rest[0] in ("-h", "--help"):
-        rest = ["distilclip_eeg", rest[0]]
-    if not rest or rest[0].startswith("-"):
-        raise InputError(
-            "Name a system first, as in `eegkd plan distilclip_eeg --preset paper`: "
-            f"choose {', '.join(SYSTEMS)}."
-        )
-    entry, config = parse_run(rest[0], rest[1:], f"plan {rest[0]}", preset="paper")
+    entry, options, config = parse_verb(
+        Plan, spell_out(args, "json", "fully_sharded"), "plan"
+    )
+    chip = get_chip(options.chip) if options.chip else None
+    if options.devices < 0 or options.windows < 0:
+        raise InputError("--devices and --windows are 0 or more.")
+    windows = options.windows
     if config.store:
-        signal = signal_of(WindowStore.open(config.store))
-        config = dataclasses.replace(config, signal=signal)
-    plan = make_plan(entry.make_system, config)
-    if "--json" in args:
+        store = WindowStore.open(config.store)
+        config = dataclasses.replace(config, signal=signal_of(store))
+        windows = windows or len(store)
+    runner = config.train.runner if options.runner == "auto" else options.runner
+    devices = options.devices or config.train.devices
+    train = dataclasses.replace(config.train, devices=devices, runner=runner)
+    config = dataclasses.replace(config, train=train)
+    table = chip is not None and not devices and runner != "single"
+    plan = make_plan(
+        entry.make_system,
+        config,
+        chip=chip,
+        device_counts=DEVICE_COUNTS if table else (),
+        fully_sharded=options.fully_sharded,
+        num_windows=windows,
+    )
+    if options.json:
         sys.stdout.write(json.dumps(plan, indent=1) + "\n")
         return
-    _show(plan, Console())
+    console = Console()
+    show_costs(plan, console)
+    if chip is not None:
+        show_times(plan, console)
 
 
-def _show(plan: Mapping[str, Any], console: Console) -> None:
+def show_costs(plan: Mapping[str, Any], console: Console) -> None:
+    """Prints parameters, operations and memory as tables."""
     signal = plan["signal"]
     console.print(
         f"{plan['system']}: windows of {signal['n_chans']} channels, "
         f"{signal['n_times']} samples at {signal['rate']:g} Hz, "
         f"{len(signal['classes'])} classes; batches of {plan['batch_size']} on "
-        f"{plan['devices']} device(s)."
+        f"{plan['devices']:,} device(s)."
     )
     parts = Table(title="Parameters")
     for name in ("stage", "part"):
@@ -68,7 +113,7 @@ def _show(plan: Mapping[str, Any], console: Console) -> None:
         )
     console.print(parts)
     names = list(plan["stages"])
-    table = Table(title="Costs")
+    table = Table(title="Costs of one device")
     table.add_column("")
     for name in names:
         table.add_column(name, justify="right")
@@ -84,13 +129,75 @@ def _show(plan: Mapping[str, Any], console: Console) -> None:
     for key in plan["stages"][names[-1]]["memory"]:
         memory = [plan["stages"][name].get("memory", {}) for name in names]
         table.add_row(key.replace("_", " "), *(_size(m.get(key)) for m in memory))
+    table.add_section()
+    sent = [_size(plan["stages"][name].get("collective_bytes")) for name in names]
+    table.add_row("sent to other devices, a step", *sent)
     console.print(table)
     cache = plan["cache"]
     read = ", ".join(cache["reads"]) or "nothing"
+    whole = ""
+    if cache["windows"]:
+        whole = f"; {_size(cache['bytes'])} for {cache['windows']:,} windows"
     console.print(
-        f"Teacher cache: {cache['bytes_per_window']:,} bytes a window ({read})."
+        f"Teacher cache: {cache['bytes_per_window']:,} bytes a window ({read}){whole}."
     )
     console.print(_MEMORY_NOTE)
+
+
+def show_times(plan: Mapping[str, Any], console: Console) -> None:
+    """Prints memory and least times by the number of devices."""
+    chip = plan["chip"]
+    for stage, rows in plan["roofline"].items():
+        for mode in dict.fromkeys(row["earlier_stages"] for row in rows):
+            given = "" if mode == "none" else f", earlier stages {mode}"
+            table = Table(title=f"{chip['name']}: {stage}{given}")
+            for name in (
+                *("devices", "batch", "GiB", "fits", "sent\nMiB", "compute\nms"),
+                *("memory\nms", "links\nms", "step\nms", "bound", "windows/s"),
+            ):
+                table.add_column(name, justify="right", no_wrap=True)
+            for row in (row for row in rows if row["earlier_stages"] == mode):
+                table.add_row(*_time_cells(row))
+            console.print(table)
+    console.print(
+        f"{chip['name']}: {chip['half_flops'] / 1e12:,.0f} TFLOP/s in bfloat16, "
+        f"{chip['single_flops'] / 1e12:,.0f} in float32 at JAX's default precision, "
+        f"{chip['memory_bytes'] / 1e9:,.0f} GB at {chip['memory_rate'] / 1e9:,.0f} "
+        f"GB/s; links {chip['link_rate'] / 1e9:,.0f} GB/s among {chip['domain']:,} "
+        f"chips, {chip['network_rate'] / 1e9:,.1f} GB/s beyond. {chip['source']}."
+    )
+    grown = [
+        row["devices"]
+        for rows in plan["roofline"].values()
+        for row in rows
+        if row["batch_size"] != plan["batch_size"]
+    ]
+    if grown:
+        console.print(
+            f"A batch of {plan['batch_size']} cannot be cut over {min(grown):,} "
+            "devices or more: there it is the next multiple (--train.batch_size)."
+        )
+    if not all(row["fits"] for rows in plan["roofline"].values() for row in rows):
+        console.print(
+            "[bold]Rows marked NO do not fit into the chip's memory:[/bold] more "
+            "devices, --train.accumulate, or --fully_sharded."
+        )
+    console.print(_TIME_NOTE)
+
+
+def _time_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    sides = ("compute_s", "memory_s", "interconnect_s", "step_s")
+    speed = row["windows_per_s"]
+    return (
+        f"{row['devices']:,}",
+        f"{row['batch_size']:,}",
+        f"{row['memory_bytes'] / 2**30:,.2f}",
+        "yes" if row["fits"] else "[bold]NO",
+        f"{row['collective_bytes'] / 2**20:,.1f}",
+        *(f"{1000 * row[side]:,.3f}" for side in sides),
+        "links" if row["bound"] == "interconnect" else row["bound"],
+        f"{speed:,.0f}" if speed < 1e6 else f"{speed / 1e6:,.2f} M",
+    )
 
 
 def _flops(value: int | None) -> str:

@@ -45,20 +45,32 @@ def count_flops(fn: Callable[..., Any], *args: Any) -> int:
     Raises:
         ValueError: If it has a while loop of unknown length.
     """
-    return _count(jax.make_jaxpr(fn)(*args).jaxpr)
+    return add_up(jax.make_jaxpr(fn)(*args).jaxpr, flops_of)
 
 
-def _count(jaxpr: Any) -> int:
-    return sum(_count_equation(eqn) for eqn in jaxpr.eqns)
+def add_up(jaxpr: Any, cost: Callable[[Any], int]) -> int:
+    """Adds up a cost over the operations of a program, by the rules of `count_flops`.
+
+    Args:
+        jaxpr: The program.
+        cost: Of one equation that holds no program of its own.
+    """
+    return sum(_add_up_equation(eqn, cost) for eqn in jaxpr.eqns)
 
 
-def _count_equation(eqn: Any) -> int:
+def flops_of(eqn: Any) -> int:
+    """Counts the operations of one equation that holds no program of its own."""
     name = eqn.primitive.name
     if name == "dot_general":
         return _dot(eqn)
     if name == "conv_general_dilated":
         return _convolution(eqn)
-    inner = [_count(jaxpr) for jaxpr in _inner_jaxprs(eqn)]
+    return _elementwise(eqn)
+
+
+def _add_up_equation(eqn: Any, cost: Callable[[Any], int]) -> int:
+    name = eqn.primitive.name
+    inner = [add_up(jaxpr, cost) for jaxpr in _inner_jaxprs(eqn)]
     if name == "scan":
         return eqn.params["length"] * sum(inner)
     if name == "cond":
@@ -72,7 +84,7 @@ def _count_equation(eqn: Any) -> int:
         return 0
     if inner:
         return sum(inner)
-    return _elementwise(eqn)
+    return cost(eqn)
 
 
 def _inner_jaxprs(eqn: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""What a system costs before it runs: parameters, operations, memory, cache.
+"""What a system costs before it runs: parameters, operations, memory, cache, time.
 
 Everything is traced by shape; nothing is initialised, compiled or run.
 """
@@ -9,20 +9,28 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
+from eegkd.errors import InputError
 from eegkd.ops import count_flops
+from eegkd.pipeline.chips import Chip
 from eegkd.pipeline.config import RunConfig
-from eegkd.pipeline.shapes import StageShapes, example_shapes, stage_shapes
+from eegkd.pipeline.roofline import sent_bytes, step_roofline
+from eegkd.pipeline.shapes import (
+    StageShapes,
+    example_shapes,
+    num_bytes,
+    stage_shapes,
+)
+from eegkd.pipeline.step_costs import StageCosts, interpolate, trace_stage
 from eegkd.systems import SignalConfig, Stage, System, upstream_inputs
-from eegkd.train.optimiser import make_optimiser
-from eegkd.train.state import TrainState, init_state
-from eegkd.train.step import make_train_step, upstream_tensors
-from eegkd.typing import StepKeys, Variables
+from eegkd.train.step import upstream_tensors
+from eegkd.typing import Variables
+
+__all__ = ["DEVICE_COUNTS", "Part", "count_parts", "make_plan", "num_bytes"]
 
 PROMPTS = "prompts"
+DEVICE_COUNTS = tuple(2**i for i in range(11))
 _MODULE_DEPTH = 3
-_ANY_STEPS = 1000
 
 
 class Part(NamedTuple):
@@ -41,7 +49,15 @@ class Part(NamedTuple):
     trained: bool
 
 
-def make_plan(make_system: Callable[[Any], System], config: Any) -> dict[str, Any]:
+def make_plan(
+    make_system: Callable[[Any], System],
+    config: Any,
+    *,
+    chip: Chip | None = None,
+    device_counts: Sequence[int] = (),
+    fully_sharded: bool = False,
+    num_windows: int = 0,
+) -> dict[str, Any]:
     """Returns the account of a system as JSON can hold it.
 
     Bytes and operations of a step are those of one device, which holds all variables
@@ -49,17 +65,36 @@ def make_plan(make_system: Callable[[Any], System], config: Any) -> dict[str, An
 
     Args:
         make_system: Of the system.
-        config: A `RunConfig` that also holds the system's options and its `signal`.
+        config: A `RunConfig` that also holds the system's options and its `signal`;
+            `train.devices` share the batch.
+        chip: Adds `roofline`: memory and least time of a step on it.
+        device_counts: For these numbers of devices; none takes the config's.
+        fully_sharded: Cut parameters, gradients and optimiser over all devices.
+        num_windows: Of which the cache's size is told.
+
+    Raises:
+        InputError: If the runner cannot do it.
     """
+    _check_runner(config, device_counts, fully_sharded)
     signal, system = config.signal, make_system(config)
     shapes = stage_shapes(system, signal)
     devices = max(1, config.train.devices)
-    batch = max(1, config.train.batch_size // devices)
-    stages = {
-        stage.name: _plan_stage(system, stage, shapes, config, signal, batch)
-        for stage in system.stages
-    }
-    return {
+    batch = _share(config, devices)
+
+    def trace(stage: Stage, size: int) -> StageCosts:
+        return trace_stage(
+            system,
+            stage,
+            shapes,
+            config,
+            signal,
+            batch_size=size,
+            # With a chip, the collectives of more devices are asked for as well.
+            num_devices=devices if devices > 1 or chip is not None else None,
+        )
+
+    traced = {stage.name: trace(stage, batch) for stage in system.stages if stage.terms}
+    plan: dict[str, Any] = {
         "system": system.name,
         "signal": {
             "n_chans": signal.n_chans,
@@ -69,18 +104,58 @@ def make_plan(make_system: Callable[[Any], System], config: Any) -> dict[str, An
         },
         "batch_size": config.train.batch_size,
         "devices": devices,
-        "stages": stages,
-        "cache": _cache(system, shapes, signal),
+        "stages": {
+            stage.name: _plan_stage(system, stage, shapes, signal, devices, traced)
+            for stage in system.stages
+        },
+        "cache": _cache(system, shapes, signal, num_windows),
     }
+    if chip is None:
+        return plan
+    counts = tuple(device_counts) or (devices,)
+    # Costs grow with a device's batch on a straight line through two traced sizes.
+    others = {_share(config, count) for count in counts} - {batch}
+    small = 1 if batch > 1 else 2
+    plan |= {"chip": chip._asdict(), "fully_sharded": fully_sharded, "roofline": {}}
+    for stage in system.stages:
+        if not stage.terms:
+            continue
+        known = (batch, traced[stage.name])
+        line = (known, (small, trace(stage, small)) if others else known)
+        memory = plan["stages"][stage.name]["memory"]
+        plan["roofline"][stage.name] = [
+            row
+            for count in counts
+            for row in _roofline_rows(chip, config, memory, line, count, fully_sharded)
+        ]
+    return plan
+
+
+def _check_runner(
+    config: RunConfig, device_counts: Sequence[int], fully_sharded: bool
+) -> None:
+    runner, most = config.train.runner, max(*device_counts, config.train.devices, 1)
+    if runner == "single" and most > 1:
+        raise InputError(
+            f"The runner single uses one device, not {most}: choose shard_map, pmap "
+            "or mesh."
+        )
+    if fully_sharded and runner not in ("auto", "mesh"):
+        raise InputError(f"The runner {runner} keeps parameters whole: use mesh.")
+
+
+def _share(config: RunConfig, num_devices: int) -> int:
+    """Returns one device's windows, rounded up: the batch grows to a multiple."""
+    return -(-config.train.batch_size // num_devices)
 
 
 def _plan_stage(
     system: System,
     stage: Stage,
     shapes: Mapping[str, StageShapes],
-    config: RunConfig,
     signal: SignalConfig,
-    batch_size: int,
+    num_devices: int,
+    traced: Mapping[str, StageCosts],
 ) -> dict[str, Any]:
     own = shapes[stage.name]
     parts = count_parts(own.trained)
@@ -99,38 +174,63 @@ def _plan_stage(
     }
     if not stage.terms:
         return plan
-    tx = make_optimiser(config.optim, _ANY_STEPS, labels=stage.labels)
-    state = jax.eval_shape(
-        lambda v: init_state(stage, v, tx, jax.random.key(0)), own.trained
-    )
-    earlier = {
-        other.name: shapes[other.name].finished
-        for other in system.stages[: _position(system, stage)]
-    }
-    batch = example_shapes(signal, batch_size)
-    outputs = jax.eval_shape(
-        functools.partial(upstream_tensors, system, stage), earlier, batch
-    )
-    step = make_train_step(system, stage.name, tx, accumulate=config.train.accumulate)
-    frozen = own.trained.frozen
-
-    def flops(upstream: Mapping[str, Variables], batch: Mapping[str, Any]) -> int:
-        return count_flops(step, state, frozen, upstream, batch)
-
-    plan["flops_step"] = flops({}, {**batch, "cache": outputs} if outputs else batch)
-    if outputs:
-        plan["flops_step_online"] = flops(earlier, batch)
-    saved = _saved_bytes(stage, own.trained, batch, outputs)
+    costs = traced[stage.name]
+    plan["flops_step"] = costs.step.flops
+    if costs.online is not None:
+        plan["flops_step_online"] = costs.online.flops
     plan["memory"] = {
         "parameters": num_bytes(own.trained.params),
         "gradients": num_bytes(own.trained.params),
-        "optimiser": _moments(state),
+        "optimiser": costs.optimiser_bytes,
         "frozen_and_state": num_bytes((own.trained.frozen, own.trained.state)),
-        "batch": num_bytes(batch) + num_bytes(outputs),
-        "earlier_stages_online": num_bytes(earlier) if outputs else 0,
-        "activations_estimate": saved // config.train.accumulate,
+        "batch": costs.batch_bytes,
+        "earlier_stages_online": costs.earlier_bytes,
+        "activations_estimate": costs.activations,
     }
+    plan["collective_bytes"] = sent_bytes(costs.step, num_devices)
     return plan
+
+
+def _roofline_rows(
+    chip: Chip,
+    config: RunConfig,
+    memory: Mapping[str, int],
+    line: tuple[tuple[int, StageCosts], tuple[int, StageCosts]],
+    num_devices: int,
+    fully_sharded: bool,
+) -> list[dict[str, Any]]:
+    """Accounts for a stage on some devices: one row, or cached and online."""
+    share = _share(config, num_devices)
+    costs = interpolate(*line, share)
+    cut = num_devices if fully_sharded else 1
+    kept = memory["parameters"] + memory["gradients"] + memory["optimiser"]
+    kept = -(-kept // cut) + -(-memory["frozen_and_state"] // cut)
+    kept += costs.batch_bytes + costs.activations
+    sharded = memory["parameters"] if fully_sharded else 0
+    rows = []
+    for earlier, given, extra in (
+        ("none" if costs.online is None else "cached", costs.step, 0),
+        ("online", costs.online, -(-costs.earlier_bytes // cut)),
+    ):
+        if given is None:
+            continue
+        roofline = step_roofline(chip, given, num_devices, sharded_bytes=sharded)
+        rows.append(
+            {
+                "devices": num_devices,
+                "earlier_stages": earlier,
+                "batch_size": share * num_devices,
+                "batch_per_device": share,
+                "memory_bytes": kept + extra,
+                "fits": kept + extra <= chip.memory_bytes,
+                "collective_bytes": sent_bytes(
+                    given, num_devices, sharded_bytes=sharded
+                ),
+                **roofline._asdict(),
+                "windows_per_s": share * num_devices / roofline.step_s,
+            }
+        )
+    return rows
 
 
 def count_parts(variables: Variables) -> list[Part]:
@@ -163,47 +263,13 @@ def _part_name(path: Sequence[str]) -> str:
     return "/".join(path[:2]) if len(path) > _MODULE_DEPTH else path[0]
 
 
-def num_bytes(tree: Any) -> int:
-    """Adds up the bytes of all arrays of a tree."""
-    sizes = (
-        math.prod(x.shape) * x.dtype.itemsize
-        for x in jax.tree.leaves(tree)
-        if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-    )
-    return sum(sizes)
-
-
-def _moments(state: TrainState) -> int:
-    return num_bytes(state.opt_state)
-
-
-def _position(system: System, stage: Stage) -> int:
-    return [other.name for other in system.stages].index(stage.name)
-
-
-def _saved_bytes(
-    stage: Stage, variables: Variables, batch: Mapping[str, Any], upstream: Any
-) -> int:
-    """Adds up what the forward pass keeps for the backward pass, before fusion."""
-
-    def residuals(params: Any, rest: Any, batch: Any, upstream: Any) -> Any:
-        keys = StepKeys(jax.random.key(0), jax.random.key(1))
-
-        def forward(params: Any) -> Any:
-            given = rest._replace(params=params)
-            tensors, state = stage.forward(given, batch, upstream, train=True, key=keys)
-            return tensors, state
-
-        return jax.vjp(forward, params, has_aux=True)[1]
-
-    kept = jax.eval_shape(residuals, variables.params, variables, batch, upstream)
-    return max(0, num_bytes(kept) - num_bytes(variables.params))
-
-
 def _cache(
-    system: System, shapes: Mapping[str, StageShapes], signal: SignalConfig
+    system: System,
+    shapes: Mapping[str, StageShapes],
+    signal: SignalConfig,
+    num_windows: int,
 ) -> dict[str, Any]:
-    """What the student reads of earlier stages: bytes a window."""
+    """What the student reads of earlier stages: bytes a window, and of all."""
     student = system.stages[-1]
     earlier = {stage.name: shapes[stage.name].finished for stage in system.stages[:-1]}
     read = jax.eval_shape(
@@ -219,5 +285,7 @@ def _cache(
     return {
         "tensors": tensors,
         "bytes_per_window": sum(tensors.values()),
+        "windows": num_windows,
+        "bytes": num_windows * sum(tensors.values()),
         "reads": list(upstream_inputs(student)),
     }

@@ -1,6 +1,7 @@
 """The variables of a system by shape alone: nothing is computed or kept."""
 
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,3 +42,13 @@ def stage_shapes(system: System, signal: SignalConfig) -> dict[str, StageShapes]
         finish = stage.finish or (lambda variables: variables)
         found[stage.name] = StageShapes(trained, jax.eval_shape(finish, trained))
     return found
+
+
+def num_bytes(tree: Any) -> int:
+    """Adds up the bytes of all arrays of a tree."""
+    sizes = (
+        math.prod(x.shape) * x.dtype.itemsize
+        for x in jax.tree.leaves(tree)
+        if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+    )
+    return sum(sizes)

@@ -1,9 +1,13 @@
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 
 from eegkd.models import Bert, BertConfig, Conformer, ConformerConfig
 from eegkd.ops import count_flops
+from eegkd.systems import SignalConfig, distilclip_eeg
+from eegkd.systems.distilclip_config import DistilClipConfig, StudentConfig, TextConfig
+from eegkd.train import init_state, make_train_step
 
 MATMUL = 2 * 64 * 256 * 256
 
@@ -56,6 +60,60 @@ def test_a_training_step_is_within_a_percent_of_xla(conformer):
         gradients = jax.grad(lambda v: (forward(v, x) ** 2).sum())(variables)
         return jax.tree.map(lambda p, g: p - 0.1 * g, variables, gradients)
 
+    assert count_flops(step, *args) == pytest.approx(xla_count(step, *args), rel=0.01)
+
+
+def test_a_plain_transformer_is_within_a_percent_of_xla():
+    """XLA counts exponentials and other transcendentals apart; they are a rest."""
+    b, n, d, heads, depth = 2, 64, 128, 4, 3
+
+    def norm(x):
+        return (x - x.mean(-1, keepdims=True)) * jax.lax.rsqrt(
+            x.var(-1, keepdims=True) + 1e-5
+        )
+
+    def block(x, qkv, out, up, down):
+        q, k, v = jnp.moveaxis((norm(x) @ qkv).reshape(b, n, 3, heads, -1), 2, 0)
+        scores = jnp.einsum("bihd,bjhd->bhij", q, k) / (d / heads) ** 0.5
+        mixed = jnp.einsum("bhij,bjhd->bihd", jax.nn.softmax(scores), v)
+        x = x + mixed.reshape(b, n, d) @ out
+        return x + jax.nn.relu(norm(x) @ up) @ down
+
+    def loss(layers, x):
+        for layer in layers:
+            x = block(x, *layer)
+        return (x**2).mean()
+
+    shapes = ((d, 3 * d), (d, d), (d, 4 * d), (4 * d, d))
+    layers = [tuple(float32(*shape) for shape in shapes)] * depth
+    args = layers, float32(b, n, d)
+    for fn in (loss, jax.grad(loss)):
+        assert count_flops(fn, *args) == pytest.approx(xla_count(fn, *args), rel=0.01)
+
+
+@pytest.mark.parametrize("stage", ["teacher", "student"])
+def test_a_distillation_step_is_within_a_percent_of_xla(stage):
+    """With linear heads: the text tower is a scan, whose body XLA counts once.
+
+    Without dropout: XLA counts the integer operations of random bits as well.
+    """
+    config = DistilClipConfig(
+        signal=SignalConfig(n_chans=7, n_times=256),
+        eeg=ConformerConfig(dim=128, depth=2, num_heads=4, dropout=0.0),
+        text=TextConfig(source="none"),
+        student=StudentConfig(depth=1, hard="ce"),
+    )
+    system = distilclip_eeg.make_system(config)
+    batch = {"signal": float32(4, 7, 256), "label": jax.ShapeDtypeStruct((4,), "int32")}
+    key, tx = jax.random.key(0), optax.sgd(0.1)
+    teacher, student = system.stages
+    upstream = {"teacher": jax.eval_shape(teacher.init, key, batch, {})}
+    own = jax.eval_shape(student.init, key, batch, upstream)
+    own, upstream = (own, upstream) if stage == "student" else (upstream["teacher"], {})
+    chosen = {"teacher": teacher, "student": student}[stage]
+    state = jax.eval_shape(lambda v: init_state(chosen, v, tx, jax.random.key(0)), own)
+    args = state, own.frozen, upstream, batch
+    step = make_train_step(system, stage, tx)
     assert count_flops(step, *args) == pytest.approx(xla_count(step, *args), rel=0.01)
 
 

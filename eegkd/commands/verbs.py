@@ -1,0 +1,66 @@
+"""Verbs of a system that have options beside those of a run."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Annotated, Any, TypeVar
+
+import tyro
+
+from eegkd.commands.options import parse, take_option, with_root
+from eegkd.errors import InputError
+from eegkd.pipeline.registry import SYSTEMS, Entry, get_entry, get_preset
+
+Options = TypeVar("Options")
+
+
+def parse_verb(
+    cls: type[Options], args: Sequence[str], verb: str
+) -> tuple[Entry, Options, Any]:
+    """Reads `SYSTEM [options]` of a verb that has options beside the run's own.
+
+    Args:
+        cls: The verb's options: a frozen dataclass with a field `preset`.
+        args: What follows the verb; `--help` alone is that of the first system.
+        verb: Its name.
+
+    Returns:
+        The system, the verb's options, and the run's.
+
+    Raises:
+        InputError: If no system is named, or there is none of that name.
+    """
+    rest = list(args)
+    if rest and rest[0] in ("-h", "--help"):
+        rest = [next(iter(SYSTEMS)), *rest]
+    if not rest or rest[0].startswith("-"):
+        raise InputError(
+            f"Name a system first, as in `eegkd {verb} distilclip_eeg --preset paper`: "
+            f"choose {', '.join(SYSTEMS)}."
+        )
+    entry = get_entry(rest[0])
+    names = {field.name: field.default for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    chosen, _ = take_option(rest[1:], "preset")
+    default = get_preset(entry, chosen or str(names["preset"]))
+    joined = dataclasses.make_dataclass(
+        cls.__name__,
+        [("run", Annotated[entry.config, tyro.conf.arg(name="")], default)],
+        bases=(cls,),
+        kw_only=True,
+        frozen=True,
+    )
+    joined.__doc__ = cls.__doc__
+    both: Any = parse(joined, rest[1:], f"{verb} {rest[0]}")
+    options = cls(**{name: getattr(both, name) for name in names})
+    return entry, options, dataclasses.replace(both.run, data=with_root(both.run.data))
+
+
+def spell_out(args: Sequence[str], *flags: str) -> list[str]:
+    """Lets a flag stand alone: `--json` is `--json True`."""
+    spelled = []
+    for i, arg in enumerate(args):
+        spelled.append(arg)
+        follows = args[i + 1] if i + 1 < len(args) else ""
+        name = arg.removeprefix("--").replace("-", "_")
+        if arg.startswith("--") and name in flags and follows not in ("True", "False"):
+            spelled.append("True")
+    return spelled
