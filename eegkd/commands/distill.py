@@ -7,24 +7,61 @@ from typing import Any
 
 from eegkd.commands.options import (
     open_data,
+    parse,
     parse_run,
     read_run,
     refuse_variants,
     take_option,
 )
+from eegkd.commands.processes import join, launch
 from eegkd.errors import InputError
+from eegkd.pipeline.config import PLACEMENT
 from eegkd.pipeline.distill import signal_of
 from eegkd.pipeline.host import tune_process
 from eegkd.pipeline.registry import SYSTEMS, Entry
 from eegkd.pipeline.run import run_distillation
 
+SHORT = ("runner", "devices", "processes")
+
 
 def main(args: Sequence[str]) -> None:
-    """Runs `distill SYSTEM [options]` or `distill --resume RUN`."""
+    """Runs `distill SYSTEM [options]` or `distill --resume RUN`.
+
+    `--runner`, `--devices` and `--processes` are short for `--train.runner` and so on,
+    and may be given anew when a run is resumed.
+    """
     folder, rest = take_option(args, "resume")
-    if folder is not None:
-        resume(folder, rest)
+    coordinator, rest = take_option(rest, "coordinator")
+    process_id, rest = take_option(rest, "process_id")
+    rest = [_in_long(arg) for arg in rest]
+    entry, config = _ask(rest) if folder is None else _read(folder, rest)
+    if config.train.processes > 1 and coordinator is None:
+        launch(["distill", *args], config.train)
         return
+    run(entry, config, coordinator, process_id)
+
+
+def run(
+    entry: Entry,
+    config: Any,
+    coordinator: str | None = None,
+    process_id: str | None = None,
+) -> None:
+    """Trains and judges a system as its options say; `quickstart` does so too."""
+    tune_process(quick_compile=config.train.quick_compile)
+    join(config.train, coordinator, process_id)
+    store, folds = open_data(config)
+    notes = entry.notes(dataclasses.replace(config, signal=signal_of(store)))
+    run_distillation(entry.make_system, store, folds, config, notes=notes)
+
+
+def _in_long(arg: str) -> str:
+    name = arg.partition("=")[0].removeprefix("--")
+    return f"--train.{arg[2:]}" if arg.startswith("--") and name in SHORT else arg
+
+
+def _ask(rest: list[str]) -> tuple[Entry, Any]:
+    """Reads a system's name and options."""
     if not rest or rest[0] in ("-h", "--help"):
         rest = ["distilclip_eeg", *rest[:1]] if rest else rest
     if not rest or rest[0].startswith("-"):
@@ -32,26 +69,27 @@ def main(args: Sequence[str]) -> None:
             "Name a system first, as in `eegkd distill distilclip_eeg --preset "
             f"small`: choose {', '.join(SYSTEMS)}. Or resume: --resume RUN."
         )
-    run(*parse_run(rest[0], rest[1:], f"distill {rest[0]}"))
+    return parse_run(rest[0], rest[1:], f"distill {rest[0]}")
 
 
-def resume(folder: str, rest: Sequence[str]) -> None:
-    """Goes on with a run, whatever command began it; all it needs is in the folder.
+def _read(folder: str, rest: list[str]) -> tuple[Entry, Any]:
+    """Reads a run to go on with, whatever command began it.
 
     Raises:
-        InputError: If there are other options, the folder is no run's, or only the
-            program that began it can go on.
+        InputError: If there are options that would change its numbers, the folder is no
+            run's, or only the program that began it can go on.
     """
-    if rest:
-        raise InputError(f"--resume takes no other option; got {' '.join(rest)}.")
     entry, config = read_run(Path(folder))
     refuse_variants(Path(folder))
-    run(entry, config)
-
-
-def run(entry: Entry, config: Any) -> None:
-    """Trains and judges a system as its options say."""
-    tune_process(quick_compile=config.train.quick_compile)
-    store, folds = open_data(config)
-    notes = entry.notes(dataclasses.replace(config, signal=signal_of(store)))
-    run_distillation(entry.make_system, store, folds, config, notes=notes)
+    changed = [arg for arg in rest if arg.startswith("-")]
+    allowed = {f"--train.{name}" for name in PLACEMENT}
+    if any(arg.partition("=")[0] not in allowed for arg in changed) or (
+        rest and not changed
+    ):
+        raise InputError(
+            "--resume takes no option but those of the machine "
+            f"({', '.join(f'--{name}' for name in SHORT)}); got {' '.join(rest)}."
+        )
+    given = [arg.replace("--train.", "--", 1) for arg in rest]
+    train = parse(type(config.train), given, "distill --resume", default=config.train)
+    return entry, dataclasses.replace(config, train=train)

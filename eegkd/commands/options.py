@@ -16,6 +16,7 @@ from eegkd.errors import InputError
 from eegkd.pipeline.config import RunConfig
 from eegkd.pipeline.folder import from_json, read_record
 from eegkd.pipeline.registry import Entry, get_entry, get_preset
+from eegkd.train.distributed import in_turn
 
 Options = TypeVar("Options")
 
@@ -131,7 +132,7 @@ def open_data(config: RunConfig) -> tuple[WindowStore, Any]:
     if config.store:
         store = WindowStore.open(config.store)
     else:
-        store = prepare(config.data, Path(config.out) / "store")
+        store = in_turn(lambda: prepare(config.data, Path(config.out) / "store"))
     folds = make_folds(
         store, config.split, num_folds=config.num_folds, seed=config.seed
     )

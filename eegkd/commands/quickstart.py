@@ -34,7 +34,7 @@ def main(args: Sequence[str]) -> None:
     """Runs the verb."""
     folder, rest = take_option(args, "resume")
     if folder is not None:
-        distill.resume(folder, rest)
+        distill.main(["--resume", folder, *rest])
         return
     options = parse(Quickstart, args, "quickstart")
     entry = get_entry("distilclip_eeg")

@@ -48,6 +48,8 @@ def connect(
         raise InputError(
             f"--process_id {process_id} of {num_processes} processes: it counts from 0."
         )
+    # Its handler would swallow SIGTERM; the loop has its own, and saves.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
             None if coordinator == AUTO else coordinator,

@@ -155,11 +155,12 @@ def batch_size(batch: Batch, num_devices: int) -> int:
 def on_one_device(tree: Any) -> Any:
     """Returns this process's first copy of replicated arrays; shares their memory.
 
-    Trees with an array that is sharded stay where they are: they may not fit.
+    A tree with an array that is sharded stays where it is, because it may not fit; with
+    several processes it comes to the host.
     """
     leaves = [x for x in jax.tree.leaves(tree) if isinstance(x, jax.Array)]
     if not all(x.is_fully_replicated for x in leaves):
-        return tree
+        return tree if jax.process_count() == 1 else fetch(tree)
     return jax.tree.map(
         lambda x: x.addressable_data(0) if isinstance(x, jax.Array) else x, tree
     )
@@ -169,6 +170,8 @@ def fetch(tree: Any) -> Any:
     """Brings arrays whole to every process's host, sharded ones one at a time."""
 
     def one(x: Any) -> Any:
+        if is_key(x):
+            return x.addressable_data(0)
         if not isinstance(x, jax.Array) or x.is_fully_addressable:
             return jax.device_get(x)
         if not x.is_fully_replicated:
