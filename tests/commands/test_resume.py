@@ -97,9 +97,9 @@ def test_paths_are_kept_in_full(tmp_path, monkeypatch):
 
 
 def test_what_is_missing_is_named(run, refused):
-    assert "takes no other option; got --seed 1" in refused(
-        "distill", "--resume", run, "--seed", "1"
-    )
+    message = refused("distill", "--resume", run, "--seed", "1")
+    assert "--resume takes no" in message
+    assert "got --seed 1" in message
     absent = run.parent / "absent"
     for verb in ("distill", "quickstart"):
         assert f"{absent} is no run folder" in refused(verb, "--resume", absent)
