@@ -110,13 +110,12 @@ def groups(
     """
     if config.train.sweep == "sequential":
         return []
-    if config.train.runner not in _RUNNERS or jax.process_count() > 1:
+    if (reason := _shares_batches(config)) is not None:
         if config.train.sweep == "auto":
             return []
         raise InputError(
-            f"--train.sweep vmap trains every model on one device, in one process, and "
-            f"--train.runner {config.train.runner} shares its batches: use --train."
-            "runner auto, or --train.sweep sequential."
+            f"--train.sweep vmap trains every model whole on one device, and {reason}: "
+            "use --train.sweep sequential, or drop the other option."
         )
     found: dict[int, tuple[Program, list[Job]]] = {}
     for program, job in trainings:
@@ -131,6 +130,18 @@ def groups(
             parts = np.array_split(np.arange(len(jobs)), -(-len(jobs) // at_once))
             sweeps += [(program, [jobs[i] for i in part]) for part in parts]
     return [(p, jobs) for p, jobs in sweeps if not all(_done(job) for job in jobs)]
+
+
+def _shares_batches(config: RunConfig) -> str | None:
+    """Names the option by which devices work on one model, if there is one."""
+    train = config.train
+    if train.runner not in _RUNNERS:
+        return f"--train.runner {train.runner} shares its batches"
+    if jax.process_count() > 1:
+        return f"{jax.process_count()} processes share its batches"
+    if train.model_axis > 1 or train.fully_sharded:
+        return "--train.model_axis and --train.fully_sharded cut it"
+    return None
 
 
 def _at_once(

@@ -284,8 +284,8 @@ def member_bytes(
 ) -> int:
     """Returns what one member takes on a device, by compiling its step.
 
-    The figure is the compiler's for its arguments, results and temporaries, and the
-    copy of the best parameters. It counts `upstream` as if it were not shared.
+    The figure is the compiler's for arguments, results and temporaries, with what the
+    loop keeps beside them. It counts `upstream` as if it were not shared.
     """
     step = jax.jit(make_step(None), donate_argnums=0)
     used = step.lower(state, frozen, upstream, batch).compile().memory_analysis()
@@ -297,9 +297,10 @@ def member_bytes(
         + used.temp_size_in_bytes
         - used.alias_size_in_bytes
     )
-    best = jax.tree.leaves((state.params, state.state))
-    # The batch is there twice: the next one is put while this one is read.
-    return compiled + sum(x.nbytes for x in [*best, *jax.tree.leaves(batch)])
+    # The start stays, and the next batch is put while this one is read.
+    start = (state.params, state.state, state.opt_state)
+    best = (state.params, state.state)
+    return compiled + sum(x.nbytes for x in jax.tree.leaves((start, best, batch)))
 
 
 def members_at_once(how: How, num: int, bytes_one: int, devices: Sequence[Any]) -> int:

@@ -98,8 +98,11 @@ def test_each_folder_is_that_of_a_training_of_its_own(given, tmp_path):
 
 
 def test_a_stopped_sweep_goes_on_to_the_same_bits(given, tmp_path):
+    stopped = []
+
     def stop(job, row):
-        os.kill(os.getpid(), signal.SIGTERM)
+        if not stopped:  # a second signal would end the process
+            stopped.append(os.kill(os.getpid(), signal.SIGTERM))
 
     whole = train(given, tmp_path / "whole")
     with pytest.raises(Interrupted, match=f"step 3 of {STEPS}"):
@@ -152,10 +155,14 @@ def test_what_is_trained_together(given, tmp_path):
         job.folder.mkdir(parents=True)
         (job.folder / "done.json").touch()
     assert sweep.groups(trainings, data, together) == []
-    with pytest.raises(InputError, match="--train.sweep vmap .* --train.runner pmap"):
-        sweep.groups(trainings, data, with_sweep(config, "vmap", runner="pmap"))
-    auto = with_sweep(config, "auto", runner="pmap")
-    assert sweep.groups(trainings, data, auto) == []
+    for options, text in (
+        ({"runner": "pmap"}, "--train.runner pmap shares its batches"),
+        ({"fully_sharded": True}, "--train.fully_sharded cut it"),
+    ):
+        with pytest.raises(InputError, match=f"--train.sweep vmap .* {text}"):
+            sweep.groups(trainings, data, with_sweep(config, "vmap", **options))
+        auto = with_sweep(config, "auto", **options)
+        assert sweep.groups(trainings, data, auto) == []
 
 
 class Chip:
@@ -182,8 +189,7 @@ def test_what_does_not_fit_is_divided_evenly(given, tmp_path, monkeypatch):
     found = sweep.groups(trainings, data, with_sweep(config, "auto"), said.append)
     assert [group for _, group in found] == [jobs[:2], jobs[2:]]
     assert said == [
-        "net: 4 models take 1 MiB each, of 0.0 GiB on each of 1 devices; 3 are trained "
-        "together."
+        "net: 4 models of 1 MiB each, devices of 4 MiB: up to 3 are trained together."
     ]
 
 

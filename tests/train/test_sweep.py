@@ -3,6 +3,7 @@ import functools
 import re
 
 import jax
+import jax.export
 import numpy as np
 import optax
 import pytest
@@ -18,6 +19,7 @@ from eegkd.train import (
     sweep,
 )
 from eegkd.train.parallel import single
+from eegkd.train.state import stack
 from eegkd.train.sweep import (
     Member,
     members_at_once,
@@ -211,6 +213,23 @@ def test_other_members_do_not_resume_a_sweep(tmp_path):
         run(make("adamw", seeds=(0, 1)))
     with pytest.raises(InputError, match="of 6 data orders, not of 1"):
         run(make("adamw", loader=SeedLoader(0)))
+
+
+@pytest.mark.parametrize("devices", [1, 3])
+def test_a_sweep_lowers_for_accelerators_and_members_never_talk(devices):
+    _, together = runners("adamw", devices=devices)
+    members = make("adamw")
+    args = (
+        stack([m.state for m in members]),
+        stack([m.frozen for m in members]),
+        members[0].upstream,
+        jax.tree.map(lambda *xs: np.stack(xs), *[next(m.loader) for m in members]),
+    )
+    step = together.step(sweep.member_mesh(together.devices, 6), True, False)
+    exported = jax.export.export(step, platforms=("tpu", "cuda"))(*args)
+    assert exported.nr_devices == devices
+    words = ("all_reduce", "all_gather", "collective_permute", "all_to_all")
+    assert not [word for word in words if word in exported.mlir_module()]
 
 
 def test_a_loss_that_is_not_finite_names_the_member():
