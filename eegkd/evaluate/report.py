@@ -8,13 +8,20 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from eegkd.evaluate import plots
 from eegkd.evaluate.calibration import Reliability, calibration_scores, reliability
 from eegkd.evaluate.metrics import confusion_matrix
 from eegkd.evaluate.plots import Curve
+from eegkd.evaluate.report_audit import audit_section
 from eegkd.evaluate.report_content import MODELS, Example, ModelFacts, ReportContent
+from eegkd.evaluate.report_html import (
+    chip,
+    count,
+    metric_words,
+    number,
+    p_value,
+    table,
+)
 from eegkd.evaluate.report_style import CSS
 from eegkd.evaluate.statistics import Comparison
 from eegkd.files import write_atomic
@@ -27,52 +34,6 @@ __all__ = [
     "render_report",
     "write_report",
 ]
-
-
-def _words(metric: str) -> str:
-    return escape(plots.words(metric))
-
-
-def _value(value: float | None, digits: int = 3) -> str:
-    known = value is not None and np.isfinite(value)
-    return f"{value:.{digits}f}".replace("-", "−") if known else "–"
-
-
-def _count(value: int | float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _p(value: float) -> str:
-    return f"{value:.3f}" if value >= 0.001 else "&lt; 0.001"
-
-
-def _chip(verdict: str | None) -> str:
-    return f'<span class="chip {verdict}">{verdict}</span>' if verdict else "–"
-
-
-def _table(
-    head: Sequence[str],
-    body: Sequence[tuple[str, Sequence[str]]],
-    *,
-    text_columns: Sequence[int] = (0,),
-) -> str:
-    """Joins cells that are HTML already; every row comes with its class."""
-
-    def cells(tag: str, row: Sequence[str]) -> str:
-        looks = [
-            "" if i in text_columns else ' class="number"' for i in range(len(row))
-        ]
-        return "".join(
-            f"<{tag}{a}>{x}</{tag}>" for a, x in zip(looks, row, strict=True)
-        )
-
-    rows = "".join(f'<tr class="{look}">{cells("td", row)}</tr>' for look, row in body)
-    return (
-        f'<div class="scroll"><table><thead><tr>{cells("th", head)}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>"
-    )
 
 
 def _ordered(names: Sequence[str]) -> list[str]:
@@ -95,7 +56,7 @@ def _header(content: ReportContent) -> str:
         "run seed": str(content.seed),
     }
     for metric, value in content.bayes.items():
-        facts[f"Bayes {plots.words(metric)}"] = _value(value)
+        facts[f"Bayes {plots.words(metric)}"] = number(value)
     facts |= content.details
     items = "".join(
         f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts.items()
@@ -141,16 +102,20 @@ def _results(content: ReportContent) -> str:
         cells = [f"<b>{escape(name)}</b><small>{escape(MODELS.get(name, ''))}</small>"]
         for metric in content.metrics:
             one = tables[metric][name]
-            span = f"<small>{_value(one['low'])} to {_value(one['high'])}</small>"
-            cells.append(_value(one["mean"]) + span)
+            span = f"<small>{number(one['low'])} to {number(one['high'])}</small>"
+            cells.append(number(one["mean"]) + span)
         cells += [
-            _chip(row["verdict"]),
-            _count(facts.parameters),
-            _count(facts.windows_per_s),
-            _count(facts.latency_ms),
+            chip(row["verdict"]),
+            count(facts.parameters),
+            count(facts.windows_per_s),
+            count(facts.latency_ms),
         ]
         body.append(("student" if name == "student" else "", cells))
-    head = ["model", *map(_words, content.metrics), f"verdict ({_words(primary)})"]
+    head = [
+        "model",
+        *map(metric_words, content.metrics),
+        f"verdict ({metric_words(primary)})",
+    ]
     head += ["parameters", "windows/s", "batch-1 ms"]
     verdict_column = len(content.metrics) + 1
     unit = "subjects" if content.has_subjects else "folds"
@@ -166,7 +131,7 @@ def _results(content: ReportContent) -> str:
     )
     return (
         "<h2>Results</h2>"
-        f"{_table(head, body, text_columns=(0, verdict_column))}"
+        f"{table(head, body, text_columns=(0, verdict_column))}"
         f'<p class="note">Mean over {n} {unit} with its 95 % t interval; seeds are '
         f"averaged within each first.{left_out if excluded else ''}</p>"
         "<p><b>better</b> and <b>worse</b> say that the student's mean differs from "
@@ -181,14 +146,14 @@ def _results(content: ReportContent) -> str:
 def _comparison_cells(name: str, c: Comparison) -> tuple[str, ...]:
     return (
         f"student − {escape(name)}",
-        _value(c.mean_difference),
-        f"{_value(c.low)} to {_value(c.high)}",
-        _p(c.p_t),
-        _p(c.p_adjusted),
-        _p(c.p_signflip),
-        _value(c.mde),
+        number(c.mean_difference),
+        f"{number(c.low)} to {number(c.high)}",
+        p_value(c.p_t),
+        p_value(c.p_adjusted),
+        p_value(c.p_signflip),
+        number(c.mde),
         str(c.n),
-        _chip(c.verdict),
+        chip(c.verdict),
     )
 
 
@@ -201,8 +166,8 @@ def _comparisons(content: ReportContent) -> str:
         if body:
             is_first = metric == content.metrics[0]
             tables.append(
-                f"<details{' open' if is_first else ''}><summary>{_words(metric)}"
-                f"</summary>{_table(head, body, text_columns=(0, 8))}</details>"
+                f"<details{' open' if is_first else ''}><summary>{metric_words(metric)}"
+                f"</summary>{table(head, body, text_columns=(0, 8))}</details>"
             )
     return f"<h2>Comparisons</h2>{''.join(tables)}" if tables else ""
 
@@ -225,7 +190,7 @@ def _calibration(content: ReportContent) -> str:
         errors[name] = {k: found["ece"] for k, found in scores.items()}
         for state, found in scores.items():
             heat = content.temperatures.get(name) if state == "after" else 1.0
-            cells = (escape(name), state, _value(heat, 2), *map(_value, found.values()))
+            cells = (escape(name), state, number(heat, 2), *map(number, found.values()))
             body.append(("", cells))
     head = ("model", "temperature", "T", "ECE", "ECE, equal mass", "Brier", "NLL")
     caption = (
@@ -233,7 +198,7 @@ def _calibration(content: ReportContent) -> str:
         "calibration error, 15 bins. T is fitted on validation subjects."
     )
     figure = _section("Reliability", plots.reliability_svg(tables, errors), caption)
-    return figure + _table(head, body, text_columns=(0, 1))
+    return figure + table(head, body, text_columns=(0, 1))
 
 
 def _events(content: ReportContent) -> str:
@@ -245,8 +210,8 @@ def _events(content: ReportContent) -> str:
             found = content.event_results[name][kind]
             label = kind.removesuffix("_results")
             keys = ("sensitivity", "precision", "f1")
-            numbers = [_value(found[key]) for key in keys]
-            numbers.append(_value(found["fpRate"], digits))
+            numbers = [number(found[key]) for key in keys]
+            numbers.append(number(found["fpRate"], digits))
             body.append(("", (escape(name), label, *numbers)))
     figure = ""
     if content.operating:
@@ -262,7 +227,7 @@ def _events(content: ReportContent) -> str:
         "false alarms / 24 h",
     )
     return (
-        f"<h2>Events</h2>{_table(head, body, text_columns=(0, 1))}"
+        f"<h2>Events</h2>{table(head, body, text_columns=(0, 1))}"
         '<p class="note">SzCORE rules, mean over subjects: 30 s of tolerance before '
         "and 60 s after, events closer than 90 s merged, cut at 5 minutes. For samples "
         f"the last column counts seconds.</p>{figure}"
@@ -305,6 +270,7 @@ def render_report(content: ReportContent) -> str:
             _section("Confusion", svg, "Share of the true class, and windows.")
         )
         parts.append(_calibration(content))
+    parts.append(audit_section(content))
     parts.append(_events(content))
     if content.example is not None:
         parts.append(_example(content.example))

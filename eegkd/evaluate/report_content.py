@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from eegkd.evaluate.events import Detection, OperatingPoint, WindowTrack
+from eegkd.evaluate.identity import Identity
 from eegkd.evaluate.plots import Curve
 from eegkd.evaluate.predictions import Predictions
 from eegkd.evaluate.statistics import Summary
@@ -74,6 +75,8 @@ class ReportContent:
         event_results: `events.szcore_results` by model.
         operating: `events.operating_curve` on the test recordings, by model.
         bayes: The best possible value of a metric, by its name.
+        agreement: `agreement.agreement_rows`: models against the teacher.
+        identity: Subject-identity probe of embeddings, by what was embedded.
         details: More facts for the head, as words.
         notes: Sentences the reader must not miss.
         config: The run's configuration.
@@ -102,6 +105,8 @@ class ReportContent:
         default_factory=dict
     )
     bayes: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    agreement: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    identity: Mapping[str, Identity] = dataclasses.field(default_factory=dict)
     details: Mapping[str, str] = dataclasses.field(default_factory=dict)
     notes: Sequence[str] = ()
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)

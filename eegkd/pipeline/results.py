@@ -13,14 +13,16 @@ from rich.table import Table
 
 from eegkd.data.store import WindowStore
 from eegkd.evaluate import calibration, events, report
+from eegkd.evaluate.agreement import agreement_rows
 from eegkd.evaluate.efficiency import latency, throughput
 from eegkd.evaluate.events import Detection, WindowTrack
 from eegkd.evaluate.plots import Curve
 from eegkd.evaluate.predictions import Predictions, concatenate, with_units
 from eegkd.evaluate.report import Example, ModelFacts, ReportContent
 from eegkd.evaluate.statistics import Summary, summarise
+from eegkd.pipeline.audit import probe_identity
 from eegkd.pipeline.config import RunConfig
-from eegkd.pipeline.fit import Fitted
+from eegkd.pipeline.fit import Fitted, FoldData
 from eegkd.pipeline.folder import write_json
 from eegkd.pipeline.programs import Program
 
@@ -210,7 +212,7 @@ def conclude(
     test: Folds,
     val: Folds,
     kept: Mapping[str, tuple[Program, Fitted]],
-    store: WindowStore,
+    first: FoldData,
     config: RunConfig,
     *,
     log: Sequence[Mapping[str, Any]],
@@ -220,7 +222,11 @@ def conclude(
     notes: Sequence[str] = (),
     latency_runs: int = 100,
 ) -> tuple[Summary, dict[str, ModelFacts]]:
-    """Writes results.json, summary.json, report.html; returns what the table shows."""
+    """Writes results.json, summary.json, report.html; returns what the table shows.
+
+    `kept` holds programs and trainings of the first fold, `first` its windows.
+    """
+    store = first.store
     runs = merged(test, store)
     metrics = table_metrics(store)
     summary = summarise(runs, metrics, seed=config.seed)
@@ -237,11 +243,15 @@ def conclude(
         if found
         else {}
     )
+    agreement = agreement_rows(test)
+    identity = probe_identity(kept, first, seed=config.seed)
     bayes = store.manifest.get("bayes") or {}
     details = {
         "comparisons": summary.comparisons,
         "calibration": scores,
         "events": event_results,
+        "agreement": agreement,
+        "identity": {name: found._asdict() for name, found in identity.items()},
         "facts": facts,
         "bayes": bayes,
         "leaks_subjects": leaks,
@@ -270,6 +280,8 @@ def conclude(
         temperatures={m: s["temperature"] for m, s in scores.items()},
         example=example_of(found, store, config.events.smooth) if found else None,
         event_results=event_results,
+        agreement=agreement,
+        identity=identity,
         bayes=bayes,
         notes=notes,
         config=record,

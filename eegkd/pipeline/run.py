@@ -195,7 +195,7 @@ def _judge(
         runs.test,
         runs.val,
         runs.kept,
-        store,
+        fold_data(store, folds[0]),
         config,
         log=log,
         selection_metric=selection_metric(store),

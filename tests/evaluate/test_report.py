@@ -9,6 +9,7 @@ from matplotlib.image import imread
 from eegkd.errors import InputError
 from eegkd.evaluate import plots
 from eegkd.evaluate.events import Detection, WindowTrack, operating_curve
+from eegkd.evaluate.identity import Identity
 from eegkd.evaluate.predictions import make_predictions
 from eegkd.evaluate.report import (
     Curve,
@@ -278,3 +279,19 @@ def test_long_traces_keep_their_extremes():
     short_times, same = plots._envelope(trace[:, :100], 100.0)
     assert np.array_equal(same, trace[:, :100])
     assert short_times[-1] == 0.99
+
+
+def test_audits_are_shown_where_they_were_made():
+    assert "Agreement with the teacher" not in render_report(content())
+    row = {"top1": 0.75, "kl": 0.123, "by_class": [0.5, None]}
+    page = render_report(
+        content(
+            agreement={"linear": row, "student": row},
+            identity={"teacher <i>": Identity(0.625, 0.125, 8)},
+        )
+    )
+    order = [page.index(f"<td>{name}</td>") for name in ("student", "linear")]
+    assert order == sorted(order)
+    assert "0.123" in page
+    assert "teacher &lt;i&gt;" in page
+    assert "0.625" in page

@@ -24,7 +24,10 @@ print(int(done), resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def faults(setting: bool) -> tuple[bool, int]:
-    """Returns whether it was set, and page faults of ten allocations of 64 MiB: more than glibc ever keeps by itself."""
+    """Returns whether it was set, and page faults of ten allocations of 64 MiB.
+
+    That is more than glibc ever keeps by itself.
+    """
     env = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM.format(setting=setting)],

@@ -13,6 +13,8 @@ from eegkd.pipeline.registry import DistilClipRun, get_entry, get_preset
 from eegkd.pipeline.results import head_room_note
 from tests.pipeline import tiny
 
+TIMES = ("expected_s", "spent_s")
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
@@ -38,6 +40,22 @@ def test_a_run_leaves_its_rows_report_and_models(finished):
         assert row["n_subjects"] == 6
 
 
+def test_agreement_and_identity_are_recorded(finished):
+    out, _ = finished
+    summary = json.loads((out / "summary.json").read_text())
+    assert set(summary["agreement"]) >= {"student", "no_teacher", "linear"}
+    student = summary["agreement"]["student"]
+    assert 0 <= student["top1"] <= 1
+    assert student["kl"] >= 0
+    assert len(student["by_class"]) == len(tiny.tiny_store().classes)
+    assert set(summary["identity"]) == {
+        "band power", "teacher", "student", "no_teacher",
+    }  # fmt: skip
+    page = (out / "report.html").read_text()
+    assert "Agreement with the teacher" in page
+    assert "Who it is" in page
+
+
 def test_the_student_keeps_the_teachers_class_vectors(finished):
     out, _ = finished
     teacher = load_variables(out / "fold0/teacher/variables.safetensors")
@@ -54,7 +72,9 @@ def test_the_student_keeps_the_teachers_class_vectors(finished):
 def test_a_finished_run_is_concluded_again_without_training(finished, capsys):
     out, rows = finished
     before = {p: p.stat().st_mtime_ns for p in out.rglob("variables.safetensors")}
+    times = [json.loads((out / "summary.json").read_text())[k] for k in TIMES]
     assert tiny.run(out) == rows
+    assert [json.loads((out / "summary.json").read_text())[k] for k in TIMES] == times
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert "Compiling" not in capsys.readouterr().out
 
