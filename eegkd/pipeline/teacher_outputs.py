@@ -141,6 +141,8 @@ def _on_disk(
     if not whole:
         free = check_room(folder, 0, total=plan.bytes, limit_gb=options.limit_gb)
         watch.say(describe_plan(plan, measure_speed(folder), free))
+    else:
+        watch.say(f"Checking the teacher cache {folder} ({options.verify}) ...")
     with (
         watch.bar("teacher cache", plan.layout.num_rows) as progress,
         watch_signals() as signalled,

@@ -1,7 +1,9 @@
 """A teacher's outputs through the cache, against the same teacher in every step."""
 
+import contextlib
 import dataclasses
 import functools
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -16,15 +18,16 @@ from eegkd.data.cache_files import Speed
 from eegkd.data.config import CacheConfig
 from eegkd.data.loader import make_loader
 from eegkd.data.store import WindowStore
-from eegkd.errors import InputError
+from eegkd.errors import InputError, Interrupted
 from eegkd.losses import Term
 from eegkd.pipeline.config import RunConfig
 from eegkd.pipeline.teacher import Teacher
-from eegkd.pipeline.teacher_outputs import teacher_outputs
+from eegkd.pipeline.teacher_outputs import QUIET, Watch, teacher_outputs
 from eegkd.systems import add_terms
 from eegkd.train.state import init_state
 from eegkd.train.step import make_train_step
 from eegkd.train.teacher_cache import teacher_rows, teacher_specs, variables_hash
+from tests.data.test_cache import contents
 from tests.train import toy
 
 NAMES = ("teacher.logits", "teacher.embedding")
@@ -79,14 +82,15 @@ def batch_of(store):
     return BatchMaker(store=store, labels=store.labels)(np.arange(2))
 
 
-def outputs(setting, place, rows, *, mode="cached", augment=None, **cache):
+def outputs(setting, place, rows, *, mode="cached", augment=None, watch=QUIET, **cache):
     system, _, upstream, store = setting
     config = RunConfig(augment=augment or AugmentConfig(), cache=CacheConfig(**cache))
     specs = teacher_specs(system, "student", NAMES, upstream, batch_of(store))
     given = NAMES if cache.get("given") else ()
     return teacher_outputs(
-        Teacher(mode, specs, given), system, upstream, store, rows, config, place
-    )
+        Teacher(mode, specs, given), system, upstream, store, rows, config, place,
+        watch=watch,
+    )  # fmt: skip
 
 
 @functools.cache
@@ -177,6 +181,26 @@ def test_what_differs_is_named(setting, tmp_path, change, field):
         options = {"augment": dataclasses.replace(VIEWS, **{change: 7})}
     with pytest.raises(InputError, match=field):
         outputs(setting, folder, rows, **options)
+
+
+def test_sigterm_stops_a_fill_after_a_shard_and_the_same_call_resumes(
+    setting, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("eegkd.data.cache_fill._SHARD_ROWS", 16)
+    rows, said = setting[-1].rows(), []
+
+    def show(done):
+        if done == 32:
+            signal.raise_signal(signal.SIGTERM)
+
+    watch = Watch(said.append, lambda what, rows: contextlib.nullcontext(show))
+    with pytest.raises(Interrupted, match="row 32 of 60 .* same command again"):
+        outputs(setting, tmp_path / "cut", rows, watch=watch)
+    assert "28 B a window, 60 windows: 1.6 KiB" in said[0]
+    assert "writes 1000 MB/s" in said[0]
+    outputs(setting, tmp_path / "cut", rows)
+    outputs(setting, tmp_path / "whole", rows)
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
 
 
 def test_runs_share_a_folder_by_key(setting, tmp_path):
