@@ -34,12 +34,12 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def launch(folder, devices, cases, num):
+def launch(folder, devices, cases, num, module="tests.train.parity", between=()):
     """Trains in `num` processes that share the devices."""
     # Seconds of compilation for a program that runs for milliseconds.
     flags = "--xla_llvm_disable_expensive_passes=true"
     port, environment = str(free_port()), os.environ | {"XLA_FLAGS": flags}
-    command = [sys.executable, "-m", "tests.train.parity", str(devices), str(folder)]
+    command = [sys.executable, "-m", module, str(devices), str(folder), *between]
     command += [",".join(cases), *([port] if num > 1 else [])]
     processes = [
         subprocess.Popen(
