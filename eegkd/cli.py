@@ -12,7 +12,8 @@ VERBS = {
     "distill": "Train teacher, student and controls on a corpus; or resume a run.",
     "evaluate": "Judge a finished run again and rewrite its report.",
     "predict": "Detect events in a recording with a run's student.",
-    "plan": "Print parameters, FLOPs and memory of a system without running it.",
+    "bench": "Measure a training step: windows a second, and where the time goes.",
+    "plan": "Print parameters, FLOPs, memory and time of a system without running it.",
 }
 
 USAGE = "\n".join(

@@ -2,6 +2,8 @@
 
 import ctypes
 import os
+import resource
+import sys
 from pathlib import Path
 
 # Of glibc's malloc.h.
@@ -55,3 +57,25 @@ def keep_freed_memory() -> bool:
         return False
     settings = {_ARENA_MAX: 1, _MMAP_THRESHOLD: 2**30, _TRIM_THRESHOLD: 2**31 - 1}
     return all([libc.mallopt(name, value) for name, value in settings.items()])
+
+
+def force_cpu_devices(num: int) -> None:
+    """Makes `num` devices of a CPU, where JAX has no accelerator; before it starts.
+
+    They share the cores: what works on them works on several accelerators, and no step
+    is faster.
+    """
+    import jax
+
+    if num > 1:
+        jax.config.update("jax_num_cpu_devices", num)
+
+
+def peak_resident() -> int:
+    """Returns the most bytes of memory that this process has held so far."""
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux's ru_maxrss includes the process that started this one
+        line = next(x for x in status.read_text().splitlines() if "VmHWM" in x)
+        return int(line.split()[1]) * 2**10
+    unit = 1 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
