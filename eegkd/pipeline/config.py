@@ -21,6 +21,7 @@ class TrainConfig:
 
     Attributes:
         epochs: Passes over the training windows.
+        teacher_epochs: The same of stages before the student; 0: as many.
         batch_size: Of the global batch.
         sampler: Draw classes equally often, or windows as they come.
         runner: How devices share a step; auto is one device, or shard_map on several.
@@ -32,8 +33,9 @@ class TrainConfig:
         model_axis: Devices that share examples, and parameters, under mesh.
         fully_sharded: Cut parameters and optimiser over all devices, under mesh.
         accumulate: Micro-batches a step.
-        sweep: Train seeds and controls of one structure together in one program, or
-            one after another; auto: together on a GPU or TPU, as many as fit.
+        sweep: Train seeds and controls together: those of one structure in one program
+            (vmap), side by side in threads, or one after another (sequential). auto:
+            vmap on a GPU or TPU, as many as fit; threads on a CPU, for small models.
         teacher: Keep the teacher's outputs in memory, cached on disk, or compute them
             every step. auto is memory up to 2 GiB, then disk up to --cache.limit_gb.
         workers: Processes that make batches; 0 reads in threads.
@@ -44,6 +46,7 @@ class TrainConfig:
     """
 
     epochs: int = 50
+    teacher_epochs: int = 0
     batch_size: int = 128
     sampler: Literal["balanced", "natural"] = "balanced"
     runner: Literal["auto", "single", "pmap", "shard_map", "mesh"] = "auto"
@@ -52,7 +55,7 @@ class TrainConfig:
     model_axis: int = 1
     fully_sharded: bool = False
     accumulate: int = 1
-    sweep: Literal["auto", "sequential", "vmap"] = "auto"
+    sweep: Literal["auto", "sequential", "threads", "vmap"] = "auto"
     teacher: Literal["auto", "memory", "cached", "online"] = "auto"
     workers: int = 0
     save_every_s: float = 60.0
@@ -114,11 +117,14 @@ class RunConfig:
     events: EventsConfig = EventsConfig()
 
 
-def num_steps(config: TrainConfig, folds: Sequence[Fold]) -> int:
-    """Returns the updates of one training.
+def num_steps(
+    config: TrainConfig, folds: Sequence[Fold], *, teacher: bool = False
+) -> int:
+    """Returns the updates of one training, of the student or of a stage before it.
 
     It is the same in every fold, so that all share a schedule and a compiled step.
     """
     rows = min(len(fold.train) for fold in folds)
-    steps = config.epochs * max(1, math.floor(rows / config.batch_size))
+    epochs = (teacher and config.teacher_epochs) or config.epochs
+    steps = epochs * max(1, math.floor(rows / config.batch_size))
     return min(steps, config.max_steps) if config.max_steps else steps

@@ -52,14 +52,24 @@ def signal_of(store: WindowStore) -> SignalConfig:
     )
 
 
-def make_models(system: System, config: RunConfig, steps: int) -> Models:
-    """Builds every program that the wanted rows need."""
+def make_models(
+    system: System, config: RunConfig, steps: int, teacher_steps: int
+) -> Models:
+    """Builds every program that the wanted rows need.
+
+    Args:
+        system: Of the student.
+        config: The run's.
+        steps: Updates of the student.
+        teacher_steps: Updates of every stage before it.
+    """
     alone = None
     if "no_teacher" in config.rows:
         system_alone = SYSTEM_CONTROLS["no_teacher"](system)
         alone = make_program(system_alone, system.stages[-1].name, config, steps)
-    stages = tuple(make_program(system, s.name, config, steps) for s in system.stages)
-    return Models(stages[:-1], stages[-1], alone)
+    *earlier, last = system.stages
+    stages = tuple(make_program(system, s.name, config, teacher_steps) for s in earlier)
+    return Models(stages, make_program(system, last.name, config, steps), alone)
 
 
 def choose_teachers(

@@ -104,16 +104,17 @@ def fit(
     num_steps: int,
     log: Log,
     progress: Callable[[int], None] | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> Fitted:
     """Trains a model, or reads it where it is finished already.
 
     The state with the best validation score is kept; each epoch is scored once.
 
     Raises:
-        Interrupted: On Ctrl-C or SIGTERM, after a checkpoint.
+        Interrupted: On Ctrl-C, SIGTERM or `stop`, after a checkpoint.
         InputError: If what is there are the weights of another model, or damaged.
     """
-    if (job.folder / "done.json").is_file():
+    if is_done(job):
         return _read(program, job, data.store)
     start = time.monotonic()
     member = begin(program, job, data, config, num_steps=num_steps)
@@ -138,6 +139,7 @@ def fit(
             evaluate=evaluate,
             log=log,
             progress=progress,
+            stop=stop,
             **loop_options(data, config),
         )
     finally:
@@ -146,6 +148,11 @@ def fit(
     return conclude_fit(
         program, job, data, current(history.best), history, time.monotonic() - start
     )
+
+
+def is_done(job: Job) -> bool:
+    """Whether a training has ended and its folder is whole."""
+    return (job.folder / "done.json").is_file()
 
 
 class Begun(NamedTuple):

@@ -1,5 +1,6 @@
 """What is compiled once and shared by seeds, folds and controls of one structure."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -34,6 +35,7 @@ class Program(NamedTuple):
         finish: `variables -> variables` for use after training.
         predict: `(variables, batch) -> probabilities`.
         many: The same for models that are trained together.
+        num_steps: Updates of a training, which its schedule is made for.
     """
 
     system: System
@@ -44,6 +46,7 @@ class Program(NamedTuple):
     finish: Any
     predict: Any
     many: "ManyPrograms"
+    num_steps: int
 
 
 class ManyPrograms(NamedTuple):
@@ -67,7 +70,11 @@ def make_program(
 ) -> Program:
     """Builds the functions of one stage for trainings of `num_steps` updates."""
     stage = get_stage(system, stage_name)
-    tx = make_optimiser(config.optim, num_steps, labels=stage.labels)
+    optim = config.optim
+    if stage is not system.stages[-1] and optim.teacher_learning_rate:
+        rate = optim.teacher_learning_rate
+        optim = dataclasses.replace(optim, learning_rate=rate)
+    tx = make_optimiser(optim, num_steps, labels=stage.labels)
     devices = pick_devices(config.train.devices)
 
     def make_step(axis_name: str | None):
@@ -102,6 +109,7 @@ def make_program(
         finish=jax.jit(finish) if stage.finish else finish,
         predict=jax.jit(predict),
         many=many,
+        num_steps=num_steps,
     )
 
 

@@ -20,10 +20,10 @@ from rich.progress import (
 from eegkd.data.folds import Fold, leaks_subjects, splits_json
 from eegkd.data.store import WindowStore, check_trainable
 from eegkd.errors import InputError
-from eegkd.evaluate.controls import OUTPUT_CONTROLS
 from eegkd.evaluate.predictions import Predictions
 from eegkd.files import sole_writer
 from eegkd.pipeline import baselines
+from eegkd.pipeline.beside import fit_beside
 from eegkd.pipeline.config import ROWS, RunConfig, num_steps
 from eegkd.pipeline.distill import (
     Models,
@@ -32,7 +32,7 @@ from eegkd.pipeline.distill import (
     signal_of,
     train_rows,
 )
-from eegkd.pipeline.estimate import Cost, describe, measure, total_seconds
+from eegkd.pipeline.estimate import describe, expect, share_left, trainings
 from eegkd.pipeline.fit import Fitted, FoldData, Job, fit, fold_data, selection_metric
 from eegkd.pipeline.folder import open_log, open_run, read_json, read_log, write_json
 from eegkd.pipeline.programs import Program
@@ -43,7 +43,6 @@ from eegkd.pipeline.results import (
     terminal_table,
 )
 from eegkd.pipeline.sweep import fit_many, groups
-from eegkd.pipeline.teacher import read_specs
 from eegkd.pipeline.teacher_outputs import Watch
 from eegkd.systems import System
 from eegkd.train.distributed import first_only, in_turn, is_first
@@ -137,27 +136,29 @@ def _run(
     folder = Path(config.out).absolute()
     first_only(lambda: write_json(folder / "splits.json", splits_json(store, folds)))
     steps = num_steps(config.train, folds)
+    teacher_steps = num_steps(config.train, folds, teacher=True)
     models = {
-        name: make_models(system, config, steps) for name, system in systems.items()
+        name: make_models(system, config, steps, teacher_steps)
+        for name, system in systems.items()
     }
     models = in_turn(lambda: choose_teachers(models, store, folds, config, folder))
     nets = {}
     if "small_net" in config.rows:
         nets = baselines.small_net_programs(config.signal, config, steps)
-    left = _share_left(models, nets, folds, config, folder)
+    left = share_left(models, nets, folds, config, folder)
     expected = (0.0, 0)
     if left:
         for text in dict.fromkeys(group.teacher.text for group in models.values()):
             console.print(text)
         console.print("Compiling, and timing a few updates of every model ...")
-        expected = _expect(models, nets, store, folds, config, steps, left)
+        expected = expect(models, nets, store, folds, config, left)
         console.print(
             f"{len(folds)} folds, {config.num_seeds} seeds, {steps} updates a training;"
             f" expected: {describe(*expected)}. Ctrl-C saves; the same command resumes."
         )
     start = time.monotonic()
     runs = Runs()
-    _train_all(models, nets, store, folds, config, folder, steps, runs, console)
+    _train_all(models, nets, store, folds, config, folder, runs, console)
     spent = time.monotonic() - start
     if not left and (folder / "summary.json").is_file():
         # Judged again: what the training took is still the news.
@@ -215,7 +216,6 @@ def _train_all(
     folds: Sequence[Fold],
     config: RunConfig,
     folder: Path,
-    steps: int,
     runs: Runs,
     console: Console,
 ) -> None:
@@ -228,7 +228,8 @@ def _train_all(
         console=console,
         transient=True,
     )
-    total = len(folds) * steps * sum(n for _, n in _trainings(models, nets, config))
+    jobs = trainings(models, nets, config)
+    total = len(folds) * sum(n * program.num_steps for program, n in jobs)
     path = folder / "metrics.jsonl"
     log_file = open_log(path) if is_first() else contextlib.nullcontext(_no_log)
     with progress, log_file as metrics:
@@ -247,20 +248,24 @@ def _train_all(
             where = {"fold": data.fold.index, "model": job.model, "seed": job.seed}
             metrics(where | dict(row))
 
-        def ahead(trainings: Sequence[tuple[Program, Job]], data: FoldData) -> None:
-            for program, jobs in groups(trainings, data, config, watch.say):
+        def ahead(wanted: Sequence[tuple[Program, Job]], data: FoldData) -> None:
+            for program, jobs in groups(wanted, data, config, watch.say):
                 moved = show(data, f"{len(jobs)} models together")
                 fit_many(
                     program,
                     jobs,
                     data,
                     config,
-                    num_steps=steps,
+                    num_steps=program.num_steps,
                     log=functools.partial(log, data),
                     progress=moved,
                 )
-                moved(len(jobs) * steps)
+                moved(len(jobs) * program.num_steps)
                 early.update(job.folder for job in jobs)
+            moved = show(data, "small models side by side")
+            log_to = functools.partial(log, data)
+            beside = fit_beside(wanted, data, config, log=log_to, progress=moved)
+            early.update(job.folder for job in beside)
 
         def run(program: Program, job: Job, data: FoldData) -> Fitted:
             moved = show(data, f"{job.model} {job.seed}")
@@ -269,11 +274,11 @@ def _train_all(
                 job,
                 data,
                 config,
-                num_steps=steps,
+                num_steps=program.num_steps,
                 log=functools.partial(log, data, job),
                 progress=moved,
             )
-            moved(0 if job.folder in early else steps)
+            moved(0 if job.folder in early else program.num_steps)
             return fitted
 
         for fold in folds:
@@ -331,70 +336,6 @@ def _row_name(variant: str, model: str) -> str:
     if not variant:
         return model
     return variant if model == "student" else f"{variant}_{model}"
-
-
-def _trainings(
-    models: Mapping[str, Models], nets: dict[float, Program], config: RunConfig
-) -> list[tuple[Program, int]]:
-    """Lists what is trained in a fold: the program, and how often."""
-    seeds, jobs = config.num_seeds, []
-    for name, group in models.items():
-        jobs += [(program, 1) for program in group.stages]
-        shared = {"alpha_0", *OUTPUT_CONTROLS} & set(config.rows) if not name else ()
-        jobs.append((group.student, seeds * (1 + len(shared))))
-        if group.no_teacher is not None and not name:
-            jobs.append((group.no_teacher, seeds))
-    tuned = len(baselines.LEARNING_RATES)
-    jobs += [(program, tuned) for program in nets.values()]
-    if nets:
-        jobs.append((next(iter(nets.values())), seeds - 1))
-    return jobs
-
-
-def _expect(
-    models: Mapping[str, Models],
-    nets: dict[float, Program],
-    store: WindowStore,
-    folds: Sequence[Fold],
-    config: RunConfig,
-    steps: int,
-    left: float,
-) -> tuple[float, int]:
-    """Compiles and times every program; returns seconds and bytes of what is left."""
-    costs: dict[int, Cost] = {}
-    for group in models.values():
-        upstream: dict[str, Any] = {}
-        for program in group.stages:
-            costs[id(program)], upstream[program.stage] = measure(
-                program, config, store, upstream
-            )
-        kept = read_specs(group.teacher, config.cache) if group.teacher.kept else None
-        costs[id(group.student)], _ = measure(
-            group.student, config, store, upstream, kept=kept
-        )
-        if group.no_teacher is not None:
-            costs[id(group.no_teacher)], _ = measure(
-                group.no_teacher, config, store, {}
-            )
-    for program in nets.values():
-        costs[id(program)], _ = measure(program, config, store, {})
-    jobs = [(costs[id(p)], num) for p, num in _trainings(models, nets, config)]
-    seconds = total_seconds(jobs, folds, steps=steps, epochs=config.train.epochs)
-    disk = len(folds) * sum(num * cost.bytes for cost, num in jobs)
-    return left * seconds, round(left * disk)
-
-
-def _share_left(
-    models: Mapping[str, Models],
-    nets: dict[float, Program],
-    folds: Sequence[Fold],
-    config: RunConfig,
-    folder: Path,
-) -> float:
-    """Returns the share of trainings that are not finished yet."""
-    total = len(folds) * sum(num for _, num in _trainings(models, nets, config))
-    done = sum(1 for _ in folder.glob("fold*/**/done.json"))
-    return max(0.0, 1 - done / total)
 
 
 def _print_reading(

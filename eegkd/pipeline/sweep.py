@@ -23,6 +23,7 @@ from eegkd.pipeline.fit import (
     Job,
     begin,
     conclude_fit,
+    is_done,
     loop_options,
     val_score,
 )
@@ -64,7 +65,7 @@ def fit_many(
     if not checkpoints.is_dir():
         # With a checkpoint of all, members that finished after it are trained again
         # for its sake: from its last step, that is, not at all.
-        jobs = [job for job in jobs if not _done(job)]
+        jobs = [job for job in jobs if not is_done(job)]
         checkpoints = _folder(jobs)
     begun: list[Begun] = []
     try:
@@ -89,7 +90,7 @@ def fit_many(
             own.loader.close()
     seconds = (time.monotonic() - start) / len(jobs)
     for job, own, (_, history) in zip(jobs, begun, results, strict=True):
-        if not _done(job):
+        if not is_done(job):
             final = program.finish(history.best.variables(own.frozen))
             conclude_fit(program, job, data, final, history, seconds)
     shutil.rmtree(checkpoints, ignore_errors=True)
@@ -111,7 +112,7 @@ def groups(
     if config.train.sweep == "sequential":
         return []
     if (reason := _shares_batches(config)) is not None:
-        if config.train.sweep == "auto":
+        if config.train.sweep != "vmap":
             return []
         raise InputError(
             f"--train.sweep vmap trains every model whole on one device, and {reason}: "
@@ -122,14 +123,14 @@ def groups(
         found.setdefault(id(program), (program, []))[1].append(job)
     sweeps = []
     for program, jobs in found.values():
-        left = sum(not _done(job) for job in jobs)
+        left = sum(not is_done(job) for job in jobs)
         if left < 2:
             continue
         at_once = _at_once(program, jobs, data, config, say)
         if at_once > 1:
             parts = np.array_split(np.arange(len(jobs)), -(-len(jobs) // at_once))
             sweeps += [(program, [jobs[i] for i in part]) for part in parts]
-    return [(p, jobs) for p, jobs in sweeps if not all(_done(job) for job in jobs)]
+    return [(p, jobs) for p, jobs in sweeps if not all(is_done(job) for job in jobs)]
 
 
 def _shares_batches(config: RunConfig) -> str | None:
@@ -150,6 +151,8 @@ def _at_once(
     """Decides how many of the jobs one program trains, and says why."""
     devices = program.many.sweep.devices
     how, num = config.train.sweep, len(jobs)
+    if how == "threads":
+        return 1
     limit = (devices[0].memory_stats() or {}).get("bytes_limit")
     if limit is None or members_at_once(how, num, 1, devices) == 1:
         return members_at_once(how, num, 1, devices)
@@ -181,10 +184,6 @@ def _scores(
 
     prob = collect(run, program.system, data.store, data.fold.val, data.zscore)
     return [val_score(data, prob[:, i]) for i in range(prob.shape[1])]
-
-
-def _done(job: Job) -> bool:
-    return (job.folder / "done.json").is_file()
 
 
 def _folder(jobs: Sequence[Job]) -> Path:

@@ -17,6 +17,7 @@ class OptimConfig:
 
     Attributes:
         learning_rate: The peak of the schedule.
+        teacher_learning_rate: That of stages before the student; 0: the same.
         bert_scale: Factor on it for parameters labelled "bert".
         weight_decay: Decoupled; on matrices alone (see `decay_mask`).
         warmup_fraction: Part of the steps over which the rate rises from 0.
@@ -27,6 +28,7 @@ class OptimConfig:
     """
 
     learning_rate: float = 1e-4
+    teacher_learning_rate: float = 0.0
     bert_scale: float = 0.1
     weight_decay: float = 0.05
     warmup_fraction: float = 0.05
@@ -41,7 +43,8 @@ class OptimConfig:
             raise ValueError(
                 f"warmup_fraction is in [0, 1); got {self.warmup_fraction}."
             )
-        if self.learning_rate <= 0 or self.clip_norm < 0 or self.weight_decay < 0:
+        least = min(self.teacher_learning_rate, self.clip_norm, self.weight_decay)
+        if self.learning_rate <= 0 or least < 0:
             raise ValueError(f"An option of {self} is out of range.")
 
 

@@ -96,6 +96,9 @@ def test_every_fold_trains_as_many_steps():
     steps = num_steps(TrainConfig(epochs=2, batch_size=16), folds)
     assert steps == 2 * (min(len(f.train) for f in folds) // 16)
     assert num_steps(TrainConfig(max_steps=1, batch_size=16), folds) == 1
+    longer = TrainConfig(epochs=2, teacher_epochs=3, batch_size=16)
+    assert num_steps(longer, folds) == steps
+    assert num_steps(longer, folds, teacher=True) == steps * 3 // 2
 
 
 def test_presets_and_systems_are_named_in_errors():
