@@ -21,7 +21,8 @@ class Quickstart:
             for. null: it knows nothing extra, and the verdict should say so.
         seed: Of patients and training.
         out: The run folder.
-        epochs: Passes over the training windows; 0 is the preset's.
+        epochs: Passes over the training windows, of the student and of the teacher; 0
+            is the preset's.
     """
 
     world: Literal["transfer", "null"] = "transfer"
@@ -51,6 +52,7 @@ def main(args: Sequence[str]) -> None:
         ),
     )
     if options.epochs:
-        train = dataclasses.replace(config.train, epochs=options.epochs)
+        epochs = {"epochs": options.epochs, "teacher_epochs": options.epochs}
+        train = dataclasses.replace(config.train, **epochs)
         config = dataclasses.replace(config, train=train)
     distill.run(entry, config)
