@@ -35,14 +35,15 @@ from typing import Any, NamedTuple
 OPTIONS = (
     *("--preset", "quickstart", "--num_seeds", "1", "--rows", "no_teacher"),
     *("--train.epochs", "2", "--train.save_every_s", "0.1"),
-    *("--train.teacher", "memory"),
+    *("--train.teacher", "cached"),
 )
+EEGKD = (sys.executable, "-m", "eegkd.cli")
 STARTING = 0.15  # The share of kills that hit a start: imports, compiling, restoring.
 EARLY = 1.5  # Kills come so much closer than evenly spread ones, so that all hit.
 FILLING = 0.7  # The share of starts that are killed in a cache fill, if they see one.
 FILL_S = 0.3
 KINDS = (signal.SIGKILL, signal.SIGTERM)
-PATIENCE_S = 900.0
+PATIENCE_S = 1800.0
 POLL_S = 0.01
 
 
@@ -222,10 +223,12 @@ def _where(run: Path) -> tuple[str, int]:
     trainings = [p.parent for p in run.glob("fold*/**/checkpoints")]
     open_ones = [p for p in trainings if not (p / "done.json").is_file()]
     if open_ones:
-        steps = [int(p.name) for p in (open_ones[0] / "checkpoints").glob("[0-9]*")]
-        saving = any((open_ones[0] / "checkpoints").glob(".writing-*"))
-        name = open_ones[0].relative_to(run).parts[1]
-        return name + (", saving" if saving else ""), max(steps, default=0)
+        # Small models are trained side by side.
+        names = sorted({p.relative_to(run).parts[1] for p in open_ones})
+        saves = [p for one in open_ones for p in (one / "checkpoints").glob("[0-9]*")]
+        saving = any(any(p.glob("checkpoints/.writing-*")) for p in open_ones)
+        step = max((int(p.name) for p in saves), default=0)
+        return "+".join(names) + (", saving" if saving else ""), step
     if trainings:
         return f"{trainings[0].relative_to(run).parts[1]}, just ended", 0
     if (run / "report.html").is_file():
@@ -260,7 +263,7 @@ def _start(command: Sequence[str], out: Path) -> subprocess.Popen[bytes]:
         log.write(f"\n$ eegkd {' '.join(command)}\n".encode())
         log.flush()
         return subprocess.Popen(
-            [sys.executable, "-m", "eegkd.cli", *command],
+            [*EEGKD, *command],
             stdout=log,
             stderr=log,
             env=environment,

@@ -10,10 +10,12 @@ import time
 import numpy as np
 import pytest
 
+from experiments import torture
 from experiments.torture import differ
 from tests.pipeline import tiny
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
+FAKE = os.path.join(os.path.dirname(__file__), "fake_run.py")
 
 
 def command(out):
@@ -78,6 +80,43 @@ def test_random_kills_of_the_command_end_with_the_same_bytes(tmp_path):
     record = json.loads((tmp_path / "out" / "torture0.json").read_text())
     assert len(record["kills"]) == 4
     assert {kill["signal"] for kill in record["kills"]} == {"SIGKILL", "SIGTERM"}
+
+
+def torture_fake(tmp_path, monkeypatch, fault, kills):
+    program = (sys.executable, str(FAKE))
+    sound = (*program, "none")
+    monkeypatch.setattr(torture, "EEGKD", sound)
+    work_s = torture._left_alone(tmp_path / "whole", ["--x"], tmp_path)
+    assert work_s > 0.2
+    monkeypatch.setattr(torture, "EEGKD", (*program, fault))
+    monkeypatch.setattr(torture, "OPTIONS", ())
+    monkeypatch.setattr(torture, "_left_alone", lambda *_: work_s)
+    return torture.torture(tmp_path, kills, 0, tmp_path / "store", [])
+
+
+def test_a_sound_program_survives_the_torture(tmp_path, monkeypatch, capsys):
+    assert torture_fake(tmp_path, monkeypatch, "none", 16) == 0
+    record = json.loads((tmp_path / "torture0.json").read_text())
+    assert record["differences"] == []
+    assert len(record["kills"]) == 16
+    assert {kill["code"] for kill in record["kills"]} <= {-9, -15, 130}
+    where = {kill["where"].split(",")[0] for kill in record["kills"]}
+    assert where >= {"teacher", "student"}
+    assert "16 kills" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("fault", "named"),
+    [("forgets", "model.safetensors"), ("stays", ".model.part was left over")],
+)
+def test_an_unsound_program_does_not(tmp_path, monkeypatch, capsys, fault, named):
+    assert torture_fake(tmp_path, monkeypatch, fault, 6) == 1
+    assert named in capsys.readouterr().out
+
+
+def test_a_program_that_does_not_go_on_is_named(tmp_path, monkeypatch):
+    with pytest.raises(torture.Failed, match="exit code 3"):
+        torture_fake(tmp_path, monkeypatch, "fails", 6)
 
 
 @pytest.fixture
