@@ -47,6 +47,8 @@ def launch(args: Sequence[str], config: TrainConfig) -> None:
                 if child.poll() is None:
                     child.kill()
                 child.wait()
+                if child.stdin is not None:
+                    child.stdin.close()
         if failed is not None:
             _fail(failed, children[failed].returncode, logs)
 
@@ -116,7 +118,7 @@ def _wait(children: Children) -> int | None:
 
 def _fail(index: int, code: int, logs: Sequence[Path]) -> None:
     lines = logs[index].read_text(errors="replace").strip().splitlines()
-    said = f" It said: {lines[-1]}" if lines else ""
+    said = f" It said: {lines[-1]}" if lines and code > 0 else ""
     who = f"Process {index} of {len(logs)}"
     if code == 2:
         raise InputError(f"{who} refused its input.{said}")
