@@ -21,6 +21,7 @@ from eegkd.pipeline.host import force_cpu_devices, keep_freed_memory
 from eegkd.train.sharding import pick_devices
 
 _DTYPES = ("float32", "bfloat16")
+_MAX_REST = 0.05
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -170,11 +171,12 @@ def show(account: Mapping[str, Any], console: Console) -> None:
     """Prints an account of `run_bench` as a table."""
     mode = account["earlier_stages"]
     given = "" if mode == "none" else f", earlier stages {mode}"
-    table = Table(
-        title=f"{account['system']}, {account['stage']}{given}: {account['runner']} on "
+    console.print(
+        f"{account['system']}, {account['stage']}{given}: {account['runner']} on "
         f"{account['devices']} {account['platform']} device(s), "
-        f"{account['dtype']}, batch {account['batch_size']}"
+        f"{account['dtype']}, batch {account['batch_size']}."
     )
+    table = Table()
     table.add_column("part of a step")
     for name in ("ms", "+-", "share"):
         table.add_column(name, justify="right")
@@ -194,8 +196,8 @@ def show(account: Mapping[str, Any], console: Console) -> None:
     of += "" if peak is None else f" {peak / 1e9:,.0f} GFLOP/s"
     console.print(
         f"{account['windows_per_s']:,.1f} windows/s; "
-        f"{account['flops_step'] / 1e9:,.1f} GFLOP a step, "
-        f"{account['flops_per_s'] / 1e9:,.1f} GFLOP/s{of} ({account['peak_source']})."
+        f"{account['flops_step'] / 1e9:,.3g} GFLOP a step, "
+        f"{account['flops_per_s'] / 1e9:,.3g} GFLOP/s{of} ({account['peak_source']})."
     )
     device = memory["device_peak_bytes"]
     held = "" if device is None else f"device {device / 2**20:,.0f} MiB at most; "
@@ -209,3 +211,9 @@ def show(account: Mapping[str, Any], console: Console) -> None:
         f"{account['repeats']}; +- is half their quartiles' distance. What they leave "
         "of the step is other; one below zero is noise, or work that overlaps."
     )
+    if abs(account["parts"][-1]["share"]) > _MAX_REST:
+        console.print(
+            "[bold]The parts do not add up to the step within 5 %:[/bold] the machine "
+            "was busy with something else. Repeat when it is not, or with more "
+            "--repeats."
+        )

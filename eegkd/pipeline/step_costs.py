@@ -101,7 +101,7 @@ def interpolate(
 
     All costs grow so with a device's batch, but for two small parts: similarities of
     a batch-global loss, and products that take another form for small batches (the
-    offsets of relative attention). At the paper's sizes they are a few per cent.
+    offsets of relative attention). At the paper's sizes they are about 1 %.
     """
     (b1, first), (b2, second) = one, two
     if b1 == b2:

@@ -93,7 +93,7 @@ def make_systems(case: Case) -> dict[str, System]:
     from eegkd.losses import Term
 
     config = DistilClipConfig(
-        signal=SignalConfig(n_times=case.n_times),
+        signal=SignalConfig(n_chans=case.cfg.n_chans, n_times=case.n_times),
         eeg=case.cfg,
         text=TextConfig(source="none"),
         student=StudentConfig(depth=case.cfg.depth // 2, hard="ce"),
