@@ -123,14 +123,19 @@ def groups(
         found.setdefault(id(program), (program, []))[1].append(job)
     sweeps = []
     for program, jobs in found.values():
-        left = sum(not is_done(job) for job in jobs)
-        if left < 2:
+        if all(is_done(job) for job in jobs):
             continue
         at_once = _at_once(program, jobs, data, config, say)
         if at_once > 1:
             parts = np.array_split(np.arange(len(jobs)), -(-len(jobs) // at_once))
             sweeps += [(program, [jobs[i] for i in part]) for part in parts]
-    return [(p, jobs) for p, jobs in sweeps if not all(is_done(job) for job in jobs)]
+    return [(program, jobs) for program, jobs in sweeps if _goes_together(jobs)]
+
+
+def _goes_together(jobs: Sequence[Job]) -> bool:
+    """Whether several are left, or one that began in company and must end so."""
+    left = sum(not is_done(job) for job in jobs)
+    return left > 1 or (left == 1 and _folder(jobs).is_dir())
 
 
 def _shares_batches(config: RunConfig) -> str | None:

@@ -155,6 +155,11 @@ def test_what_is_trained_together(given, tmp_path):
         job.folder.mkdir(parents=True)
         (job.folder / "done.json").touch()
     assert sweep.groups(trainings, data, together) == []
+    # A kill between the last two members that a sweep writes: its checkpoint is there.
+    sweep._folder(jobs[:3]).mkdir()
+    ((_, found),) = sweep.groups(trainings, data, together)
+    assert found == jobs[:3]
+    sweep._folder(jobs[:3]).rmdir()
     for options, text in (
         ({"runner": "pmap"}, "--train.runner pmap shares its batches"),
         ({"fully_sharded": True}, "--train.fully_sharded cut it"),
