@@ -153,6 +153,7 @@ def account():
     return result, said, done
 
 
+@pytest.mark.slow
 def test_a_bench_accounts_for_a_step(account):
     result, said, done = account
     names = [row["part"] for row in result["parts"]]
@@ -205,6 +206,7 @@ def test_a_wrong_option_is_one_message(args, message, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_verb_measures_prints_and_writes(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     file = tmp_path / "bench.json"

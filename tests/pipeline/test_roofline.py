@@ -196,23 +196,21 @@ def test_gradients_are_summed_over_devices(plan):
     assert row["collective_bytes"] < 4 * student["trained"] + 20_000
 
 
-def test_what_does_not_fit_is_told_and_cutting_helps():
-    small = CHIP._replace(memory_bytes=2e6)
-
-    def rows(**options):
-        plan = make_plan(
-            distilclip_eeg.make_system,
-            CONFIG,
-            chip=small,
-            device_counts=(1, 8),
-            **options,
-        )
-        return plan["roofline"]["teacher"]
-
-    whole, cut = rows(), rows(fully_sharded=True)
-    assert not whole[0]["fits"]
-    assert cut[0]["memory_bytes"] == whole[0]["memory_bytes"]
-    assert cut[1]["memory_bytes"] < whole[1]["memory_bytes"]
+def test_what_does_not_fit_is_told_and_cutting_helps(plan):
+    whole = {row["devices"]: row for row in plan["roofline"]["teacher"]}
+    need = whole[1]["memory_bytes"]
+    assert whole[1]["fits"]
+    cut = make_plan(
+        distilclip_eeg.make_system,
+        CONFIG,
+        chip=CHIP._replace(memory_bytes=need - 1),
+        device_counts=(1, 8),
+        fully_sharded=True,
+    )["roofline"]["teacher"]
+    assert cut[0]["memory_bytes"] == need
+    assert not cut[0]["fits"]
+    assert cut[1]["memory_bytes"] < whole[8]["memory_bytes"]
+    assert cut[1]["fits"]
 
 
 def test_a_runner_that_cannot_is_refused():
@@ -228,6 +226,11 @@ def test_a_runner_that_cannot_is_refused():
         make_plan(
             distilclip_eeg.make_system, planned(runner="pmap"), fully_sharded=True
         )
+
+
+def test_an_unknown_preset_is_one_message(capsys):
+    assert main(["plan", "distilclip_eeg", "--preset", "tiny"]) == 2
+    assert "no preset 'tiny'" in capsys.readouterr().err
 
 
 ARGS = ["plan", "distilclip_eeg", "--preset", "quickstart", "--text.source", "none"]
@@ -256,7 +259,6 @@ def test_the_verb_prints_a_table_and_json(capsys, monkeypatch):
         (["--chip", "B9"], "--chip is one of"),
         (["--devices", "-1"], "0 or more"),
         (["--runner", "single", "--devices", "2"], "uses one device"),
-        (["--preset", "tiny"], "no preset 'tiny'"),
     ],
 )
 def test_a_wrong_option_is_one_message(args, message, capsys):
