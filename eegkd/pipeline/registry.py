@@ -88,8 +88,6 @@ SYSTEMS: Mapping[str, Entry] = {
                 train=TrainConfig(epochs=5, batch_size=64, quick_compile=True),
                 optim=OptimConfig(learning_rate=1e-3),
             ),
-                optim=OptimConfig(learning_rate=1e-3, teacher_learning_rate=2e-3),
-            ),
         },
         _without_text,
         text_notes,
