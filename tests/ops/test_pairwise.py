@@ -32,9 +32,9 @@ def naive(fn, x, y):
 
 @BOTH
 @given(
-    n=st.integers(1, 6),
-    m=st.integers(1, 6),
-    width=st.sampled_from([1, 3, 8, 9, 33]),
+    n=st.sampled_from([1, 5]),
+    m=st.sampled_from([1, 4]),
+    width=st.sampled_from([1, 8, 33]),
     power=st.integers(-6, 6),
     seed=st.integers(0, 99),
 )
