@@ -15,6 +15,7 @@ import hashlib
 import json
 import logging
 import shutil
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +32,8 @@ from eegkd.train.sharding import is_key
 # orbax 0.12 renamed both; 0.11.36, which the ONNX exporter wants, has the old names.
 _save_pytree = ocp.save if hasattr(ocp, "save") else ocp.save_pytree
 _load_pytree = ocp.load if hasattr(ocp, "load") else ocp.load_pytree
+# Orbax numbers its saves in one counter: two at once take each other's signals.
+_ORBAX = threading.Lock()
 
 Tree = TypeVar("Tree")
 KEPT = 2
@@ -82,7 +85,7 @@ def save(folder: str | Path, step: int, tree: Any, meta: Mapping[str, Any]) -> P
 
     try:
         first_only(begin)
-        with _quiet_orbax():
+        with _ORBAX, _quiet_orbax():
             _save_pytree(str(temporary / "state"), _bare(tree))
         first_only(finish)
     except (OSError, ValueError, RuntimeError) as error:
@@ -177,7 +180,7 @@ def _verify(path: Path) -> None:
 
 def _load(path: Path, template: Any) -> Any:
     try:
-        with _quiet_orbax():
+        with _ORBAX, _quiet_orbax():
             return _load_pytree(str(path / "state"), template)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise InputError(

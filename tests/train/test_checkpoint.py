@@ -3,6 +3,7 @@ import json
 import logging
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -247,3 +248,16 @@ def test_folder_that_is_a_file(tmp_path):
 def test_metadata_is_plain_json(tmp_path):
     path = checkpoint.save(tmp_path, 1, {"x": jnp.ones(3)}, {"note": "a"})
     assert json.loads((path / "meta.json").read_text())["meta"] == {"note": "a"}
+
+
+def test_trainings_side_by_side_save_and_restore_their_own(tmp_path):
+    def save_often(i):
+        for step in range(1, 5):
+            checkpoint.save(tmp_path / str(i), step, {"a": jnp.full(9, i)}, {"i": i})
+        return checkpoint.restore(tmp_path / str(i), {"a": jnp.zeros(9, int)})
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(save_often, range(4)))
+    for i, (tree, meta) in enumerate(found):
+        assert meta == {"i": i}
+        np.testing.assert_array_equal(tree["a"], np.full(9, i))
