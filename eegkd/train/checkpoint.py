@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
@@ -220,7 +221,7 @@ def _dress(like: Any, x: Any) -> Any:
         x = jax.device_put(x, like.sharding)
     if not is_key(like):
         return x
-    return jax.random.wrap_key_data(x, impl=jax.random.key_impl(like))
+    return jax.random.wrap_key_data(jnp.asarray(x), impl=jax.random.key_impl(like))
 
 
 def _steps(folder: Path) -> list[Path]:

@@ -105,7 +105,7 @@ def unstack(tree: Any, num_members: int) -> list[Any]:
     def fetch(x: Any) -> Any:
         if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
             return np.asarray(x)
-        bits = np.asarray(jax.random.key_data(x))
+        bits = jnp.asarray(np.asarray(jax.random.key_data(x)))
         return jax.random.wrap_key_data(bits, impl=jax.random.key_impl(x))
 
     tree = jax.tree.map(fetch, tree)
