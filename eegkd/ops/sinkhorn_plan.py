@@ -163,6 +163,8 @@ def _solve(
     return _solve_fwd(cost, a, b, epsilon, num_iters, value, "envelope")[0]
 
 
+# Outside of jit too, the many small operations are one program a shape.
+@functools.partial(jax.jit, static_argnums=(4, 5, 6))
 def _solve_fwd(
     cost: Array,
     a: Array,
@@ -200,6 +202,7 @@ def _solve_fwd(
     return (f, g, values * epsilon, error), saved
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _solve_bwd(
     num_iters: int,
     value: Value,
