@@ -1,6 +1,12 @@
 """Encoders as Linen modules: signals or token ids in, named tensors out."""
 
 from eegkd.models.bert import Bert, BertConfig
+from eegkd.models.bridges import (
+    LayerRouter,
+    MultiHeadAlignment,
+    TokenProjector,
+    pool_tokens,
+)
 from eegkd.models.conformer import Conformer, ConformerConfig, skip_init
 from eegkd.models.eegnet import EEGNet, EEGNetConfig
 from eegkd.models.heads import LinearHead, apply_params
@@ -15,10 +21,14 @@ __all__ = [
     "ConformerConfig",
     "EEGNet",
     "EEGNetConfig",
+    "LayerRouter",
     "LinearHead",
+    "MultiHeadAlignment",
     "Projection",
     "Prompts",
+    "TokenProjector",
     "apply_params",
     "load_pretrained",
+    "pool_tokens",
     "skip_init",
 ]

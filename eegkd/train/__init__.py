@@ -1,5 +1,6 @@
 """Training of one stage: state, step, runners, loop and checkpoints."""
 
+from eegkd.train.gradients import make_gradient_report
 from eegkd.train.loop import History, Loader, train
 from eegkd.train.optimiser import OptimConfig, make_optimiser
 from eegkd.train.parallel import Runner, make_runner
@@ -16,6 +17,7 @@ __all__ = [
     "Sweep",
     "TrainState",
     "init_state",
+    "make_gradient_report",
     "make_optimiser",
     "make_runner",
     "make_sweep",

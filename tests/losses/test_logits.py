@@ -8,7 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.test_util import check_grads
 
-from eegkd.losses import binary_cross_entropy, cosine_distance, cross_entropy, kd_kl
+from eegkd.losses import (
+    binary_cross_entropy,
+    binary_jensen_shannon,
+    binary_kd_kl,
+    binary_reverse_kl,
+    cosine_distance,
+    cross_entropy,
+    decoupled_kd,
+    jensen_shannon,
+    kd_kl,
+    reverse_kl,
+)
 
 eager = lambda f: lambda *arrays: f(*map(jnp.asarray, arrays))
 WRAPS = pytest.mark.parametrize("wrap", [eager, jax.jit], ids=["eager", "jit"])
@@ -127,3 +138,80 @@ def test_gradient_and_number_type(fn):
     with jax.enable_x64(True):
         assert fn(jnp.asarray(x)).dtype == jnp.float64
         check_grads(eager(fn), (jnp.asarray(x),), order=1, modes=["rev"])
+
+
+def test_decoupled_parts_add_up_to_the_divergence():
+    """`kd_kl = T^2 (TCKD + (1 - p_y) NCKD)`."""
+    s, z = (x.astype(np.float32) for x in draw(2, 6, 5))
+    label = np.arange(6) % 5
+    part = functools.partial(decoupled_kd, temperature=2.0)
+    target = part(s, z, label, alpha=1.0, beta=0.0)
+    others = part(s, z, label, alpha=0.0, beta=1.0)
+    rest = 1 - softmax(z / 2)[np.arange(6), label]
+    want = kd_kl(s, z, temperature=2.0)
+    np.testing.assert_allclose(target + rest * others, want, rtol=1e-4)
+
+
+@pytest.mark.parametrize("far", [50.0, 1e4])
+def test_decoupled_stays_exact_where_the_teacher_is_sure(far):
+    """Masking by -1000 and log(softmax) gives -inf or a wrong class here."""
+    teacher = np.array([[far, 0.0, 1.0]], np.float32)
+    student = np.array([[0.0, 3.0, -2000.0]], np.float32)
+    fn = functools.partial(decoupled_kd, alpha=0.0, beta=1.0, temperature=1.0)
+    p = softmax(np.array([0.0, 1.0]))
+    want = (p * (np.log(p) - np.array([0.0, -2003.0]))).sum()
+    value, grad = jax.value_and_grad(lambda s: fn(s, teacher, np.array([0])).sum())(
+        jnp.asarray(student)
+    )
+    np.testing.assert_allclose(value, want, rtol=1e-5)
+    np.testing.assert_allclose(grad[0], [0, 1 - p[0], -p[1]], atol=1e-5)
+
+
+def test_decoupled_without_a_label_is_zero():
+    s, z = map(jnp.asarray, draw(2, 3, 4))
+    fn = lambda s: decoupled_kd(s, z, jnp.array([0, -1, 3])).sum()
+    grad = jax.grad(fn)(s)
+    np.testing.assert_array_equal(grad[1], 0)
+    assert jnp.all(jnp.any(grad[np.array([0, 2])] != 0, axis=1))
+
+
+def test_jensen_shannon_lies_between_both_divergences():
+    s, z = (x.astype(np.float32) for x in draw(2, 4, 5))
+    with jax.enable_x64(True):
+        double = s.astype(np.float64), z.astype(np.float64)
+        near = [np.asarray(jensen_shannon(*double, beta=x)) for x in (1e-5, 1 - 1e-5)]
+    np.testing.assert_allclose(near[0] / 1e-5, kd_kl(s, z), rtol=1e-3)
+    np.testing.assert_allclose(near[1] / 1e-5, reverse_kl(s, z), rtol=1e-3)
+    np.testing.assert_allclose(jensen_shannon(s, z), jensen_shannon(z, s), rtol=1e-5)
+    assert np.all(jensen_shannon(100 * s, -100 * z) <= np.log(2) + 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("binary", "loss"),
+    [
+        (binary_kd_kl, kd_kl),
+        (binary_reverse_kl, reverse_kl),
+        (binary_jensen_shannon, jensen_shannon),
+    ],
+)
+def test_a_label_is_two_classes(binary, loss):
+    s, z = (x.astype(np.float32) for x in draw(2, 4, 1))
+    pair = lambda x: np.concatenate([x, 0 * x], axis=1)
+    want = loss(pair(s), pair(z), temperature=3.0)
+    np.testing.assert_allclose(binary(s, z, temperature=3.0), want, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "fn", [kd_kl, reverse_kl, jensen_shannon, binary_kd_kl, binary_jensen_shannon]
+)
+def test_bad_arguments_of_divergences(fn):
+    ones = jnp.ones((1, 2))
+    with pytest.raises(ValueError, match=r"\(1, 2\), \(1, 3\)|\(1, 3\), \(1, 2\)"):
+        getattr(fn, "__wrapped__", fn)(ones, jnp.ones((1, 3)))
+    with pytest.raises(ValueError, match="got 0"):
+        fn(ones, ones, temperature=0.0)
+
+
+def test_a_mixture_of_one_is_refused():
+    with pytest.raises(ValueError, match=r"beta .* got 1\.0"):
+        jensen_shannon(jnp.ones((1, 2)), jnp.ones((1, 2)), beta=1.0)
