@@ -28,7 +28,8 @@ from eegkd.pipeline.fit import (
     val_score,
 )
 from eegkd.pipeline.programs import Program, collect
-from eegkd.train.sweep import Member, member_bytes, members_at_once, train_many
+from eegkd.train.sweep import Member, train_many
+from eegkd.train.sweep_room import member_bytes, members_at_once
 from eegkd.typing import Batch, Variables
 
 Say = Callable[[str], None]

@@ -22,10 +22,10 @@ from eegkd.train.parallel import single
 from eegkd.train.state import stack
 from eegkd.train.sweep import (
     Member,
-    members_at_once,
     sweep_weights,
     train_many,
 )
+from eegkd.train.sweep_room import member_bytes, members_at_once
 from tests.train import toy
 from tests.train.runs import ToyLoader, flat
 
@@ -325,7 +325,7 @@ def test_the_memory_of_a_member_counts_its_copies():
     state, frozen, upstream = make("sgd")[0][1:4]
     step = lambda axis: make_train_step(SYSTEM, "student", OPTIMISERS["sgd"])
     small, large = (
-        sweep.member_bytes(step, state, frozen, upstream, toy.make_batch(size))
+        member_bytes(step, state, frozen, upstream, toy.make_batch(size))
         for size in (8, 80)
     )
     grows = sum(x.nbytes for x in toy.make_batch(72).values())
