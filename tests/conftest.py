@@ -4,6 +4,7 @@ import jax
 import jaxtyping
 import numpy as np
 from absl import flags
+from hypothesis import settings
 
 jax.config.update("jax_num_cpu_devices", 4)
 flags.FLAGS.mark_as_parsed()
@@ -12,3 +13,6 @@ flags.FLAGS.mark_as_parsed()
 jaxtyping.Array = jax.Array | np.ndarray
 CHECKED = ["eegkd.evaluate", "eegkd.losses", "eegkd.models", "eegkd.systems"]
 jaxtyping.install_import_hook(CHECKED, "beartype.beartype")
+# A first example compiles, and a busy machine is no failure.
+settings.register_profile("eegkd", deadline=None)
+settings.load_profile("eegkd")

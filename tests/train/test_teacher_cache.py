@@ -27,7 +27,7 @@ from eegkd.systems import add_terms
 from eegkd.train.state import init_state
 from eegkd.train.step import make_train_step
 from eegkd.train.teacher_cache import teacher_rows, teacher_specs, variables_hash
-from tests.data.test_cache import contents
+from tests.data.cache_toy import contents
 from tests.train import toy
 
 NAMES = ("teacher.logits", "teacher.embedding")
