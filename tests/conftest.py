@@ -7,6 +7,7 @@ from absl import flags
 from hypothesis import settings
 
 jax.config.update("jax_num_cpu_devices", 4)
+jax.devices()  # Started now: a verb's own --devices must not change what others see.
 flags.FLAGS.mark_as_parsed()
 # Before the first import of the package: annotated shapes become checks. Eager calls
 # may be given NumPy arrays.

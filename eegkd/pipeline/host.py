@@ -67,8 +67,14 @@ def force_cpu_devices(num: int) -> None:
     """
     import jax
 
-    if num > 1:
+    if num < 2:
+        return
+    try:
         jax.config.update("jax_num_cpu_devices", num)
+    except RuntimeError:
+        # JAX has started: its devices are what they are. `pick_devices` says so where
+        # they are too few.
+        return
 
 
 def peak_resident() -> int:
