@@ -138,18 +138,18 @@ def _back_products(problem: Problem, block: Block, f_bar: Array, g_bar: Array):
 
 
 def _back_logs(problem: Problem, block: Block, f_bar: Array, g_bar: Array):
-    rows, columns = problem.a > 0, problem.b > 0
     before = _shifted(block.g, block.columns)
 
     def step(carry, potentials):
         f_bar, g_bar, cost_bar = carry
         f, g, g_before = potentials
         matrix = kernel(problem, f, g)
-        y = divide(g_bar, problem.b, columns)
+        # Over the sums, which are b and a but for rounding: it must not add up.
+        y = _over_sum(g_bar, matrix, axis=1)
         f_bar = f_bar - times(matrix, y)
         cost_bar = cost_bar + matrix * y[:, None, :]
         matrix = kernel(problem, f, g_before)
-        x = divide(f_bar, problem.a, rows)
+        x = _over_sum(f_bar, matrix, axis=2)
         g_bar = -transposed_times(matrix, x)
         cost_bar = cost_bar + matrix * x[:, :, None]
         return (jnp.zeros_like(f_bar), g_bar, cost_bar), None
@@ -158,6 +158,11 @@ def _back_logs(problem: Problem, block: Block, f_bar: Array, g_bar: Array):
     trace = block.rows, block.columns, before
     carry, _ = jax.lax.scan(step, carry, trace, reverse=True)
     return carry
+
+
+def _over_sum(x: Array, matrix: Float[Array, "b n m"], *, axis: int) -> Array:
+    total = jnp.sum(matrix, axis=axis)
+    return divide(x, total, total > 0)
 
 
 def _shifted(first: Float[Array, "b m"], later: Float[Array, "k b m"]) -> Array:

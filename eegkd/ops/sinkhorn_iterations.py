@@ -74,7 +74,7 @@ def iterate(
         The last state, and the blocks: full ones stacked on a first axis, then what
         remains as a stack of one; none unless kept.
     """
-    costs = jnp.where(_valid(problem), problem.scaled, jnp.inf)
+    costs = jnp.where(valid(problem), problem.scaled, jnp.inf)
     least = jnp.where(problem.a > 0, jnp.min(costs, axis=2), 0)
     ones = jnp.ones_like(problem.a), jnp.ones_like(problem.b)
     state = State(least, jnp.zeros_like(problem.b), *ones)
@@ -94,9 +94,33 @@ def iterate(
 def kernel(
     problem: Problem, f: Float[Array, "b n"], g: Float[Array, "b m"]
 ) -> Float[Array, "b n m"]:
-    """Computes `exp(f_i + g_j - C_ij / epsilon)`, zero where a weight is zero."""
-    values = jnp.exp(f[:, :, None] + g[:, None, :] - problem.scaled)
-    return jnp.where(_valid(problem), values, 0)
+    """Computes `exp(f_i + g_j - C_ij / epsilon)`, zero where a weight is zero.
+
+    Where f or g was updated last, no element exceeds its weight but by rounding. That
+    is bounded, for costs so large that their last place is many epsilons.
+    """
+    exponents = f[:, :, None] + g[:, None, :] - problem.scaled
+    return jnp.where(valid(problem), jnp.exp(jnp.minimum(exponents, 1)), 0)
+
+
+def finish(
+    problem: Problem, state: State
+) -> tuple[Float[Array, "b n m"], Float[Array, "b n"], Float[Array, "b m"]]:
+    """Returns the plan and its potentials, after the last columns' update once more.
+
+    After scalings the update changes nothing; after the log domain it takes away the
+    rounding of large potentials. As a softmax it is finite whatever was lost before.
+    """
+    log_u = absorb(jnp.zeros_like(state.u), state.u, problem.a)
+    exponents = state.f[:, :, None] + state.g[:, None, :] - problem.scaled
+    exponents = jnp.where(valid(problem), exponents + log_u[:, :, None], -jnp.inf)
+    top = jnp.where(problem.b > 0, jnp.max(exponents, axis=1), 0)
+    # A compiler that computes the exponents twice may round them differently.
+    plan = jnp.exp(jnp.minimum(exponents - top[:, None, :], 1))
+    total = jnp.maximum(jnp.sum(plan, axis=1), jnp.finfo(plan.dtype).tiny)
+    v = divide(problem.b, total, problem.b > 0)
+    g = absorb(state.g, v, problem.b) - top
+    return plan * v[:, None, :], state.f + log_u, g
 
 
 def times(matrix: Float[Array, "b n m"], x: Float[Array, "b m"]) -> Array:
@@ -150,18 +174,20 @@ def _by_products(problem: Problem, f: Array, g: Array, length: int, keep: bool):
     carry, trace = jax.lax.scan(step, (*start, *start), length=length)
     u, v, top_u, top_v = carry
     # An entry below the smallest number is lost; with the largest scalings it must not
-    # reach a rounding of the smallest weight. A NaN or an infinity fails this as well.
+    # reach a rounding of the smallest weight.
     info = jnp.finfo(matrix.dtype)
     lightest = jnp.minimum(_least_weight(problem.a), _least_weight(problem.b))
     limit = lightest * (info.eps / (top_u.shape[1] * top_v.shape[1])) / info.tiny
     holds = jnp.all(jnp.max(top_u, axis=1) * jnp.max(top_v, axis=1) <= limit)
+    # XLA's maximum may pass a NaN by on a CPU; once there, it stays to the end.
+    holds = holds & jnp.all(jnp.isfinite(u)) & jnp.all(jnp.isfinite(v))
     return u, v, holds, trace
 
 
 def _by_logs(problem: Problem, f: Array, g: Array, length: int, keep: bool):
     rows, columns = problem.a > 0, problem.b > 0
     log_a, log_b = (jnp.log(jnp.where(w > 0, w, 1)) for w in (problem.a, problem.b))
-    blocked = jnp.where(_valid(problem), problem.scaled, jnp.inf)
+    blocked = jnp.where(valid(problem), problem.scaled, jnp.inf)
 
     def step(carry, _):
         f, g = carry
@@ -179,5 +205,6 @@ def _least_weight(weight: Float[Array, "b n"]) -> Float[Array, " b"]:
     return jnp.min(jnp.where(weight > 0, weight, 1), axis=1)
 
 
-def _valid(problem: Problem) -> Bool[Array, "b n m"]:
+def valid(problem: Problem) -> Bool[Array, "b n m"]:
+    """Tells where neither weight is zero."""
     return (problem.a > 0)[:, :, None] & (problem.b > 0)[:, None, :]

@@ -40,6 +40,7 @@ def solve_by_ott(
 def _solve_one(cost, a, b, epsilon, *, num_iters: int, value: str, gradient: str):
     from ott.geometry import geometry
     from ott.solvers import linear
+    from ott.solvers.linear import implicit_differentiation
 
     alive = jnp.sum(a) > 0
     # A problem without weights would be NaN, and so would its gradient.
@@ -50,6 +51,10 @@ def _solve_one(cost, a, b, epsilon, *, num_iters: int, value: str, gradient: str
         b=b,
         min_iterations=num_iters,
         max_iterations=num_iters,
+        # Balanced problems have a null vector, the constant: its solver fails on it.
+        implicit_diff=implicit_differentiation.ImplicitDiff(
+            solver_kwargs={"ridge_kernel": 1e-2}
+        ),
     )
     transport, kl = out.primal_cost, out.reg_ot_cost
     values = {"transport": transport, "entropic": out.ent_reg_cost, "kl": kl}[value]

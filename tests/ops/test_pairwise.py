@@ -13,7 +13,7 @@ from eegkd.ops.pairwise import (
     unit_vectors,
 )
 
-WIDTHS = pytest.mark.parametrize("width", [3, 8, 9, 40])
+WIDTHS = pytest.mark.parametrize("width", [3, 40])
 BOTH = pytest.mark.parametrize("fn", [pairwise_sqeuclidean, pairwise_cosine_distance])
 
 
@@ -44,7 +44,7 @@ def test_matches_numpy_at_any_scale(fn, n, m, width, power, seed):
     x, y = x.astype(np.float32), y.astype(np.float32)
     scale = np.square(np.abs(x).max() + np.abs(y).max()) * width
     scale = 1 if fn is pairwise_cosine_distance else scale
-    np.testing.assert_allclose(fn(x, y), naive(fn, x, y), atol=1e-6 * scale)
+    np.testing.assert_allclose(jax.jit(fn)(x, y), naive(fn, x, y), atol=1e-6 * scale)
 
 
 @WIDTHS
@@ -60,9 +60,9 @@ def test_nearly_matched_tokens_far_from_the_origin(width):
 def test_gradients_in_float64(width):
     with jax.enable_x64(True):
         x, y = jnp.asarray(draw(2, 4, width)), jnp.asarray(draw(2, 3, width, seed=1))
-        for fn in (pairwise_sqeuclidean, pairwise_cosine_distance):
+        for fn in map(jax.jit, (pairwise_sqeuclidean, pairwise_cosine_distance)):
             assert fn(x, y).dtype == jnp.float64
-            check_grads(fn, (x, y), order=1)
+            check_grads(fn, (x, y), order=1, modes=["rev"])
 
 
 @WIDTHS
