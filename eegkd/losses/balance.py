@@ -184,8 +184,12 @@ def gradnorm(
     wanted = None if names is None else tuple(names)
 
     def init(all_names: tuple[str, ...]) -> PyTree:
-        zeros = {name: jnp.zeros(()) for name in _chosen(wanted, all_names)}
-        return {"log_scale": zeros, "first": dict(zeros)}
+        names = _chosen(wanted, all_names)
+        # Arrays of their own: a step that donates its state may not get one twice.
+        return {
+            key: {name: jnp.zeros(()) for name in names}
+            for key in ("log_scale", "first")
+        }
 
     def weigh(state, raw_means, grad_norms):
         if grad_norms is None:
