@@ -113,6 +113,7 @@ def compare_with_float64(cost, ratio, **options):
     got = gradient(cost, epsilon, **options)
     with jax.enable_x64(True):
         want = gradient(cost.astype(np.float64), epsilon, **options)
+    got, want = np.asarray(got), np.asarray(want)
     error = np.linalg.norm(got - want) / np.linalg.norm(want)
     # float32 holds C / epsilon to 6e-8 of the ratio, and the plan to no better.
     assert error < 2e-5 + 1e-6 * ratio
