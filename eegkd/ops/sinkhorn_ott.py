@@ -40,12 +40,12 @@ def solve_by_ott(
 def _solve_one(cost, a, b, epsilon, *, num_iters: int, value: str, gradient: str):
     from ott.geometry import geometry
     from ott.solvers import linear
-    from ott.solvers.linear import implicit_differentiation
+    from ott.solvers.linear import implicit_differentiation, sinkhorn
 
     alive = jnp.sum(a) > 0
     # A problem without weights would be NaN, and so would its gradient.
     a, b = (jnp.where(alive, w, 1 / w.shape[0]) for w in (a, b))
-    out = linear.solve(
+    out: sinkhorn.SinkhornOutput = linear.solve(  # type: ignore[assignment]
         geometry.Geometry(cost_matrix=cost, epsilon=epsilon),
         a=a,
         b=b,

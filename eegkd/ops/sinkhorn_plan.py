@@ -207,10 +207,9 @@ def _solve_bwd(
 ) -> tuple[Array, None, None, None]:
     del num_iters
     matrix = saved.plan
-    if saved.problem is not None:
-        matrix = matrix + unrolled_gradient(
-            saved.problem, saved.blocks, saved.f_bar, saved.g_bar
-        )
+    problem, f_bar, g_bar = saved.problem, saved.f_bar, saved.g_bar
+    if problem is not None and f_bar is not None and g_bar is not None:
+        matrix = matrix + unrolled_gradient(problem, saved.blocks, f_bar, g_bar)
     elif gradient == "implicit" and value == "transport":
         matrix = implicit_gradient(matrix)
     return bars[2][:, None, None] * matrix, None, None, None

@@ -18,7 +18,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -104,7 +104,9 @@ def make_jax(loss: Callable[..., Any], x, y, epsilon: float) -> Runner:
     return Runner(lambda: ready(value(x, y)), lambda: ready(both(x, y)), facts)
 
 
-def ours(kind: str) -> Callable[..., Any]:
+def ours(
+    kind: Literal["envelope", "implicit", "unrolled"],
+) -> Callable[..., Any]:
     """Returns our loss; "envelope" differentiates the value it is of."""
     value = "kl" if kind == "envelope" else "transport"
     return lambda x, y, epsilon: token_ot(

@@ -92,7 +92,7 @@ def _plan_by_products(cost, *, epsilon: float, num_iters: int):
     kernel = torch.exp((least - cost) / epsilon)
     turned = kernel.transpose(1, 2)
     n, m = cost.shape[1:]
-    u, v = None, kernel.new_ones(cost.shape[0], m, 1)
+    u, v = kernel.new_ones(cost.shape[0], n, 1), kernel.new_ones(cost.shape[0], m, 1)
     for _ in range(num_iters):
         u = 1 / n / (kernel @ v)
         v = 1 / m / (turned @ u)

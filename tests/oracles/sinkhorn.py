@@ -6,7 +6,7 @@ from scipy.special import xlogy
 
 
 def solve(cost, a, b, epsilon, num_iters):
-    """Updates f, then g, from g = 0; returns them, in units of epsilon, and the plan."""
+    """Updates f, then g, from g = 0; returns them in units of epsilon, and the plan."""
     cost, a, b = (np.asarray(x, np.float64) for x in (cost, a, b))
     with np.errstate(divide="ignore"):
         log_a, log_b = np.log(a), np.log(b)
