@@ -156,7 +156,7 @@ def test_a_run_on_disk_ends_as_one_in_memory(tmp_path, capsys):
         tmp_path / "disk", **options, cache=CacheConfig(folder=str(tmp_path / "all"))
     )
     said = capsys.readouterr().out
-    assert "Teacher cache: teacher.logits as float32" in said
+    assert "teacher.kd_logits as float32" in said
     assert "relative RMS error 0" in said
     assert json.loads((tmp_path / "disk/teacher.json").read_text()) == {
         "system": "cached"
