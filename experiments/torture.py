@@ -237,13 +237,16 @@ def _where(run: Path) -> tuple[str, int]:
     return f"between trainings, after {len(begun)}", 0
 
 
+def _inside(run: Path) -> Iterator[Path]:
+    """Yields what lies in the folders of a run that may be at work."""
+    # Not `glob`: before Python 3.13 it fails where a folder goes while it looks.
+    for where, folders, files in os.walk(run):
+        yield from (Path(where, name) for name in (*folders, *files))
+
+
 def _filling(run: Path) -> bool:
     """Tells whether a teacher cache is there and not whole."""
-    # Not `glob`: before Python 3.13 it fails where a folder goes while it looks.
-    caches = (
-        Path(where, "cache") for where, inside, _ in os.walk(run) if "cache" in inside
-    )
-    for folder in caches:
+    for folder in (p for p in _inside(run) if p.name == "cache"):
         try:
             record = json.loads((folder / "manifest.json").read_bytes())
         except (FileNotFoundError, json.JSONDecodeError):
@@ -307,7 +310,7 @@ def _state(run: Path) -> tuple[int, frozenset[str]]:
     log = run / "metrics.jsonl"
     names = frozenset(
         str(p)
-        for p in run.glob("fold*/**/*")
+        for p in _inside(run)
         if p.name.isdigit() or p.name == "done.json" or "cache" in p.parts
     )
     return log.stat().st_size if log.is_file() else 0, names
