@@ -19,6 +19,7 @@ anything differs, or a stopped run does not go on.
 
 import argparse
 import collections
+import contextlib
 import itertools
 import json
 import os
@@ -168,11 +169,11 @@ def _left_alone(run: Path, options: Sequence[str], out: Path) -> float:
             raise Failed(f"{run} is unfinished or another's: delete it.")
         # The first run compiles; the second one, timed, finds programs as kills do.
         _finish(_command(out / "first", options), out)
-        process = _start(_command(run, options), out)
-        _wait_for_change(process, run)
-        began = time.monotonic()
-        _check_end(process, 0)
-        work_s = time.monotonic() - began
+        with _running(_command(run, options), out) as process:
+            _wait_for_change(process, run)
+            began = time.monotonic()
+            _check_end(process, 0)
+            work_s = time.monotonic() - began
         note.write_text(json.dumps({"options": list(options), "work_s": work_s}))
         again = differ(out / "first", run)
         if again:
@@ -189,22 +190,22 @@ def _kills(
     """Starts the run and kills it, until it ends by itself."""
     start_s = 0.0
     while True:
-        process = _start(_command(run, options), out)
-        began = time.monotonic()
         kind, pause = rng.choice(KINDS), rng.uniform(0, 2 * pause_s)
         starting = bool(start_s) and rng.random() < STARTING
         watches = rng.random() < FILLING
-        if starting:
-            _sleep(process, rng.uniform(0, start_s))
-        else:
-            _wait_for_change(process, run)
-            start_s = time.monotonic() - began
-            # The fill is short beside the trainings: even kills would miss it.
-            if _sleep(process, pause, lambda w=watches: w and _filling(run)):
-                _sleep(process, rng.uniform(0, FILL_S))
-        if process.poll() is None:
-            process.send_signal(kind)
-        code = _wait(process)
+        with _running(_command(run, options), out) as process:
+            began = time.monotonic()
+            if starting:
+                _sleep(process, rng.uniform(0, start_s))
+            else:
+                _wait_for_change(process, run)
+                start_s = time.monotonic() - began
+                # The fill is short beside the trainings: even kills would miss it.
+                if _sleep(process, pause, lambda w=watches: w and _filling(run)):
+                    _sleep(process, rng.uniform(0, FILL_S))
+            if process.poll() is None:
+                process.send_signal(kind)
+            code = _wait(process)
         if code == 0:
             return
         if code not in (-kind, 130):
@@ -262,23 +263,29 @@ def _command(run: Path, options: Sequence[str]) -> list[str]:
     return ["distill", "distilclip_eeg", *options, "--out", str(run)]
 
 
-def _start(command: Sequence[str], out: Path) -> subprocess.Popen[bytes]:
+@contextlib.contextmanager
+def _running(command: Sequence[str], out: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Starts the command; leaves nothing of it running."""
     out.mkdir(parents=True, exist_ok=True)
     environment = dict(os.environ, JAX_COMPILATION_CACHE_DIR=str(out / "xla"))
     environment.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     with (out / "log.txt").open("ab") as log:
         log.write(f"\n$ eegkd {' '.join(command)}\n".encode())
         log.flush()
-        return subprocess.Popen(
-            [*EEGKD, *command],
-            stdout=log,
-            stderr=log,
-            env=environment,
+        process = subprocess.Popen(
+            [*EEGKD, *command], stdout=log, stderr=log, env=environment
         )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
 
 
 def _finish(command: Sequence[str], out: Path) -> None:
-    _check_end(_start(command, out), 0)
+    with _running(command, out) as process:
+        _check_end(process, 0)
 
 
 def _check_end(process: subprocess.Popen[bytes], code: int) -> None:

@@ -38,6 +38,7 @@ def test_every_training_counts(tmp_path):
         (tmp_path / name / "done.json").write_text("{}")
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_judged_again_without_training(run, capsys):
     before = state(run)
     assert main(["evaluate", str(run)]) == 0

@@ -199,6 +199,7 @@ def test_finite_at_any_scale(gradient, cost):
         assert np.all(np.isfinite(grad))
 
 
+@pytest.mark.slow
 def test_an_example_without_tokens_is_masked_by_its_count():
     x, y = map(jnp.asarray, draw(5, 3))
     mask = jnp.array([[True] * 5, [False] * 5])

@@ -154,6 +154,7 @@ def train_alignment(guard, steps=600):
     return gap, explained(old, latent, new, new_latent)
 
 
+@pytest.mark.slow
 def test_without_its_guard_the_alignment_copies_the_student():
     """The loss vanishes though the student knows nothing; the guard keeps both."""
     copied, lost = train_alignment("stopgrad_query")

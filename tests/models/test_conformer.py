@@ -180,6 +180,7 @@ def test_prompts_matter_through_attention_only():
     assert np.abs(a - b).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_every_parameter_has_a_gradient():
     x, variables = built()
     variables = jax.jit(Conformer(SMALL).init)(jax.random.key(0), x)

@@ -113,6 +113,7 @@ def both(gradient):
     return jax.jit(jax.value_and_grad(fn, has_aux=True))
 
 
+@pytest.mark.slow
 @given(
     shape=st.sampled_from([(1, 1), (4, 5)]),
     ratio=st.sampled_from([0.0, 1.0, 50.0, 5000.0]),
@@ -142,7 +143,9 @@ def test_masked_is_trimmed_and_nothing_is_nan(shape, ratio, power, gradient, see
 
 
 @OTT
-@pytest.mark.parametrize("solver", ["scaling", "ott"])
+@pytest.mark.parametrize(
+    "solver", ["scaling", pytest.param("ott", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("gradient", ["envelope", "implicit"])
 def test_a_problem_without_weights_is_zero(solver, gradient):
     cost = jnp.asarray(clusters(5, 4, shape=(3,)))

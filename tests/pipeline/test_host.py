@@ -40,6 +40,7 @@ def faults(setting: bool) -> tuple[bool, int]:
     return bool(int(flag)), int(number)
 
 
+@pytest.mark.slow
 def test_freed_memory_is_kept_in_the_process():
     done, kept = faults(True)
     if not done:

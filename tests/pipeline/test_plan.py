@@ -93,6 +93,7 @@ def test_memory_is_parameters_gradients_and_two_moments(tiny):
         assert memory["batch"] >= 8 * (3 * 128 + 1) * 4
 
 
+@pytest.mark.slow
 def test_activations_grow_with_the_batch_and_shrink_with_devices(tiny):
     def activations(**changes):
         train = dataclasses.replace(CONFIG.train, **changes)
@@ -122,6 +123,7 @@ def test_any_system_has_a_plan():
     assert plan["stages"]["student"]["parameters"] * 4 == num_bytes(shapes.params)
 
 
+@pytest.mark.slow
 def test_the_verb_prints_a_table_and_takes_a_store(tmp_path, capsys):
     index = {
         "recording_id": ["a", "b"],

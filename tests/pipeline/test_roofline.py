@@ -163,6 +163,7 @@ def test_costs_between_two_batches_are_those_of_a_trace():
     np.testing.assert_allclose(got[2:], want[2:], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_table_goes_to_1024_devices(plan):
     rows = [r for r in plan["roofline"]["student"] if r["earlier_stages"] == "online"]
     assert [row["devices"] for row in rows] == list(DEVICE_COUNTS)
@@ -184,6 +185,7 @@ def test_a_table_goes_to_1024_devices(plan):
     assert plan["cache"]["bytes"] == 10 * plan["cache"]["bytes_per_window"]
 
 
+@pytest.mark.slow
 def test_gradients_are_summed_over_devices(plan):
     student = plan["stages"]["student"]
     (row,) = [
@@ -196,6 +198,7 @@ def test_gradients_are_summed_over_devices(plan):
     assert row["collective_bytes"] < 4 * student["trained"] + 20_000
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_told_and_cutting_helps(plan):
     whole = {row["devices"]: row for row in plan["roofline"]["teacher"]}
     need = whole[1]["memory_bytes"]
@@ -236,6 +239,7 @@ def test_an_unknown_preset_is_one_message(capsys):
 ARGS = ["plan", "distilclip_eeg", "--preset", "quickstart", "--text.source", "none"]
 
 
+@pytest.mark.slow
 def test_the_verb_prints_a_table_and_json(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     assert main([*ARGS, "--chip", "H100", "--devices", "1024", "--windows", "7"]) == 0

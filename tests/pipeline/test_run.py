@@ -22,6 +22,7 @@ def finished(tmp_path_factory):
     return out, tiny.run(out)
 
 
+@pytest.mark.slow
 def test_a_run_leaves_its_rows_report_and_models(finished):
     out, rows = finished
     models = {row["model"] for row in rows}
@@ -40,6 +41,7 @@ def test_a_run_leaves_its_rows_report_and_models(finished):
         assert row["n_subjects"] == 6
 
 
+@pytest.mark.slow
 def test_agreement_and_identity_are_recorded(finished):
     out, _ = finished
     summary = json.loads((out / "summary.json").read_text())
@@ -56,6 +58,7 @@ def test_agreement_and_identity_are_recorded(finished):
     assert "Who it is" in page
 
 
+@pytest.mark.slow
 def test_the_student_keeps_the_teachers_class_vectors(finished):
     out, _ = finished
     teacher = load_variables(out / "fold0/teacher/variables.safetensors")
@@ -69,6 +72,7 @@ def test_the_student_keeps_the_teachers_class_vectors(finished):
     )
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_concluded_again_without_training(finished, capsys):
     out, rows = finished
     before = {p: p.stat().st_mtime_ns for p in out.rglob("variables.safetensors")}
@@ -79,6 +83,7 @@ def test_a_finished_run_is_concluded_again_without_training(finished, capsys):
     assert "Compiling" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_other_options_in_the_same_folder_are_refused(finished):
     out, _ = finished
     with pytest.raises(InputError, match="another `seed`"):

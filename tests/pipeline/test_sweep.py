@@ -69,6 +69,7 @@ def apart(a, b):
     return max(float(np.max(np.abs(x - y))) for x, y in pairs)
 
 
+@pytest.mark.slow
 def test_each_folder_is_that_of_a_training_of_its_own(given, tmp_path):
     program, data, config = given
     rows = []

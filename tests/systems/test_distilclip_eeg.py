@@ -80,6 +80,7 @@ def test_paper_preset_counts_the_published_totals():
     assert count(shapes.params["eeg"]["block_0"], "prompts") == 3_224_400
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "mode"),
     [
@@ -180,6 +181,7 @@ def test_unlabelled_examples_do_not_count_as_a_class():
     np.testing.assert_array_equal(state["class_counts"], [2.0, 2.0])
 
 
+@pytest.mark.slow
 def test_reports_from_a_file_train_and_are_stamped_where_they_name_a_class(tmp_path):
     path = tmp_path / "reports.csv"
     path.write_text(

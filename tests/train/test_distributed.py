@@ -22,6 +22,7 @@ def check_resumed(folder, runner, optimiser, processes):
     assert largest_error(got, want) < 1e-5
 
 
+@pytest.mark.slow
 def test_eight_devices_then_four_give_the_same_numbers(tmp_path):
     """The same windows in the same order, and the same parameters."""
     module, names = "tests.train.resuming", ("sgd", "adamw")

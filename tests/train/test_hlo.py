@@ -219,7 +219,11 @@ def export(name, runner, accumulate):
 
 @pytest.mark.parametrize(
     ("name", "runner", "accumulate"),
-    [("teacher", "shard_map", 2), ("student", "pmap", 1), ("student", "sharded", 1)],
+    [
+        pytest.param("teacher", "shard_map", 2, marks=pytest.mark.slow),
+        ("student", "pmap", 1),
+        ("student", "sharded", 1),
+    ],
 )
 def test_steps_lower_for_tpu_and_cuda(name, runner, accumulate):
     export(name, runner, accumulate)
