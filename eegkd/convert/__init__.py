@@ -1,6 +1,24 @@
 """Weights of others as (path, array) pairs, by tables of names: NumPy only."""
 
 from eegkd.convert.bert import load_bert
+from eegkd.convert.cbramod import load_cbramod
+from eegkd.convert.files import read_torch, read_weights
+from eegkd.convert.keras import load_eegnet
+from eegkd.convert.labram import load_labram
+from eegkd.convert.licences import WEIGHTS_LICENCES, WeightsLicence, licences_of
 from eegkd.convert.safetensors import check_names, read_config, read_safetensors
 
-__all__ = ["check_names", "load_bert", "read_config", "read_safetensors"]
+__all__ = [
+    "WEIGHTS_LICENCES",
+    "WeightsLicence",
+    "check_names",
+    "licences_of",
+    "load_bert",
+    "load_cbramod",
+    "load_eegnet",
+    "load_labram",
+    "read_config",
+    "read_safetensors",
+    "read_torch",
+    "read_weights",
+]

@@ -1,4 +1,4 @@
-"""Reads safetensors folders as NumPy arrays, and maps names of tensors to paths."""
+"""Reads safetensors as NumPy arrays, and compares names of tensors with a model's."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -32,16 +32,17 @@ def read_config(folder: str | Path) -> dict:
     return config
 
 
-def read_safetensors(folder: str | Path) -> dict[str, np.ndarray]:
+def read_safetensors(folder_or_file: str | Path) -> dict[str, np.ndarray]:
     """Reads every `*.safetensors` file of a folder, float16 and bfloat16 as float32.
 
     Raises:
         InputError: If there is none, or one is truncated.
     """
-    paths = sorted(Path(folder).glob("*.safetensors"))
+    given = Path(folder_or_file)
+    paths = [given] if given.is_file() else sorted(given.glob("*.safetensors"))
     if not paths:
         raise InputError(
-            f"{folder}: no *.safetensors file; download model.safetensors into it."
+            f"{given}: no *.safetensors file; download model.safetensors into it."
         )
     tensors: dict[str, np.ndarray] = {}
     for path in paths:
@@ -64,6 +65,7 @@ def check_names(
     wanted: Mapping[str, tuple[int, ...]],
     *,
     ignored: Iterable[str] = (),
+    model: str = "config.json",
 ) -> None:
     """Compares tensors with what a model needs, and names every difference at once.
 
@@ -72,6 +74,7 @@ def check_names(
         found: Tensors by name.
         wanted: Shapes by name.
         ignored: Names that may be there and are not used.
+        model: What says which tensors are wanted, for the message.
 
     Raises:
         InputError: If a name is missing or unexpected, or a shape differs.
@@ -90,5 +93,6 @@ def check_names(
     ]
     if problems:
         raise InputError(
-            f"{source}: the weights do not fit config.json: {'; '.join(problems)}."
+            f"{source}: the weights do not fit {model}: {'; '.join(problems)}. "
+            "Download them again, or name the model that they are of."
         )

@@ -1,5 +1,7 @@
 """Self-attention with Transformer-XL relative positions, and tokens without any."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -70,9 +72,12 @@ class RelativeAttention(nn.Module):
 
 
 def softmax_average(
-    scores: Float[Array, "b h i j"], values: Float[Array, "b h j e"]
+    scores: Float[Array, "b h i j"],
+    values: Float[Array, "b h j e"],
+    *,
+    drop: Callable[[Array], Array] | None = None,
 ) -> Float[Array, "b h i e"]:
-    """Computes `softmax(scores) values`, the exponentials in float32 or wider.
+    """Computes `drop(softmax(scores)) values`, exponentials in float32 or wider.
 
     The sum divides the average instead of the weights, which are `j / e` as many.
     """
@@ -80,6 +85,7 @@ def softmax_average(
     highest = jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True))
     weights = jnp.exp(scores - highest)
     total = weights.sum(axis=-1, keepdims=True)
+    weights = weights if drop is None else drop(weights)
     out = jnp.einsum("bhij,bhje->bhie", weights.astype(values.dtype), values)
     return (out / total).astype(values.dtype)
 

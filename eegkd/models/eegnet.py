@@ -25,7 +25,9 @@ class EEGNetConfig:
         n_chans: EEG channels.
         n_outputs: Classes.
         rate: Hz; the kernels last half and an eighth of a second (64 and 16 taps at
-            the published 128 Hz).
+            the published 128 Hz) unless their taps are given.
+        kernel: Taps of the temporal convolution.
+        separable_kernel: Taps of the separable one.
         num_filters: Temporal filters.
         multiplier: Spatial filters for each of them.
         dropout: 0.25 across subjects, 0.5 within one.
@@ -38,12 +40,22 @@ class EEGNetConfig:
     n_chans: int = 19
     n_outputs: int = 2
     rate: float = 128.0
+    kernel: int | None = None
+    separable_kernel: int | None = None
     num_filters: int = 8
     multiplier: int = 2
     dropout: float = 0.25
     momentum: float = 0.9
     max_norm: float = 1.0
     head_max_norm: float = 0.25
+
+    @property
+    def taps(self) -> tuple[int, int]:
+        """Taps of the temporal and of the separable convolution."""
+        return (
+            self.kernel or max(round(self.rate / 2), 1),
+            self.separable_kernel or max(round(self.rate / 8), 1),
+        )
 
 
 class EEGNet(nn.Module):
@@ -61,7 +73,7 @@ class EEGNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b c t"], *, train: bool = False) -> Tensors:
-        """Returns `tokens`, their mean `pooled`, and `logits`."""
+        """Returns `block_0`, `block_1` (also `tokens`), `pooled` and `logits`."""
         cfg, (b, c, t) = self.cfg, x.shape
         if c != cfg.n_chans or t < 32:
             raise ValueError(f"Need [b, {cfg.n_chans}, t >= 32]; got {x.shape}.")
@@ -79,14 +91,15 @@ class EEGNet(nn.Module):
         def drop(x: Array) -> Array:
             return Dropout(cfg.dropout)(x, train=train)
 
-        temporal = self.param("temporal", init, (max(round(cfg.rate / 2), 1), f))
+        temporal = self.param("temporal", init, (cfg.taps[0], f))
         x = filter_bank(x.reshape(b * c, t), temporal).reshape(b, c, t, f)
         x = norm(x, "temporal_norm")
         spatial = self.param("spatial", init, (c, f, cfg.multiplier))
         spatial = bound_norm(spatial, cfg.max_norm, axes=0)
         x = jnp.einsum("bctf,cfm->btfm", x, spatial).reshape(b, t, width)
         x = drop(mean_pool(nn.elu(norm(x, "spatial_norm")), 4))
-        taps = self.param("depthwise", init, (max(round(cfg.rate / 8), 1), width))
+        out = {"block_0": x}
+        taps = self.param("depthwise", init, (cfg.taps[1], width))
         x = depthwise_conv1d(x, taps)
         x = nn.Dense(width, use_bias=False, kernel_init=init, name="pointwise")(x)
         x = drop(mean_pool(nn.elu(norm(x, "separable_norm")), 8))
@@ -94,7 +107,8 @@ class EEGNet(nn.Module):
         head = self.param("head", init, (features.shape[1], cfg.n_outputs))
         bias = self.param("head_bias", nn.initializers.zeros, (cfg.n_outputs,))
         logits = features @ bound_norm(head, cfg.head_max_norm, axes=0) + bias
-        return {"tokens": x, "pooled": x.mean(axis=1), "logits": logits}
+        out |= {"block_1": x, "tokens": x, "pooled": x.mean(axis=1)}
+        return out | {"logits": logits}
 
 
 def bound_norm(weights: Array, bound: float, *, axes: int) -> Array:

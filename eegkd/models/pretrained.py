@@ -1,5 +1,6 @@
 """Joins converted weights with the module they belong to."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,34 +9,77 @@ from flax import linen as nn
 from flax.traverse_util import unflatten_dict
 
 from eegkd.convert.bert import load_bert
+from eegkd.convert.cbramod import load_cbramod
+from eegkd.convert.keras import load_eegnet
+from eegkd.convert.labram import load_labram
 from eegkd.models.bert import Bert, BertConfig
+from eegkd.models.cbramod import CBraMod, CBraModConfig
+from eegkd.models.eegnet import EEGNet, EEGNetConfig
+from eegkd.models.labram import Labram, LabramConfig
 from eegkd.typing import PyTree
 
+_Loaded = tuple[nn.Module, PyTree]
 
-def _bert(folder: str | Path) -> tuple[nn.Module, PyTree]:
+
+def _bert(folder: str | Path, **options: Any) -> _Loaded:
     config, pairs = load_bert(folder)
-    params = unflatten_dict({path: jnp.asarray(array) for path, array in pairs})
-    return Bert(BertConfig(**config)), {"params": params}
+    return Bert(BertConfig(**config | options)), {"params": _tree(pairs)}
 
 
-_LOADERS = {"bert": _bert}
+def _cbramod(path: str | Path, **options: Any) -> _Loaded:
+    config, pairs = load_cbramod(path)
+    cfg = CBraModConfig(**config | options)
+    params = _tree(pairs)
+    if not cfg.reconstruct:
+        params.pop("proj_out", None)
+    return CBraMod(cfg), {"params": params}
 
 
-def load_pretrained(name: str, folder_or_file: str | Path) -> tuple[Any, PyTree]:
+def _labram(path: str | Path, **options: Any) -> _Loaded:
+    config, pairs = load_labram(path)
+    return Labram(LabramConfig(**config | options)), {"params": _tree(pairs)}
+
+
+def _eegnet(path: str | Path, **options: Any) -> _Loaded:
+    config, pairs = load_eegnet(path)
+    return EEGNet(EEGNetConfig(**config | options)), _tree(pairs)
+
+
+def _tree(pairs: Any) -> PyTree:
+    return unflatten_dict({path: jnp.asarray(array) for path, array in pairs})
+
+
+_LOADERS: dict[str, Callable[..., _Loaded]] = {
+    "bert": _bert,
+    "cbramod": _cbramod,
+    "eegnet": _eegnet,
+    "labram": _labram,
+}
+
+
+def load_pretrained(
+    name: str, folder_or_file: str | Path, **options: Any
+) -> tuple[Any, PyTree]:
     """Builds a published model with its weights.
 
     Args:
-        name: "bert".
+        name: "bert", "cbramod", "labram" or "eegnet".
         folder_or_file: Its files; for "bert", a folder with `config.json` and
-            `model.safetensors`.
+            `model.safetensors`; for "cbramod" and "labram", such a folder, or a
+            safetensors or PyTorch file with the names of the authors or of
+            braindecode; for "eegnet", an HDF5 file of Keras.
+        **options: Fields of the model's config that the files do not tell, or that are
+            to differ: `channels` and `num_patches` of the windows at hand, `dropout`,
+            `dtype`; `reconstruct=False` leaves CBraMod's last layer out.
 
     Returns:
         The module, and variables for `module.apply`.
 
     Raises:
         ValueError: If the name is unknown.
-        InputError: If the files are missing, broken or of another model.
+        InputError: If the files are missing, broken or of another model; if LaBraM has
+            no embedding for a channel or for so many patches.
     """
     if name not in _LOADERS:
         raise ValueError(f"Unknown model {name!r}; there is {', '.join(_LOADERS)}.")
-    return _LOADERS[name](folder_or_file)
+    return _LOADERS[name](folder_or_file, **options)

@@ -1,0 +1,102 @@
+"""Reads a folder or a file of weights, whatever framework wrote it."""
+
+import argparse
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eegkd.convert.safetensors import read_config, read_safetensors
+from eegkd.errors import InputError
+
+_TORCH = (".pth", ".pt", ".bin")
+_WRAPPERS = ("model", "state_dict", "model_state_dict")
+
+
+def read_weights(folder_or_file: str | Path) -> dict[str, np.ndarray]:
+    """Reads tensors by name, float16 and bfloat16 as float32.
+
+    Args:
+        folder_or_file: A safetensors or PyTorch file, or a folder with safetensors
+            files or one PyTorch file.
+
+    Raises:
+        InputError: If there is none, or it is broken.
+    """
+    path = Path(folder_or_file)
+    if path.is_dir() and not any(path.glob("*.safetensors")):
+        files = [file for file in sorted(path.iterdir()) if file.suffix in _TORCH]
+        if len(files) == 1:
+            return read_torch(files[0])
+        found = f"{len(files)} PyTorch files" if files else "no PyTorch file either"
+        raise InputError(
+            f"{path}: no *.safetensors file, and {found}; name the file of weights."
+        )
+    if path.is_dir() or path.suffix == ".safetensors":
+        return read_safetensors(path)
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no such file or folder of weights; download it first."
+        )
+    if path.suffix in _TORCH:
+        return read_torch(path)
+    raise InputError(
+        f"{path}: {path.suffix or 'no'} suffix is not known; weights are .safetensors, "
+        f"{', '.join(_TORCH)}, or a folder with such a file."
+    )
+
+
+def read_optional_config(folder_or_file: str | Path) -> dict:
+    """Reads `config.json` in or beside the weights; empty where there is none."""
+    path = Path(folder_or_file)
+    folder = path if path.is_dir() else path.parent
+    return read_config(folder) if (folder / "config.json").is_file() else {}
+
+
+def read_torch(path: str | Path) -> dict[str, np.ndarray]:
+    """Reads a PyTorch file of tensors; code that is pickled in it is never run.
+
+    Raises:
+        InputError: If it is broken or holds anything else, or torch is not installed.
+    """
+    try:
+        import torch
+    except ModuleNotFoundError:
+        raise InputError(
+            f"{path}: reading PyTorch files needs torch: pip install 'eegkd[weights]'."
+        ) from None
+    try:
+        # A training script's own arguments, which LaBraM keeps beside its weights.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise InputError(
+            f"{path}: broken, or holds Python objects beside tensors, which are not "
+            "loaded: download it again, or save the state dict alone."
+        ) from None
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
+        raise InputError(f"{path}: {error}; download it again.") from None
+    return {name: _to_numpy(tensor) for name, tensor in _state(path, found).items()}
+
+
+def _state(path: str | Path, found: Any) -> Mapping[str, Any]:
+    for name in _WRAPPERS:
+        if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
+            found = found[name]
+    if not isinstance(found, Mapping) or not all(
+        isinstance(name, str) and hasattr(tensor, "detach")
+        for name, tensor in found.items()
+    ):
+        raise InputError(
+            f"{path}: no state dict of tensors by name, nor one under "
+            f"{', '.join(_WRAPPERS)}; save the model's state_dict()."
+        )
+    return found
+
+
+def _to_numpy(tensor: Any) -> np.ndarray:
+    tensor = tensor.detach()
+    narrow = tensor.is_floating_point() and tensor.element_size() < 4
+    return (tensor.float() if narrow else tensor).numpy()

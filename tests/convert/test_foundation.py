@@ -1,0 +1,243 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from eegkd.convert import (
+    WEIGHTS_LICENCES,
+    licences_of,
+    load_cbramod,
+    load_labram,
+    read_weights,
+)
+from eegkd.errors import InputError
+from eegkd.models import load_pretrained
+
+LAYERS = 2
+
+
+def random_tensors(shapes):
+    rng = np.random.default_rng(0)
+    return {k: rng.normal(size=v).astype(np.float32) for k, v in shapes.items()}
+
+
+def with_biases(weights):
+    return weights | {
+        name.removesuffix("weight") + "bias": shape[:1]
+        for name, shape in weights.items()
+        if name.endswith("weight") and "qkv" not in name
+    }
+
+
+def cbramod_tensors(f=2, ffn=6):
+    d, weights = 8 * f, {}
+    for i, (inner, taps) in enumerate(((1, 49), (f, 3), (f, 3))):
+        weights[f"patch_embedding.proj_in.{3 * i}.weight"] = (f, inner, 1, taps)
+        weights[f"patch_embedding.proj_in.{3 * i + 1}.weight"] = (f,)
+    weights["patch_embedding.spectral_proj.0.weight"] = (d, 101)
+    weights["patch_embedding.positional_encoding.0.weight"] = (d, 1, 19, 7)
+    weights["proj_out.0.weight"] = (200, d)
+    plain = {"patch_embedding.mask_encoding": (200,)}
+    for i in range(LAYERS):
+        layer = f"encoder.layers.{i}."
+        for axis in "st":
+            attention = f"{layer}self_attn_{axis}."
+            plain[f"{attention}in_proj_weight"] = (3 * d // 2, d // 2)
+            plain[f"{attention}in_proj_bias"] = (3 * d // 2,)
+            weights[f"{attention}out_proj.weight"] = (d // 2, d // 2)
+        weights[f"{layer}linear1.weight"] = (ffn, d)
+        weights[f"{layer}linear2.weight"] = (d, ffn)
+        weights[f"{layer}norm1.weight"] = weights[f"{layer}norm2.weight"] = (d,)
+    return random_tensors(with_biases(weights) | plain)
+
+
+def labram_tensors(f=4, ffn=6, norm="fc_norm"):
+    """By the authors' names."""
+    d, weights = 25 * f, {f"{norm}.weight": (25 * f,)}
+    plain = {
+        "cls_token": (1, 1, d),
+        "pos_embed": (1, 129, d),
+        "time_embed": (1, 5, d),
+    }
+    for i, (inner, taps) in enumerate(((1, 15), (f, 3), (f, 3))):
+        weights[f"patch_embed.conv{i + 1}.weight"] = (f, inner, 1, taps)
+        weights[f"patch_embed.norm{i + 1}.weight"] = (f,)
+    for i in range(LAYERS):
+        block = f"blocks.{i}."
+        weights[f"{block}attn.qkv.weight"] = (3 * d, d)
+        weights[f"{block}attn.proj.weight"] = (d, d)
+        for name in ("attn.q_norm", "attn.k_norm"):
+            weights[f"{block}{name}.weight"] = (20,)
+        for name in ("norm1", "norm2"):
+            weights[f"{block}{name}.weight"] = (d,)
+        weights[f"{block}mlp.fc1.weight"] = (ffn, d)
+        weights[f"{block}mlp.fc2.weight"] = (d, ffn)
+        plain[f"{block}gamma_1"] = plain[f"{block}gamma_2"] = (d,)
+    return random_tensors(with_biases(weights) | plain)
+
+
+def by_braindecode(tensors):
+    names = {
+        "pos_embed": "position_embedding",
+        "time_embed": "temporal_embedding",
+        "patch_embed.": "patch_embed.temporal_conv.",
+        "mlp.fc1": "mlp.0",
+        "mlp.fc2": "mlp.2",
+    }
+    renamed = {}
+    for name, array in tensors.items():
+        for old, new in names.items():
+            name = name.replace(old, new)
+        renamed[name] = array
+    return renamed
+
+
+def write(path, tensors, config=None):
+    save_file(tensors, path / "model.safetensors")
+    if config is not None:
+        (path / "config.json").write_text(json.dumps(config))
+    return path
+
+
+def same(a, b):
+    assert [path for path, _ in a] == [path for path, _ in b]
+    for (_, one), (_, other) in zip(a, b, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_cbramod_fits_the_module_with_or_without_its_last_layer(tmp_path):
+    write(tmp_path, cbramod_tensors(), {"nhead": 4})
+    for reconstruct in (True, False):
+        module, variables = load_pretrained(
+            "cbramod", tmp_path, groups=2, num_patches=1, reconstruct=reconstruct
+        )
+        x = np.zeros((1, 19, 200), np.float32)
+        wanted = jax.eval_shape(module.init, jax.random.key(0), x)
+        assert jax.tree.map(np.shape, variables) == jax.tree.map(np.shape, wanted)
+    assert module.cfg.num_heads == 4
+    assert module.cfg.depth == LAYERS
+    kernel = variables["params"]["layers"]["spatial"]["qkv"]["kernel"]
+    want = cbramod_tensors()["encoder.layers.1.self_attn_s.in_proj_weight"].T
+    np.testing.assert_array_equal(kernel[1], want)
+
+
+def test_cbramod_of_a_fine_tuned_file_has_prefixes_and_heads(tmp_path):
+    config, plain = load_cbramod(write(tmp_path, cbramod_tensors()))
+    tuned = {f"module.backbone.{name}": a for name, a in cbramod_tensors().items()}
+    tuned |= {"module.classifier.1.weight": np.zeros((2, 3), np.float32)}
+    again, pairs = load_cbramod(write(tmp_path, tuned) / "model.safetensors")
+    assert config == again
+    same(plain, pairs)
+
+
+def test_labram_s_two_layouts_give_the_same_pairs(tmp_path):
+    config, ours = load_labram(write(tmp_path, labram_tensors()))
+    assert (config["pool"], config["max_patches"]) == ("mean", 5)
+    tensors = by_braindecode(labram_tensors())
+    tensors["final_layer.weight"] = np.zeros((2, 100), np.float32)
+    settings = {"sfreq": 200, "n_times": 600, "chs_info": [{"ch_name": "FZ"}]}
+    theirs, pairs = load_labram(write(tmp_path, tensors, settings))
+    same(ours, pairs)
+    assert theirs == config | {"channels": ("FZ",), "num_patches": 3}
+    module, variables = load_pretrained("labram", tmp_path)
+    assert module.grid == (1, 3)
+    x = np.zeros((1, 1, 600), np.float32)
+    wanted = jax.eval_shape(module.init, jax.random.key(0), x)
+    assert jax.tree.map(np.shape, variables) == jax.tree.map(np.shape, wanted)
+
+
+def test_labram_takes_a_class_token_where_only_its_norm_is_there(tmp_path):
+    config, _ = load_labram(write(tmp_path, labram_tensors(norm="norm")))
+    assert config["pool"] == "cls"
+
+
+def test_labram_of_pretraining_starts_with_a_fresh_norm(tmp_path):
+    tensors = labram_tensors(norm="norm") | {"lm_head.weight": np.ones((9, 100))}
+    tensors["mask_token"] = np.ones((1, 1, 100))
+    whole = {f"student.{name}": a.astype(np.float32) for name, a in tensors.items()}
+    whole |= {"projection_head.0.bias": np.ones(3, np.float32)}
+    config, pairs = load_labram(write(tmp_path, whole))
+    assert config["pool"] == "mean"
+    np.testing.assert_array_equal(dict(pairs)["norm", "scale"], np.ones(100))
+    np.testing.assert_array_equal(dict(pairs)["norm", "bias"], np.zeros(100))
+
+
+@pytest.mark.parametrize(
+    ("load", "tensors", "missing"),
+    [
+        (load_cbramod, cbramod_tensors, "encoder.layers.1.linear2.bias"),
+        (load_labram, labram_tensors, "blocks.1.attn.proj.bias"),
+    ],
+)
+def test_every_difference_is_named_at_once(tmp_path, load, tensors, missing):
+    weights = tensors()
+    del weights[missing]
+    weights["extra.weight"] = np.zeros(3, np.float32)
+    wrong = next(name for name in weights if name.endswith("norm1.weight"))
+    weights[wrong] = np.zeros(7, np.float32)
+    with pytest.raises(InputError) as error:
+        load(write(tmp_path, weights))
+    for part in (
+        f"missing {missing}",
+        "unexpected extra.weight",
+        f"{wrong} has shape (7,)",
+        str(tmp_path),
+        "Download them again",
+    ):
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("load", "config", "message"),
+    [
+        (load_cbramod, {"sfreq": 256}, "config.json: sfreq is 256, .*200"),
+        (load_cbramod, {"patch_size": 100}, "patch_size is 100"),
+        (
+            load_cbramod,
+            {"channels_kernel_stride_padding_norm": [[2, 49, 20, 24, [1, 2]]]},
+            "channels_kernel_stride_padding_norm",
+        ),
+        (load_labram, {"learned_patcher": True}, "learned_patcher is True"),
+    ],
+)
+def test_another_architecture_is_refused(tmp_path, load, config, message):
+    tensors = cbramod_tensors() if load is load_cbramod else labram_tensors()
+    with pytest.raises(InputError, match=message):
+        load(write(tmp_path, tensors, config))
+
+
+def test_places_without_weights_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"nothing: no such file or folder.*download"):
+        read_weights(tmp_path / "nothing")
+    with pytest.raises(InputError, match="no PyTorch file either"):
+        read_weights(tmp_path)
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(InputError, match=r"notes.txt: .txt suffix is not known"):
+        read_weights(tmp_path / "notes.txt")
+    for name in ("a.pth", "b.pt"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(InputError, match="2 PyTorch files; name the file"):
+        read_weights(tmp_path)
+
+
+def test_more_patches_than_the_file_knows_are_refused(tmp_path):
+    write(tmp_path, labram_tensors())
+    with pytest.raises(
+        InputError, match=r"5 patches.*num_patches=8.*--data.window_s 5"
+    ):
+        load_pretrained("labram", tmp_path, num_patches=8)
+    with pytest.raises(InputError, match="no embedding for Xy"):
+        load_pretrained("labram", tmp_path, num_patches=2, channels=("Cz", "Xy"))
+
+
+def test_every_model_s_weights_have_a_licence():
+    for model in ("bert", "cbramod", "labram", "eegnet"):
+        assert licences_of(model)
+    assert {entry.licence for entry in licences_of("cbramod")} == {
+        "none stated",
+        "BSD-3-Clause",
+    }
+    assert all(entry.source and entry.licence for entry in WEIGHTS_LICENCES)
+    assert licences_of("gpt") == ()
