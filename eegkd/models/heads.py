@@ -51,7 +51,7 @@ class TaskHead(nn.Module):
     def __call__(self, tensors: Tensors, *, train: bool = False) -> Float[Array, "b k"]:
         """Returns class logits."""
         x = tensors["pooled" if self.hidden is None else "tokens"]
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32)).reshape(len(x), -1)
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32)).reshape(x.shape[0], -1)
         for i, width in enumerate(self.hidden or ()):
             init = uniform_fan_in(x.shape[-1])
             dense = nn.Dense(

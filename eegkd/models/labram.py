@@ -77,6 +77,8 @@ class LabramConfig(GridConfig):
                 f"filters must be a multiple of {_GROUPS}, and 25 times as much one of "
                 f"num_heads; got filters={self.filters}, num_heads={self.num_heads}."
             )
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"drop_path must be in [0, 1); got {self.drop_path}.")
         if self.num_patches > self.max_patches:
             raise InputError(
                 f"LaBraM takes windows of {self.max_patches} patches of a second at "
@@ -182,7 +184,7 @@ class LabramLayer(nn.Module):
         if not self.train or self.cfg.drop_path == 0:
             return y
         keep = 1 - rate
-        drawn = jax.random.bernoulli(self.make_rng("dropout"), keep, (len(y), 1, 1))
+        drawn = jax.random.bernoulli(self.make_rng("dropout"), keep, (y.shape[0], 1, 1))
         return jnp.where(drawn, y / keep.astype(y.dtype), jnp.zeros_like(y))
 
 
@@ -224,7 +226,7 @@ class Labram(nn.Module):
             self.param(name, _normal, (rows, d)).astype(dtype) for name, rows in tables
         )
         place = position[np.array(cfg.rows())][:, None] + time[:n]
-        first = jnp.broadcast_to(cls + position[:1], (len(x), 1, d))
+        first = jnp.broadcast_to(cls + position[:1], (x.shape[0], 1, d))
         x = jnp.concatenate([first, x + place.reshape(c * n, d)], axis=1)
         x = Dropout(cfg.dropout)(x, train=train)
         layers = nn.scan(

@@ -163,6 +163,16 @@ def test_training_draws_and_bfloat16_stays_close(name, outputs):
     assert error < 0.05 * np.linalg.norm(exact["block_1"])
 
 
+@pytest.mark.parametrize("name", MODULES)
+def test_every_platform_takes_any_batch(name):
+    module, shapes = MODULES[name], shapes_of(MODULES[name])
+    (b,) = jax.export.symbolic_shape("b")
+    signal = jax.ShapeDtypeStruct((b, 3, 400), jnp.float32)
+    platforms = ("cpu", "cuda", "tpu")
+    lowered = jax.export.export(jax.jit(module.apply), platforms=platforms)
+    assert lowered(shapes, signal).platforms == platforms
+
+
 def test_initial_values_follow_the_published_recipes():
     @jax.jit
     def layers_of(key):
@@ -217,5 +227,7 @@ def test_what_a_model_cannot_take_is_refused():
         CBraModConfig(num_heads=5)
     with pytest.raises(ValueError, match="multiple of 4"):
         LabramConfig(filters=6)
+    with pytest.raises(ValueError, match=r"\[0, 1\); got 1.0"):
+        LabramConfig(drop_path=1.0)
     with pytest.raises(ValueError, match="num_patches=0"):
         CBraModConfig(num_patches=0)
