@@ -18,6 +18,7 @@ from eegkd.typing import Array, Float
 
 RATE = 200.0
 PATCH = 200
+_SCALES = {"uV": 0.01, "mV": 10.0, "zscore": 1.0}
 TEN_TWENTY = (
     *("Fp1", "Fp2", "F3", "F4", "C3", "C4", "P3", "P4", "O1", "O2"),
     *("F7", "F8", "T7", "T8", "P7", "P8", "Fz", "Cz", "Pz"),
@@ -77,7 +78,13 @@ def split_patches(x: Float[Array, "b c t"], cfg: GridConfig) -> Float[Array, "b 
 
 
 def check_windows(
-    cfg: GridConfig, *, channels: Sequence[str], rate: float, n_times: int, source: str
+    cfg: GridConfig,
+    *,
+    channels: Sequence[str],
+    rate: float,
+    n_times: int,
+    source: str,
+    units: Sequence[str] = (),
 ) -> None:
     """Compares windows with what a model was built for.
 
@@ -87,6 +94,7 @@ def check_windows(
         rate: Of the windows, in Hz.
         n_times: Samples a window.
         source: Where the windows are, for the message.
+        units: A channel each, "uV", "mV" or "zscore"; () is unknown and not compared.
 
     Raises:
         InputError: At the first difference, with its cure.
@@ -95,6 +103,13 @@ def check_windows(
         raise InputError(
             f"{source}: rate is {rate:g} Hz, and the model was trained at {RATE:g} Hz: "
             f"prepare the windows with --data.rate {RATE:g}."
+        )
+    wrong = sorted({unit for unit in units if _SCALES.get(unit) != cfg.scale})
+    if wrong:
+        raise InputError(
+            f"{source}: units are {', '.join(wrong)}, and the model's scale, "
+            f"{cfg.scale:g}, is for another: prepare the windows in microvolts with "
+            "--data.zscore none for a scale of 0.01; z-scores have a scale of 1."
         )
     names, wanted = ([n.upper() for n in both] for both in (channels, cfg.channels))
     if names != wanted:

@@ -199,6 +199,7 @@ def windows(cfg, **changed):
         ({"rate": 250.0}, "w/manifest.json: rate is 250 Hz.*--data.rate 200"),
         ({"channels": ("C3", "Fz", "P8")}, "another order.*--data.channels Fz C3 P8"),
         ({"channels": ("Fz", "C3")}, "Fz, C3, others than"),
+        ({"units": ("uV", "zscore", "uV")}, "units are zscore.*--data.zscore none"),
         ({"n_times": 500}, "500 samples.*2 patches of 200.*--data.window_s 2"),
     ],
 )
@@ -209,7 +210,9 @@ def test_windows_that_do_not_fit_are_refused(changed, message):
 
 def test_windows_that_fit_pass_in_any_case():
     upper = tuple(name.upper() for name in CHANNELS)
-    check_windows(LABRAM, **windows(LABRAM, channels=upper), source="w")
+    units = ("uV",) * 3
+    fitting = windows(LABRAM, channels=upper, units=units)
+    check_windows(LABRAM, **fitting, source="w")
 
 
 def test_what_a_model_cannot_take_is_refused():

@@ -63,7 +63,7 @@ def test_heads_equal_numpy(hidden, want):
 def test_dropout_acts_between_layers_in_training_alone():
     tensors = {"tokens": jnp.ones((2, 6, 5), jnp.bfloat16)}
     head = TaskHead(3, (40,), dropout=0.5)
-    variables = head.init(jax.random.key(0), tensors)
+    variables = jax.jit(head.init)(jax.random.key(0), tensors)
     still = head.apply(variables, tensors)
     rngs = {"dropout": jax.random.key(1)}
     drawn = head.apply(variables, tensors, train=True, rngs=rngs)
@@ -74,11 +74,11 @@ def test_dropout_acts_between_layers_in_training_alone():
 
 def test_first_weights():
     head, tensors = labram_head(4), {"pooled": jnp.ones((1, 200))}
-    last = head.init(jax.random.key(0), tensors)["params"]["last"]
+    last = jax.jit(head.init)(jax.random.key(0), tensors)["params"]["last"]
     assert 1e-5 < last["kernel"].std() < 3e-5
     np.testing.assert_array_equal(last["bias"], 0)
     head = cbramod_head("average", num_patches=4, num_classes=4)
-    last = head.init(jax.random.key(0), tensors)["params"]["last"]
+    last = jax.jit(head.init)(jax.random.key(0), tensors)["params"]["last"]
     assert 0.06 < np.abs(last["kernel"]).max() <= 200**-0.5
 
 
