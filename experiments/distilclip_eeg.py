@@ -2,6 +2,7 @@
 
     python -m experiments.distilclip_eeg --preset small --data.corpus bonn
     python -m experiments.distilclip_eeg --preset small --data.corpus eegmat
+    python -m experiments.distilclip_eeg --preset quickstart --table families
 
 Options are those of `eegkd distill distilclip_eeg`; `--table` chooses the variants that
 are trained beside the system, each with a teacher of its own:
@@ -9,6 +10,8 @@ are trained beside the system, each with a teacher of its own:
     prompts   text_hp (hand-written context) and base_wp (no prompts), against the
               system itself, which is the paper's Base-LP
     language  random_class_vectors (distinct random vectors in place of text)
+    families  a family of losses more each (`experiments/families.py`), for a student of
+              a quarter of the teacher's tokens; alpha_0 is without the soft targets
     none      no variant
 """
 
@@ -28,16 +31,15 @@ from eegkd.pipeline.host import tune_process
 from eegkd.pipeline.run import run_distillation
 from eegkd.systems import System
 from eegkd.systems.distilclip_eeg import make_system
+from experiments.families import FAMILIES
 
-Change = Callable[[Any], Any]
 
-
-def _with(group: str, changes: Mapping[str, Any], config: Any) -> Any:
+def _with(group: str, changes: Mapping[str, Any], config: Any) -> System:
     part = dataclasses.replace(getattr(config, group), **changes)
-    return dataclasses.replace(config, **{group: part})
+    return make_system(dataclasses.replace(config, **{group: part}))
 
 
-VARIANTS: Mapping[str, Change] = {
+VARIANTS: Mapping[str, Callable[[Any], System]] = FAMILIES | {
     "text_hp": functools.partial(_with, "prompt", {"mode": "handcrafted"}),
     "base_wp": functools.partial(_with, "prompt", {"mode": "none"}),
     "random_class_vectors": functools.partial(
@@ -47,9 +49,14 @@ VARIANTS: Mapping[str, Change] = {
 TABLES: Mapping[str, tuple[str, ...]] = {
     "prompts": ("text_hp", "base_wp"),
     "language": ("random_class_vectors",),
+    "families": tuple(FAMILIES),
     "none": (),
 }
-# What keeps a corpus under 45 minutes on two cores; your own options come after.
+# What keeps a run under 45 minutes on two cores; your own options come after.
+TABLE_OPTIONS: Mapping[str, str] = {
+    "families": "--student.stem_strides 8 4 --student.init random "
+    "--rows alpha_0 no_teacher",
+}
 OPTIONS: Mapping[str, str] = {
     "bonn": "--num_seeds 2 --train.epochs 10 "
     "--rows alpha_0 no_teacher shuffled_teacher small_net linear",
@@ -63,10 +70,10 @@ NOTES: Mapping[str, str] = {
     "eegmat": "Rest always comes first in EEGMAT: time in the session is confounded "
     "with the class.",
 }
-
-
-def _make(change: Change, config: Any) -> System:
-    return make_system(change(config))
+TABLE_NOTES: Mapping[str, str] = {
+    "families": "Rows named after a family of losses are the student with that family "
+    "added: where the verdict, the student against the row, is worse, it has helped.",
+}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -74,7 +81,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         table, rest = take_option(argv, "table")
         corpus, _ = take_option(rest, "data.corpus")
-        rest = [*OPTIONS.get(corpus or "", "").split(), *rest]
+        given = OPTIONS.get(corpus or "", ""), TABLE_OPTIONS.get(table or "", "")
+        rest = [*" ".join(given).split(), *rest]
         _, config = parse_run("distilclip_eeg", rest, "distill distilclip_eeg")
         corpus = config.data.corpus
         table = table or DEFAULT_TABLE.get(corpus, "none")
@@ -82,10 +90,9 @@ def main(argv: Sequence[str]) -> int:
             raise InputError(f"--table {table!r}: choose {', '.join(TABLES)}.")
         tune_process(quick_compile=config.train.quick_compile)
         store, folds = open_data(config)
-        variants = [
-            (name, functools.partial(_make, VARIANTS[name])) for name in TABLES[table]
-        ]
-        notes = [NOTES[corpus]] if corpus in NOTES else []
+        variants = [(name, VARIANTS[name]) for name in TABLES[table]]
+        asked = (NOTES, corpus), (TABLE_NOTES, table)
+        notes = [notes[name] for notes, name in asked if name in notes]
         run_distillation(
             make_system, store, folds, config, variants=variants, notes=notes
         )

@@ -18,7 +18,9 @@ Outputs = Mapping[str, np.ndarray]
 
 def _reads_upstream(stage: Stage, term: Term) -> bool:
     own = (f"{stage.name}.", "batch.")
-    return any(not name.startswith(own) for name in term.inputs)
+    return any(
+        name in stage.borrowed or not name.startswith(own) for name in term.inputs
+    )
 
 
 def _shares(stage: Stage) -> dict[str, float]:
@@ -83,18 +85,6 @@ def within_class_shuffled(
     return _moved(outputs, rows, source)
 
 
-def class_mean(
-    outputs: Outputs, rows: np.ndarray, labels: np.ndarray, *, seed: int
-) -> dict[str, np.ndarray]:
-    """Replaces the teacher's outputs by their mean over windows of the same label."""
-    out = {name: np.array(values) for name, values in outputs.items()}
-    for label in np.unique(labels[rows]):
-        where = rows[labels[rows] == label]
-        for name, values in outputs.items():
-            out[name][where] = values[where].mean(axis=0)
-    return out
-
-
 def _moved(outputs: Outputs, to: np.ndarray, source: np.ndarray) -> dict[str, Any]:
     out = {name: np.array(values) for name, values in outputs.items()}
     for name, values in outputs.items():
@@ -106,8 +96,9 @@ SYSTEM_CONTROLS: Mapping[str, Callable[[System], System]] = {
     "alpha_0": alpha_0,
     "no_teacher": without_teacher,
 }
-OUTPUT_CONTROLS: Mapping[str, Callable[..., dict[str, np.ndarray]]] = {
+MOVES: Mapping[str, Callable[..., dict[str, np.ndarray]]] = {
     "shuffled_teacher": shuffled,
     "within_class_shuffle": within_class_shuffled,
-    "class_mean_teacher": class_mean,
 }
+OUTPUT_CONTROLS = (*MOVES, "class_mean_teacher")
+"""Rows whose student gets other outputs: moved ones, or `TeacherTensor.class_means`."""

@@ -11,7 +11,7 @@ import numpy as np
 from eegkd.data.cache import TeacherTensor
 from eegkd.data.folds import Fold
 from eegkd.data.store import WindowStore
-from eegkd.evaluate.controls import OUTPUT_CONTROLS, SYSTEM_CONTROLS
+from eegkd.evaluate.controls import MOVES, OUTPUT_CONTROLS, SYSTEM_CONTROLS
 from eegkd.pipeline.config import RunConfig
 from eegkd.pipeline.fit import Ahead, Fitted, FoldData, Job, one_by_one
 from eegkd.pipeline.folder import read_json, write_json
@@ -180,7 +180,7 @@ def _moved(
             return tensor.class_means(rows, labels)
         # The others move rows, whatever is in them.
         own = {"row": np.arange(len(data.store))}
-        moved = OUTPUT_CONTROLS[name](own, rows, labels, seed=seed)
+        moved = MOVES[name](own, rows, labels, seed=seed)
         return tensor.moved(moved["row"])
 
     return {

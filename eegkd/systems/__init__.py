@@ -45,6 +45,8 @@ class Stage(NamedTuple):
         labels: Parameter groups for `optax.multi_transform`, if any.
         finish: Run once on trained Variables: drops what only training needs (a text
             tower becomes its class vectors). None: they are used as they are.
+        borrowed: The stage's own tensors that are made of upstream's, as
+            "student.mhca_aligned": a term that reads one is the teacher's too.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Stage(NamedTuple):
     needs: tuple[str, ...] = ()
     labels: Callable[[PyTree], PyTree] | None = None
     finish: Callable[[Variables], Variables] | None = None
+    borrowed: tuple[str, ...] = ()
 
 
 class System(NamedTuple):

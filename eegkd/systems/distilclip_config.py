@@ -106,12 +106,15 @@ class StudentConfig:
     Attributes:
         depth: Blocks.
         dim: Width; 0 is the teacher's.
+        stem_strides: Of the stem: a token covers the product of samples, so that twice
+            the teacher's makes half its tokens. None is the teacher's.
         init: Every second block of the teacher, or random.
         hard: Its loss on labels: L1, or cross-entropy on class logits.
     """
 
     depth: int = 4
     dim: int = 0
+    stem_strides: tuple[int, int] | None = None
     init: Literal["skip", "random"] = "skip"
     hard: Literal["l1", "ce"] = "l1"
 
@@ -152,7 +155,10 @@ class DistilClipConfig:
         if stage == "teacher":
             return config
         dim = self.student.dim or config.dim
-        return dataclasses.replace(config, depth=self.student.depth, dim=dim)
+        strides = self.student.stem_strides or config.stem_strides
+        return dataclasses.replace(
+            config, depth=self.student.depth, dim=dim, stem_strides=strides
+        )
 
 
 PRESETS = {

@@ -6,7 +6,6 @@ import pytest
 
 from eegkd.evaluate.controls import (
     alpha_0,
-    class_mean,
     shuffled,
     within_class_shuffled,
     without_teacher,
@@ -83,10 +82,3 @@ def test_within_class_shuffle_stays_within_the_class():
         assert {tuple(r) for r in moved[rows]} == {
             tuple(r) for r in OUTPUTS["logits"][rows]
         }
-
-
-def test_class_mean_gives_every_window_its_classes_mean():
-    moved = class_mean(OUTPUTS, ROWS, LABELS, seed=0)["logits"]
-    rows = ROWS[LABELS[ROWS] == 0]
-    want = OUTPUTS["logits"][rows].mean(0)
-    np.testing.assert_allclose(moved[rows], np.tile(want, (len(rows), 1)))

@@ -1,0 +1,135 @@
+"""A stage with a bridge, trained beside it, that brings a teacher's tensors to it."""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from eegkd.losses.compose import Term
+from eegkd.models import apply_params
+from eegkd.systems import Stage, System, get_stage, replace_stage
+from eegkd.typing import Array, Batch, Tensors, Variables
+
+
+def add_bridge(
+    system: System,
+    stage_name: str,
+    name: str,
+    module: Any,
+    inputs: Sequence[str],
+    *terms: Term,
+) -> System:
+    """Returns `system` with a bridge, and terms that read it, on one stage.
+
+    `module(*inputs)` is trained with the stage, by the terms alone. What it returns is
+    read as "<stage>.<name>_<tensor>". A finished stage has no bridge, and neither has
+    one that was started without the earlier stages it reads (the row `no_teacher`).
+    The stage itself starts from the same numbers as without it.
+
+    Args:
+        system: Whose stage.
+        stage_name: Which, as "student".
+        name: Of the bridge, and of its parameters.
+        module: Of `eegkd.models.bridges`, or any that returns a dict of tensors.
+        inputs: What it is called with, as "student.tokens", "teacher.tokens".
+        terms: Of the stage and the bridge.
+
+    Example:
+        >>> system = add_bridge(
+        ...     system, "student", "mhca", MultiHeadAlignment(num_heads=4),
+        ...     ("student.tokens", "teacher.tokens"),
+        ...     Term("mhca", attention_alignment,
+        ...          ("student.tokens", "student.mhca_aligned")),
+        ...     Term("mhca_own", fitnet,
+        ...          ("student.mhca_reconstruction", "student.mhca_target")),
+        ... )  # doctest: +SKIP
+
+    Raises:
+        ValueError: If a term of that name is there already.
+    """
+    stage = get_stage(system, stage_name)
+    taken = {term.name for term in stage.terms} & {term.name for term in terms}
+    if taken:
+        raise ValueError(
+            f"Stage {stage_name!r} has terms of these names already: "
+            f"{', '.join(sorted(taken))}."
+        )
+    prefix = f"{stage_name}."
+    foreign = tuple(given for given in inputs if not given.startswith(prefix))
+    earlier = {given.partition(".")[0] for given in foreign}
+
+    def init(key: Array, batch: Batch, upstream: Mapping[str, Variables]) -> Variables:
+        variables = stage.init(key, batch, upstream)
+        if not earlier <= set(upstream):
+            return variables
+
+        def read() -> list[Array]:
+            tensors = _run(system, stage, variables, batch, upstream)
+            return _pick(tensors, inputs)
+
+        examples = [jnp.zeros(x.shape, x.dtype) for x in jax.eval_shape(read)]
+        own = module.init(jax.random.fold_in(key, zlib.crc32(name.encode())), *examples)
+        return variables._replace(params=variables.params | {name: own["params"]})
+
+    def forward(
+        variables: Variables,
+        batch: Batch,
+        upstream: Mapping[str, Tensors],
+        *,
+        train: bool,
+        key: Any,
+    ) -> tuple[Tensors, Any]:
+        bare = _without(variables, name)
+        tensors, state = stage.forward(bare, batch, upstream, train=train, key=key)
+        if name not in variables.params:
+            return tensors, state
+        given = _pick({**upstream, stage_name: tensors}, inputs)
+        made = apply_params(module, variables.params[name], *given)
+        return {**tensors, **{f"{name}_{k}": v for k, v in made.items()}}, state
+
+    def finish(variables: Variables) -> Variables:
+        bare = _without(variables, name)
+        return stage.finish(bare) if stage.finish else bare
+
+    mark = f"{prefix}{name}_"
+    read = (given for term in terms for given in term.inputs if given.startswith(mark))
+    bridged = stage._replace(
+        init=init,
+        forward=forward,
+        finish=finish,
+        terms=stage.terms + tuple(terms),
+        needs=tuple(dict.fromkeys((*stage.needs, *foreign))),
+        borrowed=tuple(dict.fromkeys((*stage.borrowed, *read))),
+    )
+    return replace_stage(system, bridged)
+
+
+def _run(
+    system: System,
+    stage: Stage,
+    variables: Variables,
+    batch: Batch,
+    upstream: Mapping[str, Variables],
+) -> dict[str, Tensors]:
+    """Runs the earlier stages there are, and the stage."""
+    found: dict[str, Tensors] = {}
+    for other in system.stages:
+        if other.name in upstream:
+            own = upstream[other.name]
+            found[other.name], _ = other.forward(
+                own, batch, found, train=False, key=None
+            )
+    tensors, _ = stage.forward(variables, batch, found, train=False, key=None)
+    return {**found, stage.name: tensors}
+
+
+def _pick(tensors: Mapping[str, Tensors], names: Sequence[str]) -> list[Array]:
+    parts = (name.partition(".") for name in names)
+    return [tensors[group][key] for group, _, key in parts]
+
+
+def _without(variables: Variables, name: str) -> Variables:
+    params = {k: v for k, v in variables.params.items() if k != name}
+    return variables._replace(params=params)
