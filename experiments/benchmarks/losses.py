@@ -90,7 +90,7 @@ def sound(runners: Mapping[Key, Runner]) -> dict[Key, Runner]:
     for key, runner in runners.items():
         try:
             value, grads = runner.both()
-            finite = all(np.all(np.isfinite(z)) for z in (value, *grads))
+            finite = all(np.isfinite(np.asarray(z)).all() for z in (value, *grads))
         except jax.errors.JaxRuntimeError:  # ott-jax's linear solver refuses its NaN
             finite = False
         if finite:
