@@ -55,7 +55,17 @@ def prepare_bench(
     *,
     online: bool,
 ) -> Setup:
-    """Starts untrained stages, fills the cache in memory and makes the programs."""
+    """Starts untrained stages, fills the cache in memory and makes the programs.
+
+    Raises:
+        InputError: If there are too few windows, or a balancer, whose cost is of no
+            term alone.
+    """
+    if config.train.balance != "fixed":
+        raise InputError(
+            "bench takes a step apart into its terms: leave out --train.balance "
+            f"{config.train.balance}, which scales them together."
+        )
     size, rows = config.train.batch_size, np.arange(len(store))
     if len(store) < size:
         raise InputError(

@@ -33,6 +33,10 @@ class TrainConfig:
         model_axis: Devices that share examples, and parameters, under mesh.
         fully_sharded: Cut parameters and optimiser over all devices, under mesh.
         accumulate: Micro-batches a step.
+        balance: How the terms of a stage are scaled against each other, beside their
+            weights: not at all (fixed), each by a learned variance (uncertainty), or
+            to gradient norms alike (gradnorm; a pass back through the model a term).
+            A stage with one term, as of the row no_teacher, has nothing to balance.
         sweep: Train seeds and controls together: those of one structure in one program
             (vmap), side by side in threads, or one after another (sequential). auto:
             vmap on a GPU or TPU, as many as fit; threads on a CPU, for small models.
@@ -55,6 +59,7 @@ class TrainConfig:
     model_axis: int = 1
     fully_sharded: bool = False
     accumulate: int = 1
+    balance: Literal["fixed", "uncertainty", "gradnorm"] = "fixed"
     sweep: Literal["auto", "sequential", "threads", "vmap"] = "auto"
     teacher: Literal["auto", "memory", "cached", "online"] = "auto"
     workers: int = 0

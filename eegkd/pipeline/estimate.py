@@ -84,10 +84,10 @@ def measure(
             jax.block_until_ready(metrics)
         return state
 
-    states = [
-        run(place(init_state(stage, variables, program.tx, key)), 1)
-        for _ in range(at_once)
-    ]
+    begin = functools.partial(
+        init_state, stage, variables, program.tx, key, balancer=program.balancer
+    )
+    states = [run(place(begin()), 1) for _ in range(at_once)]
     start = time.perf_counter()
     with ThreadPoolExecutor(at_once) as pool:
         list(pool.map(functools.partial(run, num=TIMED_STEPS), states))

@@ -195,7 +195,12 @@ def begin(
     upstream = {} if job.cache else dict(job.upstream)
     stage = get_stage(program.system, program.stage)
     state = init_state(
-        stage, variables, program.tx, jax.random.key(seed), weights=job.weights
+        stage,
+        variables,
+        program.tx,
+        jax.random.key(seed),
+        weights=job.weights,
+        balancer=program.balancer,
     )
     if job.learning_rate is not None:
         factor = job.learning_rate / config.optim.learning_rate

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -11,8 +11,9 @@ import optax
 
 from eegkd.data.batches import ZScore, eval_batches
 from eegkd.data.store import WindowStore
+from eegkd.losses import Balancer, gradnorm, uncertainty
 from eegkd.pipeline.config import RunConfig
-from eegkd.systems import System, get_stage, keep_all
+from eegkd.systems import Stage, System, get_stage, keep_all
 from eegkd.train.optimiser import make_optimiser
 from eegkd.train.parallel import MakeStep, Runner, make_runner
 from eegkd.train.sharding import fetch, pick_devices
@@ -21,6 +22,10 @@ from eegkd.train.sweep import Sweep, make_sweep
 from eegkd.typing import Batch, Variables
 
 EVAL_BATCH = 256
+BALANCERS: Mapping[str, Callable[[], Balancer]] = {
+    "uncertainty": uncertainty,
+    "gradnorm": gradnorm,
+}
 
 
 class Program(NamedTuple):
@@ -36,6 +41,7 @@ class Program(NamedTuple):
         predict: `(variables, batch) -> probabilities`.
         many: The same for models that are trained together.
         num_steps: Updates of a training, which its schedule is made for.
+        balancer: What scales the terms; None where their weights alone do.
     """
 
     system: System
@@ -47,6 +53,7 @@ class Program(NamedTuple):
     predict: Any
     many: "ManyPrograms"
     num_steps: int
+    balancer: Balancer | None = None
 
 
 class ManyPrograms(NamedTuple):
@@ -75,6 +82,7 @@ def make_program(
         rate = optim.teacher_learning_rate
         optim = dataclasses.replace(optim, learning_rate=rate)
     tx = make_optimiser(optim, num_steps, labels=stage.labels)
+    balancer = stage_balancer(config.train.balance, stage)
     devices = pick_devices(config.train.devices)
 
     def make_step(axis_name: str | None):
@@ -82,6 +90,7 @@ def make_program(
             system,
             stage_name,
             tx,
+            balancer=balancer,
             axis_name=axis_name,
             accumulate=config.train.accumulate,
         )
@@ -110,7 +119,15 @@ def make_program(
         predict=jax.jit(predict),
         many=many,
         num_steps=num_steps,
+        balancer=balancer,
     )
+
+
+def stage_balancer(name: str, stage: Stage) -> Balancer | None:
+    """Makes what scales a stage's terms; weights that are fixed need nothing."""
+    if name == "fixed" or len(stage.terms) < 2:
+        return None
+    return BALANCERS[name]()
 
 
 def term_weights(system: System, stage_name: str) -> dict[str, float]:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from eegkd.ops.costs import Costs, count_costs
 from eegkd.pipeline.config import RunConfig
+from eegkd.pipeline.programs import stage_balancer
 from eegkd.pipeline.shapes import StageShapes, example_shapes, num_bytes
 from eegkd.systems import SignalConfig, Stage, System
 from eegkd.train.optimiser import make_optimiser
@@ -69,13 +70,19 @@ def trace_stage(
     read = functools.partial(upstream_tensors, system, stage)
     outputs = jax.eval_shape(read, earlier, batch)
     tx = make_optimiser(config.optim, _ANY_STEPS, labels=stage.labels)
+    balancer = stage_balancer(config.train.balance, stage)
     state: TrainState = jax.eval_shape(
-        lambda v: init_state(stage, v, tx, jax.random.key(0)), own
+        lambda v: init_state(stage, v, tx, jax.random.key(0), balancer=balancer), own
     )
     axis = None if num_devices is None else (AXIS, num_devices)
     accumulate = config.train.accumulate
     step = make_train_step(
-        system, stage.name, tx, axis_name=axis and AXIS, accumulate=accumulate
+        system,
+        stage.name,
+        tx,
+        balancer=balancer,
+        axis_name=axis and AXIS,
+        accumulate=accumulate,
     )
     given = {**batch, "cache": outputs} if outputs else batch
     costs = count_costs(step, state, own.frozen, {}, given, axis=axis)
