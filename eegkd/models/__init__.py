@@ -4,13 +4,22 @@ from eegkd.models.bert import Bert, BertConfig
 from eegkd.models.bridges import (
     LayerRouter,
     MultiHeadAlignment,
+    RoutedTarget,
     TokenProjector,
     pool_tokens,
 )
 from eegkd.models.cbramod import CBraMod, CBraModConfig, PatchEmbedding
 from eegkd.models.conformer import Conformer, ConformerConfig, skip_init
+from eegkd.models.dlink_student import DlinkStudent, DlinkStudentConfig
 from eegkd.models.eegnet import EEGNet, EEGNetConfig
-from eegkd.models.grid import GridConfig, GridConv, check_windows
+from eegkd.models.grid import (
+    PATCH,
+    TEN_TWENTY,
+    GridConfig,
+    GridConv,
+    check_windows,
+    unit_scale,
+)
 from eegkd.models.heads import (
     LinearHead,
     TaskHead,
@@ -25,12 +34,16 @@ from eegkd.models.prompts import Prompts
 
 __all__ = [
     "LABRAM_CHANNELS",
+    "PATCH",
+    "TEN_TWENTY",
     "Bert",
     "BertConfig",
     "CBraMod",
     "CBraModConfig",
     "Conformer",
     "ConformerConfig",
+    "DlinkStudent",
+    "DlinkStudentConfig",
     "EEGNet",
     "EEGNetConfig",
     "GridConfig",
@@ -43,6 +56,7 @@ __all__ = [
     "PatchEmbedding",
     "Projection",
     "Prompts",
+    "RoutedTarget",
     "TaskHead",
     "TokenProjector",
     "apply_params",
@@ -52,4 +66,5 @@ __all__ = [
     "load_pretrained",
     "pool_tokens",
     "skip_init",
+    "unit_scale",
 ]

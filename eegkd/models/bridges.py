@@ -10,6 +10,7 @@ from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from eegkd.models.layers import gelu
@@ -191,6 +192,52 @@ class LayerRouter(nn.Module):
         if self.stop_gradient:
             mixed = jax.lax.stop_gradient(mixed)
         return out | {"mixed": mixed}
+
+
+class RoutedTarget(nn.Module):
+    """Mixes a teacher's layers, and decodes a compressed sequence to the mixture.
+
+    What a student lost by compression shows in what a linear map can still read.
+
+    Attributes:
+        router: Of the layers.
+        num_patches: Of the teacher's grid, whose tokens are channel-major.
+        decode: Whether there is a decoder.
+        channels: Rows of the grid that the student sees; () is all. Weights and probe
+            are of all.
+
+    References:
+        DLink, arXiv 2604.15016 (a reconstruction).
+    """
+
+    router: LayerRouter
+    num_patches: int
+    decode: bool = False
+    channels: tuple[int, ...] = ()
+
+    @nn.compact
+    def __call__(
+        self, compressed: Float[Array, "b s e"], *layers: Float[Array, "b n d"]
+    ) -> Tensors:
+        """Returns the router's tensors; with a decoder "decoded" and "target" too.
+
+        Both are `[b, s, d]`; the target is the mixture's mean over channels, averaged
+        over neighbouring patches where the sequence is shorter.
+        """
+        out = self.router(layers)
+        b, n, d = out["mixed"].shape
+        if n % self.num_patches:
+            raise ValueError(f"{n} tokens are no grid of {self.num_patches} patches.")
+        grid = out["mixed"].reshape(b, -1, self.num_patches, d)
+        if self.channels:
+            grid = grid[:, np.array(self.channels)]
+            out["mixed"] = grid.reshape(b, -1, d)
+        if not self.decode:
+            return out
+        over_channels = grid.mean(axis=1)
+        target = pool_tokens(over_channels, compressed.shape[1])
+        decoded = nn.Dense(d, name="decode")(promote(compressed))
+        return out | {"decoded": decoded, "target": target}
 
 
 class TokenProjector(nn.Module):

@@ -127,6 +127,27 @@ def check_windows(
         )
 
 
+def unit_scale(units: Sequence[str], *, source: str) -> float:
+    """Returns the scale that turns windows' unit into the model's.
+
+    Args:
+        units: A channel each, "uV", "mV" or "zscore".
+        source: Where the windows are, for the message.
+
+    Raises:
+        InputError: If there is another, or channels differ.
+    """
+    scales = {_SCALES.get(unit) for unit in units}
+    scale = scales.pop() if len(scales) == 1 else None
+    if scale is None:
+        raise InputError(
+            f"{source}: units are {', '.join(sorted(set(units)))}, and the model takes "
+            f"one of {', '.join(_SCALES)} for all channels: keep channels of one unit "
+            "with --data.channels."
+        )
+    return scale
+
+
 def convolve_patches(
     x: Float[Array, "b n p"],
     *,

@@ -10,7 +10,13 @@ from eegkd.losses import (
     fitnet,
     negative_entropy,
 )
-from eegkd.models import LayerRouter, MultiHeadAlignment, TokenProjector, pool_tokens
+from eegkd.models import (
+    LayerRouter,
+    MultiHeadAlignment,
+    RoutedTarget,
+    TokenProjector,
+    pool_tokens,
+)
 from eegkd.ops.mixing import standardise
 from tests.oracles import losses as oracles
 
@@ -324,3 +330,27 @@ def test_a_projector_maps_widths_alone(hidden):
     assert out.shape == (2, 3, 7)
     np.testing.assert_allclose(out[:, 1], module.apply(params, x[:, 1]), rtol=1e-5)
     assert ("hidden" in params["params"]) == (hidden is not None)
+
+
+def test_a_compressed_sequence_is_decoded_to_the_mixture():
+    layers, compressed = [draw(2, 6, 5, seed=i) for i in range(2)], draw(2, 2, 3)
+    module = RoutedTarget(LayerRouter(mode="mean"), num_patches=3, decode=True)
+    variables = module.init(KEY, compressed, *layers)
+    assert variables["params"].keys() == {"decode"}
+    out = module.apply(variables, compressed, *layers)
+    mixed = (standardise(layers[0]) + standardise(layers[1])) / 2
+    np.testing.assert_allclose(out["mixed"], mixed, rtol=1e-4, atol=1e-5)
+    # Two channels of three patches; a step of two covers a patch and a half.
+    patches = np.asarray(mixed).reshape(2, 2, 3, 5).mean(1)
+    want = np.stack(
+        [patches[:, 0] + patches[:, 1] / 2, patches[:, 1] / 2 + patches[:, 2]], axis=1
+    )
+    np.testing.assert_allclose(out["target"], want / 1.5, rtol=1e-4, atol=1e-5)
+    kernel, bias = (variables["params"]["decode"][k] for k in ("kernel", "bias"))
+    np.testing.assert_allclose(
+        out["decoded"], compressed @ kernel + bias, rtol=1e-4, atol=1e-5
+    )
+    some = module.clone(channels=(1,)).apply(variables, compressed, *layers)
+    np.testing.assert_array_equal(some["mixed"], out["mixed"][:, 3:])
+    with pytest.raises(ValueError, match="6 tokens are no grid of 4 patches"):
+        module.clone(num_patches=4).apply(variables, compressed, *layers)
