@@ -33,22 +33,29 @@ class Models(NamedTuple):
         student: The student's; controls that differ in weights alone share it.
         no_teacher: The student's without earlier stages, if that row is wanted.
         teacher: Where the student gets the outputs of earlier stages.
+        shared: Whether the stages are the first system's, trained with it.
     """
 
     stages: tuple[Program, ...]
     student: Program
     no_teacher: Program | None
     teacher: Teacher = Teacher()
+    shared: bool = False
 
 
 def signal_of(store: WindowStore) -> SignalConfig:
     """Reads what a system must know of the data."""
     manifest = store.manifest
+    channels, units = tuple(manifest["channels"]), tuple(manifest["units"])
+    if manifest["preprocessing"].get("zscore", "none") != "none":
+        units = ("zscore",) * len(channels)  # A window's, or a training set's.
     return SignalConfig(
         n_chans=store.signal.shape[1],
         n_times=store.signal.shape[2],
         rate=manifest["rate"],
         classes=tuple(manifest["classes"]),
+        channels=channels,
+        units=units,
     )
 
 
@@ -123,10 +130,12 @@ def train_rows(
     system, student = models.student.system, models.student
     upstream: dict[str, Variables] = {}
     for program in models.stages:
-        job = Job(program.stage, 0, folder / program.stage, upstream=dict(upstream))
+        where = folder.parent if models.shared else folder
+        job = Job(program.stage, 0, where / program.stage, upstream=dict(upstream))
         fitted = run(program, job, data)
         upstream[program.stage] = fitted.variables
-        yield program.stage, 0, program, fitted
+        if not models.shared:
+            yield program.stage, 0, program, fitted
     place = folder / "cache"
     jobs = [
         (seed, name, folder / name / f"seed{seed}")

@@ -117,7 +117,8 @@ def trainings(
     """Lists what is trained in a fold: the program, and how often."""
     seeds, jobs = config.num_seeds, []
     for name, group in models.items():
-        jobs += [(program, 1) for program in group.stages]
+        if not group.shared:
+            jobs += [(program, 1) for program in group.stages]
         shared = {"alpha_0", *OUTPUT_CONTROLS} & set(config.rows) if not name else ()
         jobs.append((group.student, seeds * (1 + len(shared))))
         if group.no_teacher is not None and not name:
@@ -148,12 +149,14 @@ def expect(
         left: Share of the trainings that are not finished.
     """
     costs: dict[int, Cost] = {}
+    made: dict[int, Variables] = {}
     for group in models.values():
         upstream: dict[str, Any] = {}
         for program in group.stages:
-            costs[id(program)], upstream[program.stage] = measure(
-                program, config, store, upstream
-            )
+            if id(program) not in costs:
+                found = measure(program, config, store, upstream)
+                costs[id(program)], made[id(program)] = found
+            upstream[program.stage] = made[id(program)]
         kept = read_specs(group.teacher, config.cache) if group.teacher.kept else None
         at_once = threads_at_once(group.student, upstream, config, store)
         costs[id(group.student)], _ = measure(

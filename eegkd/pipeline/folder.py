@@ -130,8 +130,9 @@ def _check_same(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
         was, now = old["run"].get(key), new["run"].get(key)
         if key == "train":
             was, now = _without_placement(was), _without_placement(now)
-        # A folder may have been moved; the store's content is compared below.
-        if was != now and key not in ("out", "store"):
+        # A folder may have been moved; the store's content, which says all of the
+        # signal, is compared below.
+        if was != now and key not in ("out", "store", "signal"):
             raise InputError(
                 f"{folder} holds a run with another `{key}`: {_differs(was, now)} "
                 f"{cure}"

@@ -8,14 +8,16 @@ from eegkd.data.config import DataConfig
 from eegkd.errors import InputError
 from eegkd.models import ConformerConfig
 from eegkd.pipeline.config import QUICK_ROWS, RunConfig, TrainConfig
-from eegkd.systems import System, distilclip_eeg
+from eegkd.systems import System, distilclip_eeg, dlink
+from eegkd.systems.distilclip_config import PRESETS as DISTILCLIP
 from eegkd.systems.distilclip_config import (
-    PRESETS,
     DistilClipConfig,
     ProjConfig,
     StudentConfig,
     TextConfig,
 )
+from eegkd.systems.dlink_config import PRESETS as DLINK
+from eegkd.systems.dlink_config import DlinkConfig
 from eegkd.systems.text_side import text_notes
 from eegkd.train.optimiser import OptimConfig
 
@@ -44,10 +46,15 @@ class DistilClipRun(RunConfig, DistilClipConfig):
     """A run of DistilCLIP-EEG."""
 
 
-def _run(preset: str, **changes: Any) -> DistilClipRun:
-    system = PRESETS[preset]
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DlinkRun(RunConfig, DlinkConfig):
+    """A run of DLink."""
+
+
+def _run(run: type, system: Any, **changes: Any) -> Any:
+    """Joins a system's options with those of a run."""
     fields = {f.name: getattr(system, f.name) for f in dataclasses.fields(system)}
-    return DistilClipRun(**(fields | changes))
+    return run(**(fields | changes))
 
 
 def _without_text(config: DistilClipRun) -> DistilClipRun:
@@ -63,10 +70,11 @@ SYSTEMS: Mapping[str, Entry] = {
         distilclip_eeg.make_system,
         DistilClipRun,
         {
-            "paper": _run("paper"),
-            "tpu": _run("tpu"),
+            "paper": _run(DistilClipRun, DISTILCLIP["paper"]),
+            "tpu": _run(DistilClipRun, DISTILCLIP["tpu"]),
             "small": _run(
-                "small",
+                DistilClipRun,
+                DISTILCLIP["small"],
                 num_seeds=5,
                 # Half the tokens of 200 Hz: minutes instead of hours on a CPU.
                 data=DataConfig(rate=100.0, band=(0.5, 40.0)),
@@ -74,7 +82,8 @@ SYSTEMS: Mapping[str, Entry] = {
                 optim=OptimConfig(learning_rate=1e-3),
             ),
             "quickstart": _run(
-                "small",
+                DistilClipRun,
+                DISTILCLIP["small"],
                 eeg=ConformerConfig(
                     dim=64, depth=4, ffn_mult=2, num_heads=4, stem_kernels=(15, 5)
                 ),
@@ -91,6 +100,27 @@ SYSTEMS: Mapping[str, Entry] = {
         },
         _without_text,
         text_notes,
+    ),
+    "dlink": Entry(
+        dlink.make_system,
+        DlinkRun,
+        {
+            "paper": _run(
+                DlinkRun,
+                DLINK["paper"],
+                data=DataConfig(rate=200.0, zscore="none"),
+                train=TrainConfig(epochs=100, teacher_epochs=50, batch_size=64),
+                optim=OptimConfig(learning_rate=1e-3, teacher_learning_rate=1e-4),
+            ),
+            "small": _run(
+                DlinkRun,
+                DLINK["small"],
+                data=DataConfig(rate=200.0, zscore="none"),
+                train=TrainConfig(epochs=20, batch_size=64),
+                optim=OptimConfig(learning_rate=1e-3),
+            ),
+        },
+        dlink.deployed,
     ),
 }
 

@@ -73,6 +73,7 @@ def run_distillation(
     config: Any,
     *,
     variants: Sequence[Variant] = (),
+    same_teacher: bool = False,
     notes: Sequence[str] = (),
     console: Console | None = None,
 ) -> list[dict[str, Any]]:
@@ -88,6 +89,8 @@ def run_distillation(
         config: A `RunConfig` that also holds the system's options.
         variants: More systems, each with its own teacher; a variant's student becomes
             the row of its name.
+        same_teacher: Whether the variants' stages before the student are the system's
+            own, and trained once for all.
         notes: Sentences the reader of the report must not miss.
         console: Where to write; None makes one.
 
@@ -120,7 +123,9 @@ def run_distillation(
     }
     with sole_writer(folder) if is_first() else contextlib.nullcontext():
         first_only(lambda: open_run(folder, record))
-        return _run(dict(systems), store, folds, config, record, notes, console)
+        return _run(
+            dict(systems), store, folds, config, record, notes, console, same_teacher
+        )
 
 
 def _run(
@@ -131,6 +136,7 @@ def _run(
     record: Mapping[str, Any],
     notes: Sequence[str],
     console: Console,
+    same_teacher: bool,
 ) -> list[dict[str, Any]]:
     """Does what `run_distillation` says, in a folder that is this process's own."""
     folder = Path(config.out).absolute()
@@ -141,6 +147,10 @@ def _run(
         name: make_models(system, config, steps, teacher_steps)
         for name, system in systems.items()
     }
+    if same_teacher:
+        stages = models[""].stages
+        for name in list(models)[1:]:
+            models[name] = models[name]._replace(stages=stages, shared=True)
     models = in_turn(lambda: choose_teachers(models, store, folds, config, folder))
     nets = {}
     if "small_net" in config.rows:
@@ -279,6 +289,7 @@ def _train_all(
                 progress=moved,
             )
             moved(0 if job.folder in early else program.num_steps)
+            early.add(job.folder)  # A shared teacher comes again.
             return fitted
 
         for fold in folds:

@@ -38,7 +38,7 @@ from eegkd.train.teacher_cache import teacher_rows, variables_hash
 from eegkd.typing import Variables
 
 # These reach a teacher's outputs through its variables alone, which are hashed.
-_NOT_THE_TEACHERS = ("student", "loss", "kd")
+_NOT_THE_TEACHERS = ("student", "loss", "kd", "router", "spec")
 Outputs = dict[str, dict[str, TeacherTensor]]
 _logger = logging.getLogger(__name__)
 

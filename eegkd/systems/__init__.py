@@ -24,12 +24,16 @@ class SignalConfig:
         n_times: Samples a window.
         rate: Samples a second.
         classes: Class names.
+        channels: Their names, for models that know them; () where unknown.
+        units: A channel each: "uV", "mV" or "zscore"; () where unknown.
     """
 
     n_chans: int = 19
     n_times: int = 800
     rate: float = 200.0
     classes: tuple[str, ...] = ("background", "seizure")
+    channels: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
 
 
 class Stage(NamedTuple):

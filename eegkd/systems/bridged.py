@@ -71,7 +71,9 @@ def add_bridge(
 
         examples = [jnp.zeros(x.shape, x.dtype) for x in jax.eval_shape(read)]
         own = module.init(jax.random.fold_in(key, zlib.crc32(name.encode())), *examples)
-        return variables._replace(params=variables.params | {name: own["params"]})
+        # A bridge may have none: a mean of layers.
+        params = variables.params | {name: own.get("params", {})}
+        return variables._replace(params=params)
 
     def forward(
         variables: Variables,

@@ -1,0 +1,177 @@
+"""A foundation model with a head, as a stage of a system: from scratch or published."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from eegkd.errors import InputError
+from eegkd.models import (
+    PATCH,
+    TEN_TWENTY,
+    CBraMod,
+    GridConfig,
+    Labram,
+    LabramConfig,
+    TaskHead,
+    apply_params,
+    cbramod_head,
+    check_windows,
+    labram_head,
+    load_pretrained,
+    unit_scale,
+)
+from eegkd.systems import SignalConfig
+from eegkd.systems.dlink_config import DlinkConfig
+from eegkd.typing import Array, Batch, PyTree, StepKeys, Tensors, Variables
+
+
+class Foundation(NamedTuple):
+    """The two functions of a stage, and what others must know of the model.
+
+    Attributes:
+        module: The backbone.
+        layers: Names of what can be mimicked, the embedding first.
+        init: As a stage's.
+        forward: As a stage's; adds `logits` to the backbone's tensors.
+    """
+
+    module: Any
+    layers: tuple[str, ...]
+    init: Callable[..., Variables]
+    forward: Callable[..., tuple[Tensors, Any]]
+
+
+def make_foundation(config: DlinkConfig) -> Foundation:
+    """Builds the model that `config.teacher` asks for, for the data's grid.
+
+    Raises:
+        InputError: If it cannot take the data, or its weights cannot be read.
+    """
+    teacher = config.teacher
+    module, loaded = _backbone(config)
+    kind, num_classes = teacher.head, len(config.signal.classes)
+    if teacher.name == "labram":
+        head = labram_head(num_classes)
+    else:
+        head = cbramod_head(
+            kind,
+            num_patches=module.cfg.num_patches,
+            num_classes=num_classes,
+            dropout=module.cfg.dropout,
+        )
+    frozen = teacher.train == "frozen"
+    return Foundation(
+        module=module,
+        layers=("embed", *(f"block_{i}" for i in range(module.cfg.depth))),
+        init=functools.partial(_init, module, head, loaded, frozen),
+        forward=functools.partial(_forward, module, head),
+    )
+
+
+def grid_fields(signal: SignalConfig) -> dict[str, Any]:
+    """Returns what the data says of a `GridConfig`: channels, patches, scale.
+
+    Raises:
+        InputError: If they are no patches of a second at 200 Hz, or units are mixed.
+    """
+    names = signal.channels
+    if not names:
+        known = signal.n_chans == len(TEN_TWENTY)
+        numbered = tuple(f"channel {i}" for i in range(signal.n_chans))
+        names = TEN_TWENTY if known else numbered
+    source = "The windows"
+    fields: dict[str, Any] = {
+        "channels": names,
+        "num_patches": max(1, signal.n_times // PATCH),
+    }
+    if signal.units:
+        fields["scale"] = unit_scale(signal.units, source=source)
+    check_windows(
+        GridConfig(**fields),
+        channels=names,
+        rate=signal.rate,
+        n_times=signal.n_times,
+        source=source,
+    )
+    return fields
+
+
+def _backbone(config: DlinkConfig) -> tuple[Any, PyTree | None]:
+    """Builds the backbone by the options' sizes, which weights have to have too."""
+    teacher, fields = config.teacher, grid_fields(config.signal)
+    model: Any = CBraMod
+    sizes: Any = teacher.cbramod
+    if teacher.name == "labram":
+        model, sizes = Labram, teacher.labram
+    else:
+        fields["reconstruct"] = False
+    wanted = dataclasses.replace(sizes, **fields)
+    if not teacher.weights:
+        return model(wanted), None
+    fields |= {"dropout": wanted.dropout, "dtype": wanted.dtype}
+    if isinstance(wanted, LabramConfig):
+        fields["drop_path"] = wanted.drop_path
+    module, variables = load_pretrained(teacher.name, teacher.weights, **fields)
+    _check_sizes(teacher.weights, teacher.name, wanted, module.cfg)
+    return module, variables["params"]
+
+
+def _check_sizes(file: str, name: str, wanted: Any, found: Any) -> None:
+    """Refuses weights of other sizes: a run is read again without their file."""
+    sizes = (field.name for field in dataclasses.fields(wanted))
+    cures = [
+        f"--teacher.{name}.{size} {getattr(found, size)}"
+        for size in sizes
+        if getattr(found, size) != getattr(wanted, size)
+    ]
+    if cures:
+        raise InputError(f"{file} is of other sizes: give {' '.join(cures)}.")
+
+
+def _init(
+    module: Any,
+    head: TaskHead,
+    loaded: PyTree | None,
+    frozen: bool,
+    key: Array,
+    batch: Batch,
+    upstream: Mapping[str, Variables],
+) -> Variables:
+    del upstream
+    own, last = jax.random.split(key)
+    signal = jnp.asarray(batch["signal"])[:1]
+    backbone = loaded or module.init({"params": own}, signal)["params"]
+    shapes = jax.eval_shape(functools.partial(apply_params, module), backbone, signal)
+    tensors = {k: jnp.zeros(x.shape, x.dtype) for k, x in shapes.items()}
+    trained = {"head": head.init({"params": last}, tensors)["params"]}
+    if frozen:
+        return Variables(trained, {"backbone": backbone}, {})
+    return Variables({"backbone": backbone, **trained}, {}, {})
+
+
+def _forward(
+    module: Any,
+    head: TaskHead,
+    variables: Variables,
+    batch: Batch,
+    upstream: Mapping[str, Tensors],
+    *,
+    train: bool,
+    key: StepKeys | None,
+) -> tuple[Tensors, Any]:
+    del upstream
+    params = {**variables.frozen, **variables.params}
+    rngs = {} if key is None else {"dropout": key.local}
+    # A frozen backbone gives the head what it will give in use: no dropout.
+    noisy = train and "backbone" in variables.params
+    out = apply_params(
+        module, params["backbone"], batch["signal"], train=noisy, rngs=rngs
+    )
+    if key is not None:
+        rngs = {"dropout": jax.random.fold_in(key.local, 1)}
+    logits = apply_params(head, params["head"], out, train=train, rngs=rngs)
+    return {**out, "logits": logits}, variables.state

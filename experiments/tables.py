@@ -1,0 +1,92 @@
+"""One program for every experiment: a system, and a table of its variants."""
+
+import dataclasses
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from eegkd.commands.options import open_data, parse_run, take_option
+from eegkd.errors import InputError, Interrupted
+from eegkd.pipeline.host import tune_process
+from eegkd.pipeline.registry import get_entry
+from eegkd.pipeline.run import MakeSystem, run_distillation
+from eegkd.systems import System
+
+
+class Experiment(NamedTuple):
+    """A system and what is tried beside it.
+
+    Attributes:
+        system: Its name.
+        variants: By row.
+        tables: Rows by the name of a table.
+        options: Of a corpus; a user's own come after.
+        table_options: Of a table.
+        default_table: Of a corpus; none is no variant.
+        notes: On a corpus, for the report's reader.
+        table_notes: On a table.
+        same_teacher: Whether variants differ in the student alone.
+    """
+
+    system: str
+    variants: Mapping[str, MakeSystem]
+    tables: Mapping[str, tuple[str, ...]]
+    options: Mapping[str, str] = {}
+    table_options: Mapping[str, str] = {}
+    default_table: Mapping[str, str] = {}
+    notes: Mapping[str, str] = {}
+    table_notes: Mapping[str, str] = {}
+    same_teacher: bool = False
+
+
+def vary(
+    make_system: MakeSystem, changes: Mapping[str, Mapping[str, Any]], config: Any
+) -> System:
+    """Makes the system of other options, `{group: {option: value}}`."""
+    groups = {
+        group: dataclasses.replace(getattr(config, group), **values)
+        for group, values in changes.items()
+    }
+    return make_system(dataclasses.replace(config, **groups))
+
+
+def run_table(experiment: Experiment, argv: Sequence[str]) -> int:
+    """Runs the experiment; returns the exit code."""
+    try:
+        _run(experiment, argv)
+    except InputError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    except Interrupted as error:
+        sys.stderr.write(f"{error}\n")
+        return 130
+    return 0
+
+
+def _run(experiment: Experiment, argv: Sequence[str]) -> None:
+    name = experiment.system
+    table, rest = take_option(argv, "table")
+    corpus, _ = take_option(rest, "data.corpus")
+    given = (
+        experiment.options.get(corpus or "", ""),
+        experiment.table_options.get(table or "", ""),
+    )
+    rest = [*" ".join(given).split(), *rest]
+    _, config = parse_run(name, rest, f"distill {name}")
+    corpus = config.data.corpus
+    table = table or experiment.default_table.get(corpus, "none")
+    if table not in experiment.tables:
+        raise InputError(f"--table {table!r}: choose {', '.join(experiment.tables)}.")
+    tune_process(quick_compile=config.train.quick_compile)
+    store, folds = open_data(config)
+    variants = [(row, experiment.variants[row]) for row in experiment.tables[table]]
+    asked = (experiment.notes, corpus), (experiment.table_notes, table)
+    run_distillation(
+        get_entry(name).make_system,
+        store,
+        folds,
+        config,
+        variants=variants,
+        same_teacher=experiment.same_teacher,
+        notes=[notes[key] for notes, key in asked if key in notes],
+    )

@@ -1,0 +1,62 @@
+"""DLink through the pipeline: rows beside one teacher, again from what is finished."""
+
+import dataclasses
+
+import pytest
+
+from eegkd.data.folds import make_folds
+from eegkd.export.weights import load_variables
+from eegkd.models import CBraModConfig, DlinkStudentConfig
+from eegkd.pipeline.config import TrainConfig
+from eegkd.pipeline.registry import get_entry, get_preset
+from eegkd.pipeline.run import run_distillation
+from eegkd.systems.dlink_config import TeacherConfig
+from experiments.dlink import VARIANTS
+from tests.pipeline.tiny import tiny_store
+
+ROWS = ("no_teacher", "shuffled_teacher")
+TABLE = ("last", "logit_kd")
+
+
+@pytest.mark.slow
+def test_variants_share_a_teacher_that_is_trained_once(tmp_path):
+    entry = get_entry("dlink")
+    config = dataclasses.replace(
+        get_preset(entry, "small"),
+        out=str(tmp_path / "run"),
+        teacher=TeacherConfig(
+            head="average",
+            cbramod=CBraModConfig(filters=5, depth=1, num_heads=2, ffn_dim=8),
+        ),
+        student=DlinkStudentConfig(mimic_hidden=4, compress_width=8, norm_groups=2),
+        num_folds=2,
+        num_seeds=1,
+        rows=ROWS,
+        train=TrainConfig(epochs=1, batch_size=16, max_steps=3),
+    )
+    store = tiny_store(per_subject=12, rate=200.0, t=400)
+    folds = make_folds(store, config.split, num_folds=2)
+    variants = [(name, VARIANTS[name]) for name in TABLE]
+
+    def run():
+        return run_distillation(
+            entry.make_system,
+            store,
+            folds,
+            config,
+            variants=variants,
+            same_teacher=True,
+        )
+
+    rows = run()
+    models = {row["model"] for row in rows}
+    assert models == {"teacher", "student", *ROWS, *TABLE}
+    done = {
+        str(file.parent.relative_to(tmp_path / "run" / "fold0"))
+        for file in (tmp_path / "run" / "fold0").rglob("done.json")
+    }
+    students = {"student/seed0", *(f"{row}/seed0" for row in ROWS)}
+    assert done == {"teacher", *students, *(f"{row}/student/seed0" for row in TABLE)}
+    file = tmp_path / "run" / "fold0" / "student" / "seed0" / "variables.safetensors"
+    assert "router" not in load_variables(file).params
+    assert run() == rows
