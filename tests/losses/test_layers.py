@@ -96,6 +96,7 @@ def test_uld_is_at_most_two_a_position():
     np.testing.assert_allclose(uld(student, teacher), 3 * 2 * 0.999, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_uld_compares_answers_wherever_they_stand():
     student, teacher = draw(1, 7, 4), draw(1, 6, 5, seed=1)
     s_mask = np.array([[False, True, False, True, True, False, False]])

@@ -116,6 +116,7 @@ def value_and_gradients(value, gradient, cost):
     return jax.jit(jax.value_and_grad(total, (0, 1)))
 
 
+@pytest.mark.slow
 @given(
     options=st.sampled_from(
         [
@@ -226,6 +227,7 @@ def test_bfloat16_tokens_are_computed_in_float32():
     np.testing.assert_allclose(got, exact, rtol=2e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*NormalCG")
 @pytest.mark.parametrize("value", VALUES)
 @pytest.mark.parametrize("gradient", ["envelope", "implicit"])

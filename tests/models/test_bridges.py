@@ -239,6 +239,7 @@ def test_static_weights_are_alike_for_all_examples():
     np.testing.assert_allclose(cold["alpha"][0], oracles.softmax(np.arange(4) * 2.0))
 
 
+@pytest.mark.slow
 def test_the_router_learns_from_its_probe_and_entropy_alone():
     module = LayerRouter(num_classes=2)
     params = module.init(KEY, LAYERS)
@@ -257,6 +258,7 @@ def test_the_router_learns_from_its_probe_and_entropy_alone():
     assert total(gradient(lambda out: out["mixed"] ** 3, open_module)) > 0
 
 
+@pytest.mark.slow
 def test_the_mimic_loss_alone_picks_the_easy_layer_and_the_probe_the_telling_one():
     """Layer 0 is near what the student can do; layer 1 holds the label."""
     rng = np.random.default_rng(0)

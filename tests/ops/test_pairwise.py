@@ -65,6 +65,7 @@ def test_gradients_in_float64(width):
             check_grads(fn, (x, y), order=1, modes=["rev"])
 
 
+@pytest.mark.slow
 @WIDTHS
 def test_equal_tokens_have_distance_zero_and_a_gradient_of_zero(width):
     x = jnp.asarray(draw(6, width), jnp.float32)

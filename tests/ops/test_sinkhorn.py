@@ -187,6 +187,7 @@ def test_permuting_tokens_permutes_the_plan():
     np.testing.assert_allclose(first.f[:, order], second.f, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gradient", ["envelope", "implicit", "unrolled"])
 def test_a_batch_is_its_problems_alone(gradient):
     # One of them is too sharp for products, so that the batch takes both ways. In
@@ -211,6 +212,7 @@ def test_a_batch_is_its_problems_alone(gradient):
                 np.testing.assert_allclose(grads[at], grad_alone, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_devices_share_a_batch():
     costs = clusters(7, 9, shape=(4,))
 
@@ -232,7 +234,7 @@ def test_devices_share_a_batch():
 @OTT
 @pytest.mark.parametrize("value", VALUES)
 @pytest.mark.parametrize("gradient", ["envelope", "implicit"])
-@pytest.mark.parametrize("ratio", [10, 100])
+@pytest.mark.parametrize("ratio", [pytest.param(10, marks=pytest.mark.slow), 100])
 def test_equals_ott_where_both_are_converged(value, gradient, ratio):
     with jax.enable_x64(True):
         cost = np.random.default_rng(0).random((2, 12, 7))

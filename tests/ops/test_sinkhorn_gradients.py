@@ -81,6 +81,7 @@ def test_unrolled_is_the_derivative_of_the_iterations(num_iters, value):
             np.testing.assert_allclose(got, want, atol=1e-6 * np.abs(want).max())
 
 
+@pytest.mark.slow
 def test_before_convergence_implicit_and_unrolled_differ():
     with jax.enable_x64(True):
         cost = clusters(8, 6).astype(np.float64)
@@ -102,6 +103,7 @@ def test_float32_gradients_up_to_a_sharpness_of_1000(kind):
         compare_with_float64(cost, ratio, num_iters=300, gradient=kind)
 
 
+@pytest.mark.slow
 def test_float32_unrolled_gradients_of_slow_problems():
     cost = clusters(20, 12, seed=6)
     for ratio in RATIOS:
@@ -133,6 +135,7 @@ def test_memory_does_not_grow_with_the_iterations(kind):
     assert memory(cost, 400, kind) < memory(cost, 40, kind) + 1024
 
 
+@pytest.mark.slow
 def test_unrolled_memory_grows_by_vectors():
     cost = clusters(64, 32)
     vectors = 4 * (64 + 32)

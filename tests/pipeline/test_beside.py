@@ -41,6 +41,7 @@ def jobs_in(folder, data, num=3):
     return [Job("small_net", i, folder / f"seed{i}", labels=labels) for i in range(num)]
 
 
+@pytest.mark.slow
 def test_every_model_is_what_it_would_be_alone(setting, tmp_path):
     program, data, config = setting
     rows, seen, threads = [], [], set()

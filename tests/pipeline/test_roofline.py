@@ -136,6 +136,7 @@ def test_cut_parameters_send_half_as_much_again():
     assert time == pytest.approx(cut / 1e11)
 
 
+@pytest.mark.slow
 def test_costs_between_two_batches_are_those_of_a_trace():
     # Without text and its contrastive loss, from 4 windows on (below, attention takes
     # another form), all costs are straight lines.

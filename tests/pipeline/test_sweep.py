@@ -116,6 +116,7 @@ def test_a_stopped_sweep_goes_on_to_the_same_bits(given, tmp_path):
         assert apart(job, its) == 0
 
 
+@pytest.mark.slow
 def test_a_kill_while_members_are_written_costs_no_training(
     given, tmp_path, monkeypatch
 ):

@@ -1,5 +1,6 @@
 """Runs of the toy system through the loop; as a program, one that may be killed."""
 
+import json
 import sys
 
 import jax
@@ -83,7 +84,8 @@ def main(folder, out, num_steps, save_every_s):
         progress=lambda step: print(step, flush=True),
     )
     arrays = [*flat(state), *flat(history.best)]
-    np.savez(out, *arrays, rows=repr(history.rows))
+    # A resumed run has read its rows from JSON, whose keys are sorted.
+    np.savez(out, *arrays, rows=json.dumps(history.rows, sort_keys=True))
 
 
 if __name__ == "__main__":

@@ -81,6 +81,7 @@ def test_gradnorm_gets_the_norms_of_raw_means():
         np.testing.assert_allclose(seen[keep], metrics["grad_norm"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_shared_parameters_are_chosen_by_their_path():
     def weigh(state, raw_means, grad_norms):
         return {k: jnp.ones(()) for k in raw_means}, grad_norms
@@ -148,6 +149,7 @@ def trained(balancer, gap=1000.0, steps=400):
     return state, metrics, excess
 
 
+@pytest.mark.slow
 def test_a_gap_of_a_thousand_needs_no_weights_by_hand():
     """Updates are of one size: unbalanced, the loud regression takes them all."""
     _, _, plain = trained(None)

@@ -112,7 +112,12 @@ def distance(got, want):
 
 @pytest.mark.parametrize(
     ("devices", "dropout", "own_teachers"),
-    [(1, 0.0, False), (1, 0.2, True), (2, 0.2, False), (4, 0.0, True)],
+    [
+        pytest.param(1, 0.0, False, marks=pytest.mark.slow),
+        (1, 0.2, True),
+        (2, 0.2, False),
+        pytest.param(4, 0.0, True, marks=pytest.mark.slow),
+    ],
 )
 def test_a_sweep_gives_the_numbers_of_each_member_alone(devices, dropout, own_teachers):
     alone, together = runners("sgd", dropout, devices)
@@ -133,6 +138,7 @@ def test_a_sweep_gives_the_numbers_of_each_member_alone(devices, dropout, own_te
     assert len({round(x, 4) for x in spread}) == 6, "members are not told apart"
 
 
+@pytest.mark.slow
 def test_a_wrong_dropout_key_would_be_seen():
     alone, together = runners("sgd")
     members = make("sgd")
@@ -143,6 +149,7 @@ def test_a_wrong_dropout_key_would_be_seen():
     assert distance(got, want) > 1e-3
 
 
+@pytest.mark.slow
 def test_adamw_and_each_members_own_best():
     alone, together = runners("adamw", devices=3)
     got = train_many(together, make("adamw"), num_steps=NUM_STEPS, **JUDGED)
