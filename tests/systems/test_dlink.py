@@ -22,8 +22,9 @@ from eegkd.systems.dlink import deployed, make_system
 from eegkd.systems.dlink_config import DlinkConfig, TeacherConfig
 from eegkd.train.inputs import upstream_tensors, with_labelled
 from eegkd.typing import StepKeys
+from experiments import distilclip_eeg
 from experiments.dlink import EXPERIMENT, VARIANTS
-from experiments.tables import vary
+from experiments.tables import run_table, vary
 
 SIGNAL = SignalConfig(
     n_chans=3,
@@ -193,9 +194,14 @@ def test_rows_of_the_ablation(name, terms, read):
     assert sorted(upstream_inputs(system.stages[-1])) == sorted(wanted)
 
 
-def test_tables_name_rows_that_there_are():
-    rows = {row for table in EXPERIMENT.tables.values() for row in table}
-    assert rows | {"ce"} == VARIANTS.keys()
+@pytest.mark.parametrize("experiment", [EXPERIMENT, distilclip_eeg.EXPERIMENT])
+def test_tables_name_rows_that_there_are(experiment, capsys):
+    rows = {row for table in experiment.tables.values() for row in table}
+    assert rows <= experiment.variants.keys() <= rows | {"ce"}
+    assert set(experiment.default_table.values()) <= experiment.tables.keys()
+    assert run_table(experiment, ["--table", "huge"]) == 2
+    choices = ", ".join(experiment.tables)
+    assert f"--table 'huge': choose {choices}." in capsys.readouterr().err
 
 
 def traced(system):
