@@ -110,7 +110,7 @@ def test_presets_and_systems_are_named_in_errors():
     with pytest.raises(InputError, match="paper, tpu, small"):
         get_preset(get_entry("distilclip_eeg"), "huge")
     with pytest.raises(InputError, match="distilclip_eeg"):
-        get_entry("dlink")
+        get_entry("no_such_system")
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path):

@@ -98,6 +98,7 @@ def test_each_folder_is_that_of_a_training_of_its_own(given, tmp_path):
     assert {step for _, step in seen} == {3, 6}
 
 
+@pytest.mark.slow
 def test_a_stopped_sweep_goes_on_to_the_same_bits(given, tmp_path):
     stopped = []
 

@@ -107,6 +107,7 @@ def test_every_text_source_and_prompt_mode_gives_probabilities(source, mode):
         assert set(read) <= set(tensors)
 
 
+@pytest.mark.slow
 def test_finishing_changes_no_prediction_and_drops_the_text_tower():
     system, data, teacher, finished, _ = init_both(small())
     np.testing.assert_allclose(

@@ -112,6 +112,7 @@ def size(tree):
     return sum(float(jnp.sum(jnp.abs(leaf))) for leaf in jax.tree.leaves(tree))
 
 
+@pytest.mark.slow
 def test_the_router_learns_from_its_probe_alone(trained):
     system, student, gradient = trained
     mimic = ("feat", "magnitude", "phase", "compress_magnitude", "compress_phase")

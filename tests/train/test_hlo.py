@@ -221,7 +221,7 @@ def export(name, runner, accumulate):
     ("name", "runner", "accumulate"),
     [
         pytest.param("teacher", "shard_map", 2, marks=pytest.mark.slow),
-        ("student", "pmap", 1),
+        pytest.param("student", "pmap", 1, marks=pytest.mark.slow),
         ("student", "sharded", 1),
     ],
 )
