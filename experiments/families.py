@@ -1,7 +1,7 @@
 """Systems that add one family of losses each to DistilCLIP-EEG's own two terms.
 
-Made for students of fewer tokens than their teacher. Weights are ours, for a share of
-the gradient near that of the soft targets; `--train.balance` levels them instead.
+Made for students of fewer tokens than their teacher. Weights are guesses and were not
+tuned; `--train.balance` levels the terms instead.
 """
 
 import functools
