@@ -8,6 +8,7 @@ from typing import Literal
 from eegkd.data.augment import AugmentConfig
 from eegkd.data.config import CacheConfig, DataConfig
 from eegkd.data.folds import Fold
+from eegkd.errors import InputError
 from eegkd.evaluate.events import EventsConfig
 from eegkd.train.optimiser import OptimConfig
 
@@ -120,6 +121,20 @@ class RunConfig:
     train: TrainConfig = TrainConfig()
     optim: OptimConfig = OptimConfig()
     events: EventsConfig = EventsConfig()
+
+
+def check_batch(config: TrainConfig, folds: Sequence[Fold]) -> None:
+    """Refuses a batch that some fold cannot fill, before anything is compiled.
+
+    Raises:
+        InputError: If it is larger than a fold's training windows.
+    """
+    rows = min(len(fold.train) for fold in folds)
+    if config.batch_size > rows:
+        raise InputError(
+            f"--train.batch_size {config.batch_size}: the smallest fold trains on "
+            f"{rows} windows. Ask for at most {rows}, or cut more windows."
+        )
 
 
 def num_steps(

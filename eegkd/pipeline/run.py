@@ -24,7 +24,7 @@ from eegkd.evaluate.predictions import Predictions
 from eegkd.files import sole_writer
 from eegkd.pipeline import baselines
 from eegkd.pipeline.beside import fit_beside
-from eegkd.pipeline.config import ROWS, RunConfig, num_steps
+from eegkd.pipeline.config import ROWS, RunConfig, check_batch, num_steps
 from eegkd.pipeline.distill import (
     Models,
     choose_teachers,
@@ -106,6 +106,7 @@ def run_distillation(
     width = max(110, Console().width)
     console = console or Console(width=width, quiet=not is_first())
     check_trainable(store)
+    check_batch(config.train, folds)
     unknown = sorted(set(config.rows) - set(ROWS))
     if unknown:
         raise InputError(f"--rows {' '.join(unknown)}: choose from {', '.join(ROWS)}.")

@@ -19,6 +19,8 @@ from tests.pipeline.runs import (
     write_folder,
 )
 
+# What the few windows of `run` can be trained with.
+FITTING = ("--num_folds", "3", "--train.batch_size", "16")
 PREPARE = (
     *("--data.corpus", "folder", "--data.rate", "64", "--data.band", "0.5", "25"),
     *("--data.window_s", "2", "--data.workers", "1"),
@@ -251,7 +253,7 @@ def test_an_output_folder_that_cannot_be(refused, run, tmp_path):
     )
     assert f"Cannot write {out}" in message.replace("Cannot write to", "Cannot write")
     store = run / "store"
-    args = ("--store", store, "--out", out, "--num_folds", "3")
+    args = ("--store", store, "--out", out, *FITTING)
     message = refused("distill", "distilclip_eeg", *args)
     assert f"Cannot write {out}" in message.replace("Cannot write to", "Cannot write")
 
@@ -262,7 +264,7 @@ def test_a_full_disk(refused, run, tmp_path, monkeypatch, verb):
     args = {
         "predict": (folder / "p0.edf", "--model", run, "--out", out),
         "prepare": (*PREPARE, "--data.root", folder, "--out", out),
-        "distill": ("distilclip_eeg", "--store", run / "store", "--num_folds", "3"),
+        "distill": ("distilclip_eeg", "--store", run / "store", *FITTING),
     }[verb]
     if verb == "distill":
         args = (*args, "--out", out)
@@ -280,7 +282,7 @@ def test_a_full_disk(refused, run, tmp_path, monkeypatch, verb):
 def test_a_run_with_other_options(refused, run):
     message = refused(
         *("distill", "distilclip_eeg", "--store", run / "store", "--out", run),
-        *("--num_folds", "3"),
+        *FITTING,
     )
     assert f"{run} holds a run with another `" in message
     assert "--resume" in message

@@ -106,6 +106,13 @@ def test_every_fold_trains_as_many_steps():
     assert num_steps(longer, folds, teacher=True) == steps * 3 // 2
 
 
+def test_a_batch_that_no_fold_fills_leaves_no_run_behind(tmp_path):
+    train = TrainConfig(epochs=3, batch_size=100)
+    with pytest.raises(InputError, match=r"--train.batch_size 100: .* on \d+ windows"):
+        tiny.run(tmp_path / "run", train=train)
+    assert not (tmp_path / "run").exists()
+
+
 def test_presets_and_systems_are_named_in_errors():
     with pytest.raises(InputError, match="paper, tpu, small"):
         get_preset(get_entry("distilclip_eeg"), "huge")
