@@ -29,6 +29,14 @@ from eegkd.models.heads import (
 )
 from eegkd.models.labram import LABRAM_CHANNELS, Labram, LabramConfig
 from eegkd.models.layers import Projection
+from eegkd.models.lora import (
+    LoraConfig,
+    apply_adapted,
+    find_linears,
+    init_adapters,
+    merge_adapters,
+    unmerge_adapters,
+)
 from eegkd.models.pretrained import load_pretrained
 from eegkd.models.prompts import Prompts
 
@@ -52,6 +60,7 @@ __all__ = [
     "LabramConfig",
     "LayerRouter",
     "LinearHead",
+    "LoraConfig",
     "MultiHeadAlignment",
     "PatchEmbedding",
     "Projection",
@@ -59,12 +68,17 @@ __all__ = [
     "RoutedTarget",
     "TaskHead",
     "TokenProjector",
+    "apply_adapted",
     "apply_params",
     "cbramod_head",
     "check_windows",
+    "find_linears",
+    "init_adapters",
     "labram_head",
     "load_pretrained",
+    "merge_adapters",
     "pool_tokens",
     "skip_init",
     "unit_scale",
+    "unmerge_adapters",
 ]

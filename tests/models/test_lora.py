@@ -1,0 +1,118 @@
+"""Adapters beside linear layers: the low-rank path, its merge, and its targets."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from eegkd.errors import InputError
+from eegkd.models import (
+    LoraConfig,
+    apply_adapted,
+    apply_params,
+    find_linears,
+    init_adapters,
+    merge_adapters,
+    unmerge_adapters,
+)
+
+LORA = LoraConfig(rank=2, alpha=3.0, targets=("layers/*", "out"))
+X = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
+
+
+class Layer(nn.Module):
+    @nn.compact
+    def __call__(self, x, _):
+        return x + jnp.tanh(nn.Dense(5, name="up")(x)), None
+
+
+class Net(nn.Module):
+    """Scanned layers, one that is left alone, and no linear layer but `Dense`."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.LayerNorm(name="norm")(nn.Dense(5, name="first")(x))
+        scan = nn.scan(
+            Layer, variable_axes={"params": 0}, split_rngs={"params": True}, length=3
+        )
+        x, _ = scan(name="layers")(x, None)
+        x = nn.Conv(5, (3,), name="conv")(x[None])[0]
+        return nn.Dense(6, name="out")(x)
+
+
+@pytest.fixture(scope="module")
+def net():
+    """Parameters, and adapters whose B is not zero any more."""
+    base = Net().init(jax.random.key(0), X)["params"]
+    linears = find_linears(Net(), X)
+    assert sorted(linears) == ["first", "layers/up", "out"]
+    start = init_adapters(jax.random.key(1), base, linears, LORA)
+    rng = np.random.default_rng(2)
+    moved = jax.tree.map(
+        lambda leaf: leaf + rng.normal(size=leaf.shape).astype(leaf.dtype), start
+    )
+    return base, start, moved
+
+
+def test_adapters_change_nothing_at_first(net):
+    base, start, _ = net
+    shapes = jax.tree.map(jnp.shape, start)
+    assert shapes == {
+        "layers": {"up": {"lora_down": (3, 5, 2), "lora_up": (3, 2, 5)}},
+        "out": {"lora_down": (5, 2), "lora_up": (2, 6)},
+    }
+    assert float(jnp.abs(start["out"]["lora_down"]).max()) > 0
+    want = apply_params(Net(), base, X)
+    got = apply_adapted(Net(), base, start, X, alpha=LORA.alpha)
+    np.testing.assert_array_equal(got, want)
+
+
+def test_merged_parameters_give_the_same_and_come_apart_again(net):
+    base, _, moved = net
+    merged = merge_adapters(base, moved, alpha=LORA.alpha)
+    down, up = (np.float64(moved["layers"]["up"][f"lora_{k}"]) for k in ("down", "up"))
+    for i in range(3):
+        np.testing.assert_allclose(
+            merged["layers"]["up"]["kernel"][i],
+            base["layers"]["up"]["kernel"][i] + 3 / 2 * down[i] @ up[i],
+            rtol=1e-5,
+        )
+    assert merged["first"] is base["first"]
+    want = apply_params(Net(), merged, X)
+    got = jax.jit(
+        lambda base, moved: apply_adapted(Net(), base, moved, X, alpha=LORA.alpha)
+    )(base, moved)
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+    assert np.abs(want - apply_params(Net(), base, X)).max() > 0.1
+    apart = unmerge_adapters(merged, moved, alpha=LORA.alpha)
+    for x, y in zip(jax.tree.leaves(apart), jax.tree.leaves(base), strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-5)
+
+
+def test_every_adapter_learns(net):
+    base, start, moved = net
+
+    def loss(adapters):
+        y = apply_adapted(Net(), base, adapters, X, alpha=LORA.alpha)
+        return jnp.mean(y**2)
+
+    grads = jax.grad(loss)(moved)
+    assert all(
+        float(jnp.abs(g).min(axis=(-2, -1)).max()) > 0 for g in jax.tree.leaves(grads)
+    )
+    # B starts at zero, so that A has no gradient in the first update.
+    first = jax.grad(loss)(start)["out"]
+    assert float(jnp.abs(first["lora_down"]).max()) == 0
+    assert float(jnp.abs(first["lora_up"]).max()) > 0
+
+
+def test_a_target_that_is_nothing_is_named(net):
+    base, _, _ = net
+    linears = find_linears(Net(), X)
+    for target in ("layers/down", "conv"):
+        config = LoraConfig(targets=(target,))
+        with pytest.raises(InputError, match=f"{target}: no linear.* first, layers/up"):
+            init_adapters(jax.random.key(0), base, linears, config)
+    with pytest.raises(ValueError, match=r"lora\.rank is at least 1"):
+        LoraConfig(rank=0)
