@@ -26,6 +26,8 @@ _REAL_FOLDERS = {
     "bonn": "seizure_bonn",
     "scalp": "seizure_scalp",
     "chbmit": "seizure_chbmit",
+    "mentalarithmetic": "eegmat",
+    "eegmmidb": "mi_eegmmidb",
 }
 
 
@@ -91,7 +93,7 @@ def with_root(config: DataConfig) -> DataConfig:
     """Fills an empty root from the folder of real recordings, where there is one.
 
     `$EEGKD_REAL_DATA` holds a folder a corpus: eegmat, seizure_bonn, seizure_scalp,
-    seizure_chbmit.
+    seizure_chbmit, mi_eegmmidb.
     """
     collection, name = os.environ.get(REAL_DATA), _REAL_FOLDERS.get(config.corpus)
     if config.root or not collection or name is None:

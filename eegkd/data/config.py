@@ -11,14 +11,18 @@ class DataConfig:
     """Corpus and preprocessing; None or () takes the corpus's own default.
 
     Attributes:
-        corpus: Its name: synthetic, eegmat, bonn, scalp, chbmit, folder.
+        corpus: Its name: synthetic, eegmat, bonn, scalp, chbmit; of your own files,
+            folder (recordings) or arrays (windows that are cut already); with the
+            windows and splits of CBraMod's suite, mentalarithmetic, eegmmidb, bciciv2a,
+            mumtaz2016.
         root: The folder that holds the recordings; empty: the corpus's folder in
-            $EEGKD_REAL_DATA (eegmat, seizure_bonn, seizure_scalp, seizure_chbmit).
+            $EEGKD_REAL_DATA (eegmat, seizure_bonn, seizure_scalp, seizure_chbmit,
+            mi_eegmmidb).
         channels: Channels (or bipolar pairs "F3-C3") to keep, in this order.
         montage: How to re-reference.
         policy: What to do where a wanted channel is missing.
         rate: Resample to this many samples a second.
-        band: Band-pass edges in Hz.
+        band: Band-pass edges in Hz; 0 is no edge, 0 0 no filter.
         notch: Line frequency to remove, in Hz; 0 removes none.
         filter_order: Of the zero-phase Butterworth band-pass.
         zscore: Scope of the normalisation; train_set is fitted at load.

@@ -23,9 +23,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 
 from eegkd.data.config import DataConfig
 from eegkd.data.corpora import Corpus, Source, folder_of, get_corpus
+from eegkd.data.recording import Recording
 from eegkd.data.store import WindowStore, write_store
 from eegkd.data.store_files import hash_file, hash_json
 from eegkd.data.windowing import resolve_config, window_recording
+from eegkd.data.windows import Windows
 from eegkd.errors import InputError, output_errors
 from eegkd.files import sync
 
@@ -138,8 +140,8 @@ def estimate(config: DataConfig) -> Estimate:
     # The first one also pays for imports and filter design.
     for i in (int(order[0]), middle):
         start = time.perf_counter()
-        raw = plan.corpus.read(plan.sources[i])
-        num_bytes = window_recording(raw, plan.config)[0].signal.nbytes
+        windows, _ = _cut(plan.sources[i], plan.corpus, plan.config)
+        num_bytes = windows.signal.nbytes
         seconds = time.perf_counter() - start
     scale = sum(sizes) / max(sizes[middle], 1)
     workers = plan.config.workers or os.cpu_count() or 1
@@ -154,12 +156,7 @@ def make_part(source: Source, corpus: Corpus, config: DataConfig, file: Path) ->
     Raises:
         InputError: If the recording is bad or the part cannot be written.
     """
-    windows, recording = window_recording(
-        corpus.read(source),
-        config,
-        classes=corpus.classes,
-        background=corpus.background,
-    )
+    windows, recording = _cut(source, corpus, config)
     info: dict[str, Any] = {
         "channels": recording.channels,
         "units": recording.units,
@@ -176,6 +173,18 @@ def make_part(source: Source, corpus: Corpus, config: DataConfig, file: Path) ->
     with output_errors(file.parent):
         _replace(file.with_suffix(".npy"), lambda temp: _save(temp, windows.signal))
         _replace(file, lambda temp: temp.write_text(json.dumps(info)))
+
+
+def _cut(
+    source: Source, corpus: Corpus, config: DataConfig
+) -> tuple[Windows, Recording]:
+    return window_recording(
+        corpus.read(source),
+        config,
+        classes=corpus.classes,
+        background=corpus.background,
+        trials=corpus.trials,
+    )
 
 
 def _join(plan: Plan, files: Sequence[Path], folder: Path) -> WindowStore:

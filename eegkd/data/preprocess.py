@@ -19,6 +19,7 @@ from eegkd.data.spectral import filter_and_resample, num_resampled
 from eegkd.errors import InputError
 
 _MAX_EDGE = 0.45
+_MAX_NOTCH = 0.48
 _MAX_DRIFT = 0.01
 
 
@@ -76,10 +77,10 @@ def check_options(config: DataConfig, rate: float, source: str) -> None:
         raise InputError(f"--data.rate must be above 0, got {config.rate:g}.")
     if config.band is not None:
         low, high = config.band
-        if not 0 <= low < high:
+        if low < 0 or not (high == 0 or low < high):
             raise InputError(
                 f"--data.band {low:g} {high:g}: the lower edge must be at least 0 and "
-                "below the upper one."
+                "below the upper one; an edge of 0 is none."
             )
         _check_edge(source, "--data.band", high, rate)
         if config.rate is not None and high >= config.rate / 2:
@@ -94,14 +95,17 @@ def check_options(config: DataConfig, rate: float, source: str) -> None:
     if config.notch is not None and config.notch < 0:
         raise InputError(f"--data.notch must be 0 or above, got {config.notch:g}.")
     if config.notch:
-        _check_edge(source, "--data.notch", config.notch, rate)
+        # A notch is narrow: 60 Hz leaves room below the 64 Hz of 128 samples a second.
+        _check_edge(source, "--data.notch", config.notch, rate, _MAX_NOTCH)
 
 
-def _check_edge(source: str, switch: str, edge: float, rate: float) -> None:
-    if edge >= _MAX_EDGE * rate:
+def _check_edge(
+    source: str, switch: str, edge: float, rate: float, most: float = _MAX_EDGE
+) -> None:
+    if edge >= most * rate:
         raise InputError(
             f"{source}: {switch} {edge:g} Hz is too high for a recording of {rate:g} "
-            f"samples a second; set {switch} below {_MAX_EDGE * rate:g} Hz."
+            f"samples a second; set {switch} below {most * rate:g} Hz."
         )
 
 
@@ -125,7 +129,7 @@ def _line_frequencies(config: DataConfig, rate: float) -> tuple[float, ...]:
     """The line frequency, and its harmonics inside the band."""
     if not config.notch:
         return ()
-    top = _MAX_EDGE * rate if config.band is None else config.band[1]
+    top = (config.band and config.band[1]) or _MAX_EDGE * rate
     count = max(1, math.ceil(top / config.notch) - 1)
     return tuple(config.notch * k for k in range(1, count + 1))
 

@@ -271,7 +271,7 @@ def _assemble(path: Path, signals: _Signals, units: StatedUnit | None) -> Record
         if unit:
             row *= _VOLTS[unit] / _VOLTS[target]
         targets.append(target)
-    _check_numbers(path, data, channels, kinds)
+    check_numbers(path, data, channels, kinds)
     return Recording(
         signal=data.astype(np.float32),
         channels=channels,
@@ -285,10 +285,14 @@ def _assemble(path: Path, signals: _Signals, units: StatedUnit | None) -> Record
     )
 
 
-def _check_numbers(
+def check_numbers(
     path: Path, data: np.ndarray, channels: Sequence[str], kinds: Sequence[Kind]
 ) -> None:
-    """Refuses NaN, and EEG amplitudes that no unit of theirs allows."""
+    """Refuses NaN, and EEG amplitudes that no unit of theirs allows.
+
+    Raises:
+        InputError: Naming the file and the channel.
+    """
     impossible: list[tuple[str, float]] = []
     num_eeg = 0
     for row, name, kind in zip(data, channels, kinds, strict=True):

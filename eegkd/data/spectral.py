@@ -59,13 +59,16 @@ def filter_and_resample(
         x: One channel.
         rate: Its samples a second.
         ratio: New rate by old rate.
-        band: Edges in Hz, -6 dB each; a lower edge of 0 makes it a low-pass.
+        band: Edges in Hz, -6 dB each; a lower edge of 0 makes it a low-pass, an upper
+            one of 0 a high-pass.
         order: Of the Butterworth filter whose squared magnitude is applied.
         notches: Frequencies to remove, each 1/30 of itself wide.
 
     Returns:
         Sample `i` lies at `i / (rate * ratio)` seconds; there are `round(t * ratio)`.
     """
+    if band is not None and not any(band):
+        band = None
     if ratio == 1 and band is None and not notches:
         return x
     num = x.shape[-1]
@@ -117,8 +120,8 @@ def _make_plan(
     hertz = np.arange(kept) * (rate / size)
     gain = np.full(kept, new_size / size)
     if band is not None:
-        kind = "bandpass" if band[0] else "lowpass"
-        edges = band if band[0] else band[1]
+        kind = "bandpass" if all(band) else "highpass" if band[0] else "lowpass"
+        edges = band if all(band) else band[0] or band[1]
         sections: Any = dsp.butter(order, edges, kind, fs=rate, output="sos")
         gain *= _power(sections, hertz, rate)
     for line in notches:

@@ -8,7 +8,8 @@ from eegkd.data.config import DataConfig
 from eegkd.data.corpora import Corpus
 from eegkd.data.preprocess import preprocess
 from eegkd.data.recording import Recording, Unit
-from eegkd.data.windows import Windows, cut_windows, zscore_windows
+from eegkd.data.windows import Windows, cut_trials, cut_windows, zscore_windows
+from eegkd.errors import InputError
 
 GENERAL: Mapping[str, Any] = {
     "montage": "referential",
@@ -22,10 +23,28 @@ GENERAL: Mapping[str, Any] = {
 
 
 def resolve_config(config: DataConfig, corpus: Corpus) -> DataConfig:
-    """Fills what the user left open from the corpus, then from `GENERAL`."""
+    """Fills what the user left open from the corpus, then from `GENERAL`.
+
+    Raises:
+        InputError: If windows of trials were to overlap, or windows that are cut
+            already to be changed.
+    """
+    defaults = {**GENERAL, **corpus.defaults}
+    if corpus.trials and config.overlap:
+        raise InputError(
+            f"--data.overlap {config.overlap:g}: {corpus.name} has one window a trial; "
+            "leave the option out."
+        )
+    for name in corpus.fixed:
+        if getattr(config, name) not in (None, (), defaults[name]):
+            raise InputError(
+                f"--data.{name} {getattr(config, name)}: the windows of {corpus.name} "
+                f"are cut already, and it is {defaults[name]} in them. Leave the "
+                "option out, or prepare the recordings they were cut from."
+            )
     chosen = {
         name: value
-        for name, value in {**GENERAL, **corpus.defaults}.items()
+        for name, value in defaults.items()
         if getattr(config, name) in (None, ())
     }
     return dataclasses.replace(config, **chosen)
@@ -37,6 +56,7 @@ def window_recording(
     *,
     classes: Sequence[str] = (),
     background: str | None = None,
+    trials: bool = False,
 ) -> tuple[Windows, Recording]:
     """Preprocesses and cuts one recording, as it would be for a store.
 
@@ -45,19 +65,29 @@ def window_recording(
         config: Resolved, as by `resolve_config` or `config_of`.
         classes: Label names.
         background: The class of windows outside every event.
+        trials: Cut one window an event.
 
     Returns:
         The windows, and the preprocessed recording they were cut from.
     """
     recording = preprocess(raw, config)
-    windows = cut_windows(
-        recording if classes else dataclasses.replace(recording, events=()),
-        window_s=config.window_s or GENERAL["window_s"],
-        overlap=config.overlap or 0.0,
-        classes=classes,
-        background=background,
-        positive_fraction=config.positive_fraction,
-    )
+    length = config.window_s or GENERAL["window_s"]
+    if trials:
+        windows = cut_trials(
+            recording,
+            window_s=length,
+            classes=classes,
+            positive_fraction=config.positive_fraction,
+        )
+    else:
+        windows = cut_windows(
+            recording if classes else dataclasses.replace(recording, events=()),
+            window_s=length,
+            overlap=config.overlap or 0.0,
+            classes=classes,
+            background=background,
+            positive_fraction=config.positive_fraction,
+        )
     if config.zscore == "window":
         windows = zscore_windows(windows, recording)
         units: tuple[Unit, ...] = ("zscore",) * len(recording.units)

@@ -62,10 +62,6 @@ def cut_windows(
     """
     if not 0 <= overlap < 1:
         raise InputError(f"--data.overlap must be in [0, 1), got {overlap}.")
-    if not 0 < positive_fraction <= 1:
-        raise InputError(
-            f"--data.positive_fraction must be in (0, 1], got {positive_fraction}."
-        )
     num_samples = recording.signal.shape[1]
     length = round(window_s * recording.rate)
     if length < 1 or num_samples < length:
@@ -76,16 +72,57 @@ def cut_windows(
     hop = max(1, round(length * (1 - overlap)))
     last = num_samples - length
     starts = np.union1d(np.arange(0, last + 1, hop), np.arange(0, last + 1, length))
-    views = np.lib.stride_tricks.sliding_window_view(recording.signal, length, axis=1)
-    signal = np.ascontiguousarray(views.transpose(1, 0, 2)[starts], dtype=np.float32)
     return Windows(
-        signal=signal,
+        signal=_slices(recording, starts, length),
         start_s=starts / recording.rate,
         label=_labels(
             recording, starts, length, classes, background, positive_fraction
         ),
         on_grid=starts % length == 0,
     )
+
+
+def cut_trials(
+    recording: Recording,
+    *,
+    window_s: float,
+    classes: Sequence[str],
+    positive_fraction: float,
+) -> Windows:
+    """Cuts one window an event, from its onset on; all are judged.
+
+    A trial that the recording ends in is left out. A label needs an event that covers
+    at least `positive_fraction` of the window, as in `cut_windows`.
+
+    Args:
+        recording: Signals and events.
+        window_s: Window length; rounded to whole samples.
+        classes: Label names; a label is an index into them.
+        positive_fraction: In (0, 1].
+
+    Raises:
+        InputError: If no trial is left, or its label is not in `classes`.
+    """
+    length = round(window_s * recording.rate)
+    last = recording.signal.shape[1] - length
+    onsets = {round(event.onset_s * recording.rate) for event in recording.events}
+    starts = np.array(sorted(x for x in onsets if 0 <= x <= last), np.int64)
+    if length < 1 or not len(starts):
+        raise InputError(
+            f"{_name(recording)}: none of its {len(onsets)} trials holds a window of "
+            f"{window_s:g} s. Lower --data.window_s or leave the file out."
+        )
+    return Windows(
+        signal=_slices(recording, starts, length),
+        start_s=starts / recording.rate,
+        label=_labels(recording, starts, length, classes, None, positive_fraction),
+        on_grid=np.ones(len(starts), bool),
+    )
+
+
+def _slices(recording: Recording, starts: np.ndarray, length: int) -> np.ndarray:
+    views = np.lib.stride_tricks.sliding_window_view(recording.signal, length, axis=1)
+    return np.ascontiguousarray(views.transpose(1, 0, 2)[starts], dtype=np.float32)
 
 
 def zscore_windows(windows: Windows, recording: Recording) -> Windows:
@@ -122,6 +159,10 @@ def _labels(
     background: str | None,
     positive_fraction: float,
 ) -> np.ndarray:
+    if not 0 < positive_fraction <= 1:
+        raise InputError(
+            f"--data.positive_fraction must be in (0, 1], got {positive_fraction}."
+        )
     names = (UNLABELLED, *classes)
     for event in recording.events:
         if event.label not in names:

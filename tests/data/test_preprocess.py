@@ -84,6 +84,15 @@ def test_a_lower_edge_of_0_keeps_the_offset():
     np.testing.assert_allclose(y[500:-500], sine(3.0)[500:-500] + 7, atol=1e-3)
 
 
+def test_a_notch_fits_closer_to_half_the_rate_than_an_edge():
+    line, brain = sine(60.0, 128.0), sine(10.0, 128.0)
+    config = DataConfig(notch=60.0, band=(0.3, 0.0), zscore="none")
+    y = preprocess(make(100 * (line + brain), 128.0), config).signal[0]
+    np.testing.assert_allclose(y[600:-600], 100 * brain[600:-600], atol=2)
+    with pytest.raises(InputError, match="set --data.notch below 57.6 Hz"):
+        preprocess(make(line, 120.0), config)
+
+
 def test_notch_removes_the_line_and_nothing_else():
     line, near, brain = sine(50.0), sine(45.0), sine(10.0)
     assert gain(notch(line, 250.0, 50.0), line) < 1e-3

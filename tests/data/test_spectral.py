@@ -47,6 +47,17 @@ def test_away_from_the_ends_it_equals_recursive_filters(rates, ratio, notches, b
     np.testing.assert_allclose(got[inner], want[inner], atol=0.02 * want[inner].std())
 
 
+def test_an_upper_edge_of_0_makes_it_a_high_pass():
+    x = drifting_noise(6000, 200.0)
+    sections = dsp.butter(4, 1.0, "highpass", fs=200.0, output="sos")
+    want = dsp.sosfiltfilt(sections, x, padlen=600)
+    got = filter_and_resample(x, 200.0, Fraction(1), band=(1.0, 0.0))
+    inner = slice(1000, 5000)
+    np.testing.assert_allclose(got[inner], want[inner], atol=0.02 * want.std())
+    none = filter_and_resample(x, 200.0, Fraction(1), band=(0.0, 0.0))
+    np.testing.assert_array_equal(none, x)
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     num=st.integers(2, 700),

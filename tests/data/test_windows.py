@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from eegkd.data.corpora import UNLABELLED
 from eegkd.data.recording import Event, Recording
-from eegkd.data.windows import cut_windows, zscore_windows
+from eegkd.data.windows import cut_trials, cut_windows, zscore_windows
 from eegkd.errors import InputError
 
 CLASSES = ("background", "focal", "generalised")
@@ -187,3 +187,37 @@ def test_a_flat_stretch_is_an_error_unless_it_was_masked(residue):
     scored = zscore_windows(cut(recording), recording).signal
     assert not scored[:, 1].any()
     np.testing.assert_allclose(scored[:, 0].std(axis=1), 1, rtol=1e-5)
+
+
+def trials(recording, window_s, **changes):
+    options = {"classes": CLASSES, "positive_fraction": 0.5}
+    return cut_trials(recording, window_s=window_s, **(options | changes))
+
+
+def test_a_trial_is_one_window_from_its_onset_on():
+    events = (
+        event(7.5, 3, "generalised"),
+        event(2.26, 3),
+        event(15, 1.4),
+        event(18, 3),
+        event(40, 3, UNLABELLED),
+    )
+    recording = toy_recording(20.0, events=events)
+    windows = trials(recording, 3.0)
+    # The one at 18 s is cut off; the one at 15 s fills less than half of its window.
+    assert windows.start_s.tolist() == [2.26, 7.5, 15.0]
+    assert windows.label.tolist() == [1, 2, -1]
+    assert windows.on_grid.all()
+    for row, first in enumerate((113, 375, 750)):
+        want = recording.signal[:, first : first + 150]
+        np.testing.assert_array_equal(windows.signal[row], want)
+
+
+def test_a_recording_without_whole_trials_is_refused():
+    recording = toy_recording(20.0, events=(event(18, 3),))
+    with pytest.raises(InputError, match=r"toy\.edf: none of its 1 trials"):
+        trials(recording, 3.0)
+    with pytest.raises(InputError, match="none of its 0 trials"):
+        trials(toy_recording(20.0), 3.0)
+    with pytest.raises(InputError, match="none of the classes"):
+        trials(toy_recording(20.0, events=(event(1, 3, "blink"),)), 3.0)

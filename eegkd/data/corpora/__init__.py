@@ -20,6 +20,11 @@ _MODULES: Mapping[str, str] = {
     "scalp": "eegkd.data.corpora.scalp",
     "chbmit": "eegkd.data.corpora.chbmit",
     "folder": "eegkd.data.corpora.folder",
+    "arrays": "eegkd.data.corpora.arrays",
+    "mentalarithmetic": "eegkd.data.corpora.mentalarithmetic",
+    "eegmmidb": "eegkd.data.corpora.eegmmidb",
+    "bciciv2a": "eegkd.data.corpora.bciciv2a",
+    "mumtaz2016": "eegkd.data.corpora.mumtaz2016",
 }
 
 
@@ -60,6 +65,8 @@ class Corpus(NamedTuple):
         licence: One line.
         facts: More that is known of it, computed when a store is written: the
             synthetic worlds' best possible accuracy, as "bayes".
+        trials: Every event is a trial: one window each, from its onset on.
+        fixed: `DataConfig` fields of `defaults` that cannot be chosen otherwise.
     """
 
     name: str
@@ -75,6 +82,8 @@ class Corpus(NamedTuple):
     student_subjects: tuple[str, ...] = ()
     licence: str = ""
     facts: Callable[[], Mapping[str, Any]] | None = None
+    trials: bool = False
+    fixed: tuple[str, ...] = ()
 
 
 def get_corpus(name: str, root: str | os.PathLike[str] = "", **options: Any) -> Corpus:
@@ -115,3 +124,28 @@ def folder_of(root: str | os.PathLike[str], name: str) -> Path:
             f"{name} recordings."
         )
     return folder
+
+
+def split_by_number(
+    numbers: Mapping[str, int], ends: tuple[int, int], needs: str
+) -> dict[str, tuple[str, ...]]:
+    """Splits persons by their number, in the order of their names.
+
+    Args:
+        numbers: Of each person.
+        ends: The last number in training, and in validation.
+        needs: What the published split needs, for the message.
+
+    Raises:
+        InputError: If a part would be empty.
+    """
+    parts: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+    for person in sorted(numbers):
+        passed = sum(numbers[person] > end for end in ends)
+        parts[("train", "val", "test")[passed]].append(person)
+    if not all(parts.values()):
+        raise InputError(
+            f"--split fixed: the published {needs}; this copy lacks some. Use --split "
+            "kfold."
+        )
+    return {part: tuple(names) for part, names in parts.items()}

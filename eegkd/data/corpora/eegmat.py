@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from eegkd.data.corpora import Corpus, Source, folder_of
+from eegkd.data.corpora import Corpus, Source, folder_of, split_by_number
 from eegkd.data.reading import read_recording
 from eegkd.data.recording import Event, Recording
 from eegkd.errors import InputError
@@ -59,18 +59,11 @@ def fixed_split(subjects: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
     Raises:
         InputError: If a part of it would be empty.
     """
-    parts: dict[str, list[str]] = {"train": [], "val": [], "test": []}
-    for subject in sorted(subjects):
-        number = int(subject)
-        part = "train" if number < 28 else "val" if number < 32 else "test"
-        parts[part].append(subject)
-    if not all(parts.values()):
-        raise InputError(
-            "--split fixed: the published EEGMAT split needs persons below 28 "
-            "(training), 28-31 (validation) and 32-35 (test); this copy lacks some. "
-            "Use --split kfold."
-        )
-    return {part: tuple(names) for part, names in parts.items()}
+    needs = (
+        "EEGMAT split needs persons below 28 (training), 28-31 (validation) and 32-35 "
+        "(test)"
+    )
+    return split_by_number({s: int(s) for s in subjects}, (27, 31), needs)
 
 
 CORPUS = Corpus(

@@ -1,0 +1,341 @@
+"""Windows that were cut elsewhere: a folder of NumPy arrays, read without pickle.
+
+`windows.json` lies at the top and says what all arrays share:
+
+    {"channels": ["Fz", "Cz"], "rate": 200, "unit": "uV", "classes": ["rest", "task"]}
+
+`unit` is uV, mV, V, or zscore for numbers that are scaled already; `classes` may be
+left out. Beside it, or in folders below, lie any number of
+
+    part.npz             arrays `signal` [n, c, t] and `label` [n], and as wanted
+                         `subject`, `session`, `recording` and `split` [n]
+    part.npy, part.csv   the signal alone, and those columns, a line a window
+
+A label is a class's name, or its number (from 0, where `classes` lists them); an empty
+one, -1 or `unlabelled` is none. Without `subject` folds go by recording, which is the
+file where there is no such column either. `split` is train, val or test, a person's the
+same throughout, and is what `--split fixed` takes.
+
+Windows stay as they are: what would filter, resample or cut them again is refused.
+"""
+
+import csv
+import functools
+import itertools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from eegkd.data.config import DataConfig
+from eegkd.data.corpora import UNLABELLED, Corpus, Source, folder_of
+from eegkd.data.names import canonical_names, channel_kinds
+from eegkd.data.reading import check_numbers
+from eegkd.data.recording import Event, Recording, Unit
+from eegkd.errors import InputError
+
+ABOUT_FILE = "windows.json"
+COLUMNS = ("label", "subject", "session", "recording", "split")
+PARTS = ("train", "val", "test")
+_MICROVOLTS = {"uV": 1.0, "mV": 1e3, "V": 1e6}
+_NO_LABEL = ("", "-1", UNLABELLED)
+
+
+class _About(NamedTuple):
+    """What `windows.json` says."""
+
+    path: Path
+    channels: tuple[str, ...]
+    rate: float
+    unit: str
+    classes: tuple[str, ...]
+
+
+class _Part(NamedTuple):
+    """One file of windows: its shape, and a text a window in each column it has."""
+
+    path: Path
+    shape: tuple[int, ...]
+    columns: Mapping[str, tuple[str, ...]]
+
+
+def make_corpus(config: DataConfig) -> Corpus:
+    """Returns the corpus of `config.root`.
+
+    Raises:
+        InputError: If a file is missing or broken, or the files do not fit together.
+    """
+    root = folder_of(config.root, "arrays")
+    about = _read_about(root / ABOUT_FILE, config)
+    paths = sorted(p for p in root.rglob("*") if p.suffix in (".npz", ".npy"))
+    if not paths:
+        raise InputError(
+            f"{root}: no .npz or .npy file in it. Set --data.root to the folder of the "
+            "windows."
+        )
+    parts = tuple(_read_part(path, about) for path in paths)
+    for part in parts:
+        if part.shape[2] != parts[0].shape[2]:
+            raise InputError(
+                f"{part.path}: windows of {part.shape[2]} samples, and "
+                f"{parts[0].path} has {parts[0].shape[2]}. Cut all to one length."
+            )
+    classes = about.classes or _classes(parts)
+    sources = tuple(
+        source for part in parts for source in _sources(root, part, about, classes)
+    )
+    has_subjects = all("subject" in part.columns for part in parts)
+    split = _published(parts) if has_subjects else {}
+    return Corpus(
+        name="arrays",
+        classes=classes,
+        background=None,
+        list_sources=functools.partial(_list, sources),
+        read=read,
+        defaults={
+            "channels": about.channels,
+            "montage": "referential",
+            "rate": about.rate,
+            "band": (0.0, 0.0),
+            "notch": 0.0,
+            "window_s": parts[0].shape[2] / about.rate,
+            "overlap": 0.0,
+        },
+        has_subjects=has_subjects,
+        fixed_split=functools.partial(_fixed_split, split) if split else None,
+        licence="the user's own",
+        fixed=("rate", "band", "notch", "window_s", "overlap"),
+    )
+
+
+def _list(sources: tuple[Source, ...], root: Path) -> tuple[Source, ...]:
+    return sources
+
+
+def _read_about(path: Path, config: DataConfig) -> _About:
+    example = '{"channels": ["Fz", "Cz"], "rate": 200, "unit": "uV"}'
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{path} is missing. It says what the arrays hold: {example}."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: no JSON ({error}). Write {example}.") from error
+    known = ("channels", "rate", "unit", "classes")
+    unknown = [name for name in fields if name not in known]
+    missing = [name for name in known[:2] if not fields.get(name)]
+    if unknown or missing:
+        what = f"unknown field {unknown[0]}" if unknown else f"no {missing[0]}"
+        raise InputError(f"{path}: {what}. It has {', '.join(known)}: {example}.")
+    channels, rate = fields["channels"], fields["rate"]
+    unit = config.unit or fields.get("unit")
+    if unit not in (*_MICROVOLTS, "zscore"):
+        raise InputError(
+            f"{path}: unit is {unit!r}. Write uV, mV, V or zscore, or give --data.unit."
+        )
+    if not isinstance(channels, list) or not isinstance(rate, int | float) or rate <= 0:
+        raise InputError(f"{path}: channels is a list of names, rate in Hz: {example}.")
+    classes = tuple(map(str, fields.get("classes", ())))
+    return _About(path, canonical_names(channels), float(rate), unit, classes)
+
+
+def _read_part(path: Path, about: _About) -> _Part:
+    try:
+        if path.suffix == ".npy":
+            signal = np.load(path, mmap_mode="r", allow_pickle=False)
+            arrays: Mapping[str, Any] = _read_table(path.with_suffix(".csv"))
+        else:
+            signal = _load_signal(path, path.stat().st_mtime_ns)
+            with np.load(path, allow_pickle=False) as found:
+                arrays = {name: found[name] for name in COLUMNS if name in found}
+    except (OSError, ValueError, KeyError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{path}: cannot be read without pickle, or holds no array `signal` "
+            f"({error}). Save plain arrays of numbers and texts with numpy.save or "
+            "numpy.savez."
+        ) from error
+    if signal.ndim != 3 or not all(signal.shape) or signal.dtype.kind not in "fiu":
+        raise InputError(
+            f"{path}: signal is {signal.dtype}{list(signal.shape)}. Save numbers of "
+            "[windows, channels, samples]."
+        )
+    if signal.shape[1] != len(about.channels):
+        raise InputError(
+            f"{path}: {signal.shape[1]} channels, and {about.path} names "
+            f"{len(about.channels)}. Give one name a channel, in the arrays' order."
+        )
+    if "label" not in arrays:
+        raise InputError(f"{path}: no labels. Add `label`, one a window (-1: none).")
+    columns: dict[str, tuple[str, ...]] = {}
+    for name, values in arrays.items():
+        values = np.asarray(values)
+        if values.shape != (len(signal),):
+            raise InputError(
+                f"{path}: {name} is of shape {list(values.shape)}, and there are "
+                f"{len(signal)} windows. Give one value a window."
+            )
+        columns[name] = tuple(str(value).strip() for value in values.tolist())
+    return _Part(path, signal.shape, columns)
+
+
+def _read_table(path: Path) -> dict[str, list[str]]:
+    if not path.exists():
+        raise InputError(
+            f"{path} is missing. It has a line a window, with the columns "
+            f"{', '.join(COLUMNS)}; label is required."
+        )
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+        rows = list(reader)
+    unknown = [name for name in reader.fieldnames if name not in COLUMNS]
+    if unknown or any(None in row or None in row.values() for row in rows):
+        what = (
+            f"unknown column {unknown[0]!r}" if unknown else "cells and columns differ"
+        )
+        raise InputError(f"{path}: {what}. Columns are {', '.join(COLUMNS)}.")
+    return {name: [row[name] for row in rows] for name in reader.fieldnames}
+
+
+@functools.lru_cache(maxsize=1)
+def _load_signal(path: Path, changed: int) -> np.ndarray:
+    """Loads the windows of a .npz; kept, since its persons are read one by one."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return arrays["signal"]
+
+
+def _classes(parts: Sequence[_Part]) -> tuple[str, ...]:
+    names = {x for part in parts for x in part.columns["label"] if x not in _NO_LABEL}
+    numbers = all(re.fullmatch(r"\d+", name) for name in names)
+    return tuple(sorted(names, key=int if numbers else None))
+
+
+def _sources(
+    root: Path, part: _Part, about: _About, classes: tuple[str, ...]
+) -> list[Source]:
+    """Makes one source of each recording of a file, in order of first appearance."""
+    num, relative = part.shape[0], part.path.relative_to(root).as_posix()
+    blank = ("",) * num
+    subject, session, recording = (
+        part.columns.get(name, blank) for name in ("subject", "session", "recording")
+    )
+    labels = [
+        _label(part.path, i, x, classes) for i, x in enumerate(part.columns["label"])
+    ]
+    rows: dict[tuple[str, str, str], list[int]] = {}
+    for i, key in enumerate(zip(subject, session, recording, strict=True)):
+        rows.setdefault(key, []).append(i)
+    sources = []
+    for key, mine in rows.items():
+        if "subject" in part.columns and not key[0]:
+            raise InputError(
+                f"{part.path}: window {mine[0]} has no subject. Name one for every "
+                "window, or leave the column out."
+            )
+        name = ":".join((relative, *filter(None, key)))
+        info = {
+            **{"channels": about.channels, "rate": about.rate, "unit": about.unit},
+            **{"rows": mine, "labels": [labels[i] for i in mine]},
+        }
+        sources.append(Source(name, part.path, name, key[0] or name, key[1], info))
+    return sources
+
+
+def _label(path: Path, row: int, text: str, classes: tuple[str, ...]) -> str:
+    if text in _NO_LABEL:
+        return UNLABELLED
+    if text in classes:
+        return text
+    if text.isdecimal() and int(text) < len(classes):
+        return classes[int(text)]
+    raise InputError(
+        f"{path}: window {row} has label {text!r}, and the classes are "
+        f"{', '.join(classes)}. Correct it, or `classes` in {ABOUT_FILE}."
+    )
+
+
+def read(source: Source) -> Recording:
+    """Reads one recording's windows, one after the other; equal labels are one event.
+
+    Raises:
+        InputError: If they hold NaN, or amplitudes that their unit makes impossible.
+    """
+    info, path = source.info, source.path
+    if path.suffix == ".npy":
+        signal = np.load(path, mmap_mode="r", allow_pickle=False)
+    else:
+        signal = _load_signal(path, path.stat().st_mtime_ns)
+    signal = np.asarray(signal[info["rows"]], np.float32)
+    n, c, t = signal.shape
+    signal = signal.transpose(1, 0, 2).reshape(c, n * t)
+    channels, rate = tuple(info["channels"]), info["rate"]
+    kinds = channel_kinds(channels, ("eeg",) * c)
+    units: list[Unit] = ["zscore"] * c
+    if info["unit"] != "zscore":
+        units = ["mV" if kind == "ecg" else "uV" for kind in kinds]
+        factors = [_MICROVOLTS[info["unit"]] / _MICROVOLTS[unit] for unit in units]
+        signal *= np.asarray(factors, np.float32)[:, None]
+    check_numbers(path, signal, channels, kinds)
+    events, done = [], 0
+    for label, group in itertools.groupby(info["labels"]):
+        num = len(list(group))
+        length = t / rate
+        events.append(
+            Event(onset_s=done * length, duration_s=num * length, label=label)
+        )
+        done += num
+    return Recording(
+        signal=signal,
+        channels=channels,
+        kinds=kinds,
+        units=tuple(units),
+        rate=rate,
+        events=tuple(events),
+        subject=source.subject,
+        session=source.session,
+        source=str(path),
+    )
+
+
+def _published(parts: Sequence[_Part]) -> dict[str, str]:
+    """Returns the part of each person; nothing, if no file has the column."""
+    split: dict[str, str] = {}
+    for part in parts:
+        if "split" not in part.columns:
+            continue
+        pairs = zip(part.columns["subject"], part.columns["split"], strict=True)
+        for row, (person, name) in enumerate(pairs):
+            if name not in PARTS or split.setdefault(person, name) != name:
+                raise InputError(
+                    f"{part.path}: window {row} of {person} is in {name!r} of the "
+                    f"split (before: {split.get(person, 'nothing')}). A person is in "
+                    f"one of {', '.join(PARTS)}."
+                )
+    return split
+
+
+def _fixed_split(
+    split: Mapping[str, str], subjects: tuple[str, ...]
+) -> Mapping[str, tuple[str, ...]]:
+    """Returns the persons of each part.
+
+    Raises:
+        InputError: If a part is empty, or a person is in none.
+    """
+    lost = [person for person in subjects if person not in split]
+    parts = {
+        name: tuple(person for person in subjects if split.get(person) == name)
+        for name in PARTS
+    }
+    if lost or not all(parts.values()):
+        what = f"{lost[0]} is in no part" if lost else "a part is empty"
+        raise InputError(
+            f"--split fixed: {what} of the column `split`. Use --split kfold."
+        )
+    return parts
