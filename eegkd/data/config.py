@@ -50,7 +50,7 @@ class DataConfig:
     overlap: float | None = None
     positive_fraction: float = 0.5
     unit: Literal["uV", "mV", "V"] | None = None
-    world: Literal["transfer", "null"] = "transfer"
+    world: Literal["transfer", "null", "layered", "layered_null"] = "transfer"
     seed: int = 0
     workers: int = 0
 

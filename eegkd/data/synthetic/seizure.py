@@ -24,8 +24,11 @@ import numpy as np
 from jaxtyping import Float, Float64, Int
 
 from eegkd.data.recording import Event, Recording
+from eegkd.data.synthetic.patients import Patients
 
 CLASSES = ("background", "focal", "generalized")
+BACKGROUND = "background"
+BAND = (0.5, 40.0)
 RATE = 100.0
 WINDOW_S = 2.0
 
@@ -43,28 +46,16 @@ _SITES = ("F7", "T7", "P7", "F8", "T8", "P8")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class World:
+class World(Patients):
     """What patients differ in, and whose labels the student may use.
 
     Attributes:
-        name: "transfer" or "null".
         sites: Where a patient's focal rhythm (and benign rhythm) may lie.
         rates_hz: What its frequency may be.
-        num_train: Training patients; the teacher learns from all of them.
-        num_labelled: Training patients whose labels the student may use.
-        num_val: Validation patients.
-        num_test: Test patients.
-        num_windows: Windows a patient.
     """
 
-    name: str
     sites: tuple[str, ...]
     rates_hz: tuple[float, ...]
-    num_train: int = 40
-    num_labelled: int = 4
-    num_val: int = 6
-    num_test: int = 20
-    num_windows: int = 60
 
     @property
     def types(self) -> tuple[tuple[str, float, str, float], ...]:
@@ -74,24 +65,6 @@ class World:
         return apart or tuple(
             (site, rate, "P8", rate) for site in self.sites for rate in self.rates_hz
         )
-
-    @property
-    def subjects(self) -> tuple[str, ...]:
-        """Patient names in the order train, val, test."""
-        total = self.num_train + self.num_val + self.num_test
-        return tuple(f"{i:02d}" for i in range(total))
-
-    @property
-    def split(self) -> dict[str, tuple[str, ...]]:
-        """The fixed split by patient."""
-        a, b = self.num_train, self.num_train + self.num_val
-        names = self.subjects
-        return {"train": names[:a], "val": names[a:b], "test": names[b:]}
-
-    @property
-    def student_subjects(self) -> tuple[str, ...]:
-        """The training patients whose labels the student may use."""
-        return self.subjects[: self.num_labelled]
 
 
 # In `transfer` the teacher has seen ten times the patients that the student has labels

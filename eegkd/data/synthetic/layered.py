@@ -1,0 +1,241 @@
+"""Four-channel synthetic windows whose classes are coded at different depths.
+
+What tells two of the classes apart is held by single tokens, the other two by the
+relation of tokens far apart. A window of 8 s is eight patches of 1 s, each a draw of a
+Gaussian process of its own: at the whole frequencies f the Fourier coefficient of one
+electrode has the variance
+
+    N(f) (1 + q(f) [steady electrode] + b(f) [burst at this electrode, in this patch])
+
+with background noise N and two rhythms that the class codes:
+
+* a *steady* one at one electrode, in every patch, whose frequency lies in the lower,
+  the middle or the upper part of the alpha band;
+* *bursts* at 20 Hz at the frontal and at the parietal electrode of one hemisphere, each
+  two patches long and repeated after two more; those of the two electrodes begin
+  together, one patch apart, or two.
+
+| class    | steady rhythm | bursts                             |
+|----------|---------------|------------------------------------|
+| low      | lower         | a patch apart, either one first    |
+| high     | upper         | the same                           |
+| together | middle        | together                           |
+| apart    | middle        | two patches apart, never together  |
+
+So `low` and `high` show in the spectrum of any token of one electrode, which the
+embedding of a patch holds already. `together` and `apart` have the same spectrum in
+every token and over every channel; what differs is the phase, along the patches, of one
+electrode's slow rise and fall against another's, which takes a comparison over channels
+and over time. The mean power of a channel in the usual bands tells no class from
+another.
+
+Patients differ in the electrode and, by 0.5 Hz, in the frequencies of the steady
+rhythm, and in the hemisphere of the bursts, which begin anywhere in their cycle. Given
+a raw window, p(y | x) is a finite sum over all this, so it can be computed: no patient
+and no frequency has both rhythms' part in common, hence
+
+    p(x | y) = p(x | noise) E[ratio of the steady rhythm | y] E[ratio of bursts | y].
+
+Why this world: what is known of a window's class lies in other layers of a teacher for
+other classes, so that which layer is worth mimicking depends on the window; and it is
+coded by frequency and phase, which distances of values see as one error among many.
+
+Its signal strengths and numbers of patients were set by the accuracies of the Bayes
+classifier, the linear baseline and plain networks on log power, before any student had
+been trained on it. In `layered` the teacher has seen twelve times the patients that the
+student has labels for. In `layered_null` patients are alike and the student has all
+labels: what its teacher was told, it was told.
+"""
+
+import dataclasses
+import itertools
+import zlib
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float64, Int
+
+from eegkd.data.recording import Event, Recording
+from eegkd.data.synthetic.patients import Patients
+
+CLASSES = ("low", "high", "together", "apart")
+BACKGROUND = None
+CHANNELS = ("F3", "P3", "F4", "P4")
+BAND = (0.5, 75.0)
+RATE = 200.0
+NUM_PATCHES = 8
+WINDOW_S = float(NUM_PATCHES)
+STEADY_RATIO, BURST_RATIO = 4.0, 16.0  # power over that of the noise
+_PATCH = round(RATE)
+_STEADY_HZ = {"low": 8.5, "high": 12.0, "together": 10.25, "apart": 10.25}
+_BURST_HZ, _CYCLE = 20.0, 4
+_LAGS = {"low": (-1, 1), "high": (-1, 1), "together": (0,), "apart": (2,)}
+_SITES = {"left": (0, 1), "right": (2, 3)}
+_SCALE = 100.0  # to the size of EEG, about 30 uV
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class World(Patients):
+    """What patients differ in.
+
+    Attributes:
+        electrodes: Where a patient's steady rhythm may lie.
+        offsets_hz: What its frequencies may be raised by.
+        sides: Hemispheres that bursts may lie in.
+    """
+
+    electrodes: tuple[str, ...] = CHANNELS
+    offsets_hz: tuple[float, ...] = (0.0, 0.5)
+    sides: tuple[str, ...] = ("left", "right")
+    num_train: int = 48
+    num_val: int = 8
+    num_test: int = 24
+    num_windows: int = 48
+
+    @property
+    def types(self) -> tuple[tuple[str, float, str], ...]:
+        """Patient types: electrode and offset, hemisphere; all as likely."""
+        return tuple(itertools.product(self.electrodes, self.offsets_hz, self.sides))
+
+
+WORLDS = {
+    "layered": World(name="layered"),
+    "layered_null": World(
+        name="layered_null",
+        num_labelled=48,
+        electrodes=("F4",),
+        offsets_hz=(0.0,),
+        sides=("left",),
+    ),
+}
+
+
+def _frequencies() -> Float64[np.ndarray, " f"]:
+    return np.fft.rfftfreq(_PATCH, 1 / RATE)
+
+
+def _noise() -> Float64[np.ndarray, " f"]:
+    return _SCALE * (4.0 + 60.0 / (1.0 + (_frequencies() / 2.0) ** 1.5))
+
+
+def _rhythm(centre: float, ratio: float) -> Float64[np.ndarray, " f"]:
+    """Returns a rhythm's power over that of the noise: `ratio` at its centre.
+
+    It ends 2.5 Hz away, so that the two rhythms share no frequency.
+    """
+    away = _frequencies() - centre
+    near = np.exp(-(away**2) / (2 * 0.5**2))
+    return ratio * np.where(np.abs(away) <= 2.5, near, 0.0)
+
+
+def bursts_on(start: int) -> Int[np.ndarray, " n"]:
+    """Returns 1 for every patch of a window in which a burst lasts, else 0."""
+    return ((np.arange(NUM_PATCHES) - start) % _CYCLE < _CYCLE // 2).astype(int)
+
+
+def draw_window(
+    rng: np.random.Generator, label: int, patient_type: tuple[str, float, str]
+) -> Float[np.ndarray, "c t"]:
+    """Draws one window, in uV."""
+    (electrode, offset, side), name = patient_type, CLASSES[label]
+    ratio = np.ones((len(CHANNELS), NUM_PATCHES, len(_frequencies())))
+    steady = _rhythm(_STEADY_HZ[name] + offset, STEADY_RATIO)
+    ratio[CHANNELS.index(electrode)] += steady
+    start = rng.integers(_CYCLE)
+    starts = (start, start + rng.choice(_LAGS[name]))
+    for site, begin in zip(_SITES[side], starts, strict=True):
+        ratio[site] += bursts_on(begin)[:, None] * _rhythm(_BURST_HZ, BURST_RATIO)
+    gaussian = rng.normal(size=ratio.shape) + 1j * rng.normal(size=ratio.shape)
+    coefficients = np.sqrt(_noise() * ratio) * gaussian
+    coefficients[..., [0, -1]] = 0  # DC and Nyquist have no phase: leave them empty
+    patches = np.fft.irfft(coefficients, n=_PATCH, axis=-1, norm="ortho")
+    return patches.reshape(len(CHANNELS), -1).astype(np.float32)
+
+
+def make_recording(world: World, subject: str, *, seed: int = 0) -> Recording:
+    """Draws one patient's recording: as many windows of each class, in any order.
+
+    Args:
+        world: Which patients there are.
+        subject: One of `world.subjects`.
+        seed: Of the whole corpus; a patient depends on it and on its own name only.
+    """
+    rng = np.random.default_rng([seed, zlib.crc32(world.name.encode()), int(subject)])
+    patient_type = world.types[rng.integers(len(world.types))]
+    labels = rng.permutation(np.arange(world.num_windows) % len(CLASSES))
+    windows = [draw_window(rng, label, patient_type) for label in labels]
+    events = tuple(
+        Event(onset_s=i * WINDOW_S, duration_s=WINDOW_S, label=CLASSES[label])
+        for i, label in enumerate(labels)
+    )
+    return Recording(
+        signal=np.concatenate(windows, axis=1),
+        channels=CHANNELS,
+        kinds=("eeg",) * len(CHANNELS),
+        units=("uV",) * len(CHANNELS),
+        rate=RATE,
+        events=events,
+        subject=subject,
+        source=f"synthetic:{world.name}:{seed}:{subject}",
+    )
+
+
+def posterior(
+    world: World, windows: Float[np.ndarray, "n c t"]
+) -> Float64[np.ndarray, "n k"]:
+    """Computes p(y | x) of raw windows, patients and beginnings of bursts summed over.
+
+    A coefficient x of variance N (1 + r), and not N, has the likelihood ratio
+    `exp(|x|^2 / N * r / (1 + r)) / (1 + r)`.
+    """
+    n, c, t = windows.shape
+    if (c, t) != (len(CHANNELS), NUM_PATCHES * _PATCH):
+        raise ValueError(
+            f"The posterior is for windows of {len(CHANNELS)} x {NUM_PATCHES * _PATCH}"
+            f" samples; got {c} x {t}."
+        )
+    patches = windows.astype(np.float64).reshape(n, c, NUM_PATCHES, _PATCH)
+    power = np.abs(np.fft.rfft(patches, axis=-1, norm="ortho")) ** 2 / 2 / _noise()
+
+    def log_ratio(channel: int, centre: float, ratio: float) -> np.ndarray:
+        """Compares a rhythm in a patch of a channel with none, [n, patch]."""
+        r = _rhythm(centre, ratio)
+        return power[:, channel] @ (r / (1 + r)) - np.log1p(r).sum()
+
+    bursts = [log_ratio(i, _BURST_HZ, BURST_RATIO) for i in range(c)]
+    log_joint = np.empty((n, len(CLASSES)))
+    for label, name in enumerate(CLASSES):
+        steady = [
+            log_ratio(CHANNELS.index(site), _STEADY_HZ[name] + offset, STEADY_RATIO)
+            for site, offset in itertools.product(world.electrodes, world.offsets_hz)
+        ]
+        ways = [
+            bursts[front] @ bursts_on(start) + bursts[back] @ bursts_on(start + lag)
+            for front, back in (_SITES[side] for side in world.sides)
+            for start, lag in itertools.product(range(_CYCLE), _LAGS[name])
+        ]
+        log_joint[:, label] = _log_mean([s.sum(1) for s in steady]) + _log_mean(ways)
+    joint = np.exp(log_joint - log_joint.max(1, keepdims=True))
+    return joint / joint.sum(1, keepdims=True)
+
+
+def _log_mean(logs: Any) -> Float64[np.ndarray, " n"]:
+    return np.logaddexp.reduce(logs) - np.log(len(logs))
+
+
+def bayes_accuracy(
+    world: World, subjects: tuple[str, ...], *, seed: int = 0
+) -> tuple[float, float]:
+    """Returns the accuracy of the Bayes classifier on some patients, and its error.
+
+    The classifier sees one raw window and the class shares, not the patient.
+    """
+    hits = []
+    for subject in subjects:
+        recording = make_recording(world, subject, seed=seed)
+        shape = (len(CHANNELS), world.num_windows, -1)
+        windows = recording.signal.reshape(shape).swapaxes(0, 1)
+        labels = np.array([CLASSES.index(event.label) for event in recording.events])
+        hits.append(posterior(world, windows).argmax(1) == labels)
+    correct = np.concatenate(hits)
+    return float(correct.mean()), float(correct.std() / np.sqrt(len(correct)))

@@ -1,0 +1,42 @@
+"""Who there is in a synthetic world, and whose labels the student may use."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Patients:
+    """Numbers of patients, and their fixed split.
+
+    Attributes:
+        name: Of the world.
+        num_train: Training patients; the teacher learns from all of them.
+        num_labelled: Training patients whose labels the student may use.
+        num_val: Validation patients.
+        num_test: Test patients.
+        num_windows: Windows a patient.
+    """
+
+    name: str
+    num_train: int = 40
+    num_labelled: int = 4
+    num_val: int = 6
+    num_test: int = 20
+    num_windows: int = 60
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """Patient names in the order train, val, test."""
+        total = self.num_train + self.num_val + self.num_test
+        return tuple(f"{i:02d}" for i in range(total))
+
+    @property
+    def split(self) -> dict[str, tuple[str, ...]]:
+        """The fixed split by patient."""
+        a, b = self.num_train, self.num_train + self.num_val
+        names = self.subjects
+        return {"train": names[:a], "val": names[a:b], "test": names[b:]}
+
+    @property
+    def student_subjects(self) -> tuple[str, ...]:
+        """The training patients whose labels the student may use."""
+        return self.subjects[: self.num_labelled]
