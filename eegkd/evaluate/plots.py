@@ -1,9 +1,7 @@
-"""Figures without matplotlib's global state, as SVG text or PNG bytes."""
+"""The figures of a report, as SVG text or PNG bytes."""
 
 import dataclasses
-import io
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,35 +22,25 @@ from eegkd.evaluate.events import (
     timeline,
     to_spans,
 )
+from eegkd.evaluate.figure import (
+    AMBER,
+    BLUE,
+    INK,
+    MUTED,
+    RED,
+    STYLE,
+    TEAL,
+    make_figure,
+    to_png,
+    to_svg,
+    words,
+)
 from eegkd.files import write_atomic
 
-INK, MUTED, GRID = "#1f2933", "#7b8794", "#e4e7eb"
-BLUE, RED, TEAL, AMBER = "#2563a8", "#c8455a", "#1f8a7d", "#c07f1f"
 MODEL_COLOURS = {"teacher": AMBER, "student": BLUE}
 MAX_CHANNELS = 19
 _COLUMNS = 1500
 _MIN_COUNT = 5
-
-_STYLE: dict[Any, Any] = {
-    "font.size": 9,
-    "text.color": INK,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
-    "axes.titlesize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.7,
-    "axes.axisbelow": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.7,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
-    "svg.fonttype": "none",
-}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,37 +60,6 @@ class Curve:
     val_metric: Float[np.ndarray, " m"]
 
 
-def words(metric: str) -> str:
-    """Spells a metric's name for readers."""
-    capitals = {"auroc": "AUROC", "auc": "AUC", "pr": "PR", "f1": "F1"}
-    return " ".join(capitals.get(part, part) for part in metric.split("_"))
-
-
-def _figure(
-    width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
-) -> tuple[Figure, np.ndarray]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False, **options)
-
-
-def _svg(figure: Figure, name: str) -> str:
-    """Renders a figure as an `<svg>` element that takes the page's font and width."""
-    buffer = io.StringIO()
-    # Ids must differ between the figures of one page and agree between two runs.
-    with mpl.rc_context({"svg.hashsalt": name}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :].replace("'DejaVu Sans'", "system-ui, sans-serif")
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    shape = f"width:100%;max-width:{figure.get_figwidth() * 108:.0f}px"
-    return re.sub(
-        r' width="[^"]*pt" height="[^"]*pt"',
-        f' role="img" aria-label="{name}" style="{shape}"',
-        text,
-        count=1,
-    ).replace(' id="figure_1"', "", 1)
-
-
 def results_svg(
     rows: Sequence[Mapping[str, Any]], *, best_possible: float | None = None
 ) -> str:
@@ -112,8 +69,8 @@ def results_svg(
         rows: Rows of results.json of one metric, top to bottom.
         best_possible: The Bayes value of that metric, if known.
     """
-    with mpl.rc_context(_STYLE):
-        figure, axes = _figure(7.0, 0.55 + 0.27 * len(rows))
+    with mpl.rc_context(STYLE):
+        figure, axes = make_figure(7.0, 0.55 + 0.27 * len(rows))
         ax: Axes = axes[0, 0]
         for i, row in enumerate(rows):
             if row["mean"] is None:
@@ -141,14 +98,14 @@ def results_svg(
         ax.spines["left"].set_visible(False)
         ax.grid(axis="x")
         ax.set_xlabel(words(rows[0]["metric"]) if rows else "")
-        return _svg(figure, "results")
+        return to_svg(figure, "results")
 
 
 def curves_svg(curves: Mapping[str, Sequence[Curve]], *, metric: str) -> str:
     """Draws training loss over validation metric, a column a model, a line a run."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         columns = len(curves)
-        figure, axes = _figure(2.9 * columns, 3.6, 2, columns, sharex="col")
+        figure, axes = make_figure(2.9 * columns, 3.6, 2, columns, sharex="col")
         bottom = [v for runs in curves.values() for c in runs for v in c.val_metric]
         for column, (name, runs) in enumerate(curves.items()):
             colour = MODEL_COLOURS.get(name, MUTED)
@@ -174,7 +131,7 @@ def curves_svg(curves: Mapping[str, Sequence[Curve]], *, metric: str) -> str:
         axes[0, 0].set_ylabel("training loss")
         axes[1, 0].set_ylabel(f"validation {words(metric)}")
         figure.align_ylabels(axes[:, 0])
-        return _svg(figure, "training curves")
+        return to_svg(figure, "training curves")
 
 
 def confusion_svg(
@@ -182,10 +139,10 @@ def confusion_svg(
 ) -> str:
     """Draws confusion matrices side by side, shaded by the share of the true class."""
     bare: dict[Any, Any] = {"axes.spines.left": False, "axes.spines.bottom": False}
-    with mpl.rc_context(_STYLE | bare):
+    with mpl.rc_context(STYLE | bare):
         k = len(class_names)
         side = max(2.3, 0.45 * k + 0.9)
-        figure, axes = _figure(side * len(matrices), side + 0.3, 1, len(matrices))
+        figure, axes = make_figure(side * len(matrices), side + 0.3, 1, len(matrices))
         short = [name if len(name) <= 12 else f"{name[:11]}…" for name in class_names]
         for ax, (name, counts) in zip(axes[0], matrices.items(), strict=True):
             share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -220,7 +177,7 @@ def confusion_svg(
             ax.set_title(name, loc="left", weight="bold")
             ax.set_xlabel("decided")
         axes[0, 0].set_ylabel("true")
-        return _svg(figure, "confusion matrices")
+        return to_svg(figure, "confusion matrices")
 
 
 def reliability_svg(
@@ -233,8 +190,8 @@ def reliability_svg(
         tables: By model, then by "before" or "after" temperature.
         errors: The expected calibration error under the same keys.
     """
-    with mpl.rc_context(_STYLE):
-        figure, axes = _figure(2.7 * len(tables), 2.9, 1, len(tables))
+    with mpl.rc_context(STYLE):
+        figure, axes = make_figure(2.7 * len(tables), 2.9, 1, len(tables))
         for ax, (name, states) in zip(axes[0], tables.items(), strict=True):
             ax.plot([0, 1], [0, 1], color=MUTED, lw=0.8, ls=(0, (4, 3)))
             for state, table in states.items():
@@ -250,13 +207,13 @@ def reliability_svg(
             ax.legend(loc="lower right", handlelength=1.2, borderaxespad=0.2)
             ax.grid()
         axes[0, 0].set_ylabel("accuracy")
-        return _svg(figure, "reliability")
+        return to_svg(figure, "reliability")
 
 
 def operating_svg(curves: Mapping[str, Sequence[OperatingPoint]]) -> str:
     """Draws event sensitivity against false alarms in 24 h, a line a model."""
-    with mpl.rc_context(_STYLE):
-        figure, axes = _figure(5.2, 3.0)
+    with mpl.rc_context(STYLE):
+        figure, axes = make_figure(5.2, 3.0)
         ax: Axes = axes[0, 0]
         for name, points in curves.items():
             x = [point.scores.fa_per_24h for point in points]
@@ -268,7 +225,7 @@ def operating_svg(curves: Mapping[str, Sequence[OperatingPoint]]) -> str:
         ax.set_xlim(left=-0.1)
         ax.grid()
         ax.legend(loc="lower right")
-        return _svg(figure, "operating curve")
+        return to_svg(figure, "operating curve")
 
 
 def _envelope(
@@ -317,8 +274,8 @@ def recording_figure(
     scale = float(np.median(spread[spread > 0])) if np.any(spread > 0) else 1.0
     times, traces = _envelope(np.clip(traces / (2.2 * scale), -0.7, 0.7), rate)
     spans = to_spans(detections)
-    with mpl.rc_context(_STYLE):
-        figure, axes = _figure(
+    with mpl.rc_context(STYLE):
+        figure, axes = make_figure(
             11.0,
             2.6 + 0.24 * shown,
             2,
@@ -364,14 +321,6 @@ def recording_figure(
             title = f"{title} ({shown} of {len(channels)} channels)".strip()
         top.set_title(title, loc="left", weight="bold")
     return figure
-
-
-def to_png(figure: Figure, *, dpi: int = 120) -> bytes:
-    """Renders a figure as PNG."""
-    buffer = io.BytesIO()
-    with mpl.rc_context(_STYLE):
-        figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
-    return buffer.getvalue()
 
 
 def prediction_plot(
