@@ -96,6 +96,8 @@ def show_costs(plan: Mapping[str, Any], console: Console) -> None:
         f"{len(signal['classes'])} classes; batches of {plan['batch_size']} on "
         f"{plan['devices']:,} device(s)."
     )
+    if signal["student_channels"]:
+        console.print(f"The student sees {' '.join(signal['student_channels'])}.")
     parts = Table(title="Parameters")
     for name in ("stage", "part"):
         parts.add_column(name)
@@ -107,6 +109,10 @@ def show_costs(plan: Mapping[str, Any], console: Console) -> None:
             each = part["parameters"] // part["copies"]
             cells = (f"{each:,}", str(part["copies"]), f"{part['parameters']:,}")
             parts.add_row(stage, part["name"] + frozen, *cells)
+        groups = costs["groups"]
+        if groups.keys() >= {"backbone", "head"}:
+            for group, number in groups.items():
+                parts.add_row(stage, f"[bold]{group}", "", "", f"{number:,}")
         parts.add_row(stage, "[bold]EEG branch", "", "", f"{costs['eeg_branch']:,}")
         parts.add_row(
             stage, "[bold]all", "", "", f"{costs['parameters']:,}", end_section=True

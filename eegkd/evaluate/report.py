@@ -93,6 +93,17 @@ def _warnings(content: ReportContent) -> list[str]:
     return notes
 
 
+def _size(facts: ModelFacts) -> str:
+    """Shows a head apart: a foundation model's is most of it."""
+    if not (facts.parameters and facts.head):
+        return count(facts.parameters)
+    rest = facts.parameters - facts.head
+    return (
+        f"{count(facts.parameters)}"
+        f"<small>{count(rest)} + head {count(facts.head)}</small>"
+    )
+
+
 def _results(content: ReportContent) -> str:
     primary = content.metrics[0]
     tables = {metric: _rows_of(content, metric) for metric in content.metrics}
@@ -106,7 +117,7 @@ def _results(content: ReportContent) -> str:
             cells.append(number(one["mean"]) + span)
         cells += [
             chip(row["verdict"]),
-            count(facts.parameters),
+            _size(facts),
             count(facts.windows_per_s),
             count(facts.latency_ms),
         ]

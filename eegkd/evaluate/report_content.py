@@ -30,9 +30,17 @@ MODELS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelFacts:
-    """Size and speed of a model; None where it was not measured."""
+    """Size and speed of a model; None where it was not measured.
+
+    Attributes:
+        parameters: All that prediction takes.
+        head: Those of them in a head; 0 where the model has none apart.
+        windows_per_s: In large batches.
+        latency_ms: Of a single window.
+    """
 
     parameters: int | None = None
+    head: int = 0
     windows_per_s: float | None = None
     latency_ms: float | None = None
 

@@ -6,10 +6,12 @@ Reference:
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from eegkd.models.attention import RelativeAttention
@@ -246,7 +248,9 @@ class Conformer(nn.Module):
         return out | {"tokens": x, "pooled": pooled}
 
 
-def skip_init(teacher_params: PyTree, student_params: PyTree) -> PyTree:
+def skip_init(
+    teacher_params: PyTree, student_params: PyTree, columns: Sequence[int] = ()
+) -> PyTree:
     """Starts a student from every `depth / depth_student`-th block of its teacher.
 
     Blocks 1, 3, 5 and 7 of 8 become blocks 0 to 3 of 4, with their prompts; the stem
@@ -255,6 +259,8 @@ def skip_init(teacher_params: PyTree, student_params: PyTree) -> PyTree:
     Args:
         teacher_params: Of a `Conformer`.
         student_params: Of a `Conformer` that differs in depth alone.
+        columns: The teacher's channels that the student sees, where its stem is
+            conv1d; () is all.
 
     Raises:
         ValueError: If the depths do not divide, or a shape differs.
@@ -268,6 +274,10 @@ def skip_init(teacher_params: PyTree, student_params: PyTree) -> PyTree:
     step = deep // shallow
     source = {f"block_{i}": f"block_{step * i + step - 1}" for i in range(shallow)}
     started = {name: teacher_params[source.get(name, name)] for name in student_params}
+    if columns:
+        conv = started["stem"]["conv_0"]["conv"]
+        conv = {**conv, "kernel": conv["kernel"][:, np.array(columns)]}
+        started["stem"] = {**started["stem"], "conv_0": {"conv": conv}}
     shapes, wanted = (
         jax.tree.map(jnp.shape, p) for p in (started, dict(student_params))
     )

@@ -1,5 +1,6 @@
 """The rows that no distillation touches: a tuned small net and a linear classifier."""
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from eegkd.pipeline.fit import (
 )
 from eegkd.pipeline.programs import Program, make_program
 from eegkd.systems import SignalConfig
+from eegkd.systems.channels import see_channels
 from eegkd.systems.small_net import make_system
 
 LEARNING_RATES = (1e-2, 3e-3, 1e-3)
@@ -35,18 +37,29 @@ def trial_name(seed: int, dropout: float, rate: float) -> str:
 
 
 def small_net_programs(
-    signal: SignalConfig, config: RunConfig, steps: int
+    signal: SignalConfig,
+    config: RunConfig,
+    steps: int,
+    columns: tuple[int, ...] = (),
 ) -> dict[float, Program]:
-    """Builds one program a dropout; learning rates are inputs of the compiled step."""
+    """Builds one program a dropout; learning rates are inputs of the compiled step.
+
+    Args:
+        signal: What the windows are.
+        config: The run's.
+        steps: Updates of a training.
+        columns: Channels that the net sees, as the student does; () is all.
+    """
     programs = {}
     for dropout in DROPOUTS:
         net = EEGNetConfig(
-            n_chans=signal.n_chans,
+            n_chans=len(columns) or signal.n_chans,
             n_outputs=len(signal.classes),
             rate=signal.rate,
             dropout=dropout,
         )
-        programs[dropout] = make_program(make_system(net), "student", config, steps)
+        system = see_channels(make_system(net), columns)
+        programs[dropout] = make_program(system, "student", config, steps)
     return programs
 
 
@@ -88,25 +101,43 @@ def train_small_net(
         yield "small_net", seed, programs[dropout], fitted
 
 
-def band_features(data: FoldData, rows: np.ndarray) -> np.ndarray:
-    """Computes the band power of some windows inside their filter's pass band."""
+def band_features(
+    data: FoldData, rows: np.ndarray, columns: tuple[int, ...] = ()
+) -> np.ndarray:
+    """Computes the band power of some windows inside their filter's pass band.
+
+    Args:
+        data: The fold.
+        rows: Of its windows.
+        columns: Channels; () is all.
+    """
     store = data.store
     signal = np.asarray(store.signal[rows])
     if data.zscore is not None:
         signal = (signal - data.zscore.mean[:, None]) / data.zscore.std[:, None]
     passband = store.manifest["preprocessing"].get("band")
     band = tuple(passband) if passband else None
+    signal = signal[:, columns] if columns else signal
     return band_power(signal, store.manifest["rate"], passband=band)
 
 
-def linear(data: FoldData, seed: int) -> tuple[Predictions, Predictions]:
-    """Fits band power and logistic regression; returns validation and test."""
+def linear(
+    data: FoldData, seed: int, columns: tuple[int, ...] = ()
+) -> tuple[Predictions, Predictions]:
+    """Fits band power and logistic regression; returns validation and test.
+
+    Args:
+        data: The fold.
+        seed: Of the fit.
+        columns: Channels that it sees, as the student does; () is all.
+    """
     store, fold = data.store, data.fold
+    features = functools.partial(band_features, data, columns=columns)
     labels = store.student_labels
     known = fold.train[labels[fold.train] >= 0]
-    val = band_features(data, fold.val)
+    val = features(fold.val)
     prob_fn = linear_baseline(
-        band_features(data, known),
+        features(known),
         labels[known],
         val,
         store.labels[fold.val],
@@ -115,5 +146,5 @@ def linear(data: FoldData, seed: int) -> tuple[Predictions, Predictions]:
     )
     return (
         predictions_of(data, fold.val, prob_fn(val)),
-        predictions_of(data, fold.test, prob_fn(band_features(data, fold.test))),
+        predictions_of(data, fold.test, prob_fn(features(fold.test))),
     )

@@ -274,7 +274,9 @@ def _loop(setup: Setup, source: _Clock, steps: int) -> float:
 def _flops(system: System, setup: Setup, config: RunConfig, *, online: bool) -> int:
     """Counts the operations of one step over all devices."""
     stage = get_stage(system, setup.chain[0].part)
-    tx = make_optimiser(config.optim, ANY_STEPS, labels=stage.labels)
+    tx = make_optimiser(
+        config.optim, ANY_STEPS, labels=stage.labels, depths=stage.depths
+    )
     step = make_train_step(system, stage.name, tx, accumulate=config.train.accumulate)
     batch = dict(setup.batch)
     if online and setup.upstream:

@@ -83,7 +83,9 @@ def prepare_bench(
     cache = {}
     if earlier:
         cache = upstream_outputs(system, stage.name, earlier, store, rows, zscore)
-    tx = make_optimiser(config.optim, ANY_STEPS, labels=stage.labels)
+    tx = make_optimiser(
+        config.optim, ANY_STEPS, labels=stage.labels, depths=stage.depths
+    )
     online = online and bool(cache)
     chain = make_chain(
         system,
@@ -138,7 +140,7 @@ def draw_store(signal: SignalConfig, num_windows: int) -> WindowStore:
     manifest = {
         "corpus": "noise",
         "classes": list(signal.classes),
-        "channels": [f"E{i}" for i in range(signal.n_chans)],
+        "channels": signal.channels or [f"E{i}" for i in range(signal.n_chans)],
         "rate": signal.rate,
         "window_s": seconds,
     }

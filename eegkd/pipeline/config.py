@@ -10,6 +10,7 @@ from eegkd.data.config import CacheConfig, DataConfig
 from eegkd.data.folds import Fold
 from eegkd.errors import InputError
 from eegkd.evaluate.events import EventsConfig
+from eegkd.systems import SystemConfig
 from eegkd.train.optimiser import OptimConfig
 
 QUICK_ROWS = ("alpha_0", "no_teacher", "shuffled_teacher", "small_net", "linear")
@@ -88,7 +89,7 @@ PLACEMENT = ("runner", "devices", "processes", "model_axis", "fully_sharded",
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RunConfig:
+class RunConfig(SystemConfig):
     """What every run has.
 
     Attributes:

@@ -98,6 +98,7 @@ def make_plan(
         "system": system.name,
         "signal": {
             "n_chans": signal.n_chans,
+            "student_channels": list(config.student_channels),
             "n_times": signal.n_times,
             "rate": signal.rate,
             "classes": list(signal.classes),
@@ -168,6 +169,7 @@ def _plan_stage(
         "trained": sum(part.parameters for part in parts if part.trained),
         # What prediction reads; a scalar such as a logit scale is no part of a branch.
         "eeg_branch": sum(math.prod(x.shape) for x in deployed if x.shape),
+        "groups": count_groups(own.trained),
         "blocks": {part.name: part.parameters // part.copies for part in blocks},
         "parts": [part._asdict() for part in parts],
         "flops_window": count_flops(predict, own.finished, window),
@@ -255,6 +257,15 @@ def count_parts(variables: Variables) -> list[Part]:
         Part(line, len(copies), sum(copies.values()), trained)
         for (line, trained), copies in found.items()
     ]
+
+
+def count_groups(variables: Variables) -> dict[str, int]:
+    """Counts parameters by top-level group, trained or not: backbone, head, ..."""
+    found: dict[str, int] = {}
+    for part in count_parts(variables):
+        group = part.name.partition("/")[0]
+        found[group] = found.get(group, 0) + part.parameters
+    return found
 
 
 def _part_name(path: Sequence[str]) -> str:

@@ -25,10 +25,12 @@ from eegkd.export.weights import check_same_shapes, load_variables
 from eegkd.pipeline.config import RunConfig
 from eegkd.pipeline.distill import signal_of
 from eegkd.pipeline.fit import fold_data
+from eegkd.pipeline.privileged import needs_all
 from eegkd.pipeline.programs import Program, make_program, predict_rows
 from eegkd.pipeline.results import event_classes, tracks_of
 from eegkd.pipeline.shapes import example_shapes, stage_shapes
 from eegkd.systems import SignalConfig, System
+from eegkd.systems.channels import as_deployed, student_columns
 from eegkd.typing import Variables
 
 
@@ -38,6 +40,7 @@ class Model(NamedTuple):
     Attributes:
         program: Its compiled prediction.
         variables: Its weights.
+        signal: What it takes: the channels of its row.
         zscore: Fitted on training windows, where the run asked for that.
         manifest: Of the windows that it was trained on.
         data: How those were preprocessed: new recordings go the same way.
@@ -49,6 +52,7 @@ class Model(NamedTuple):
 
     program: Program
     variables: Variables
+    signal: SignalConfig
     zscore: ZScore | None
     manifest: Mapping[str, Any]
     data: DataConfig
@@ -86,6 +90,8 @@ def load_model(
 ) -> Model:
     """Reads a model of a finished run: fold 0, seed 0.
 
+    Where the student sees a few of its teacher's channels, it takes windows of those.
+
     Args:
         make_system: Of the run's system.
         config: Of the run, without what only training reads (`Entry.deployed`);
@@ -98,14 +104,21 @@ def load_model(
     """
     folder = _row_folder(Path(config.out), row)
     store = open_store(config)
-    config = dataclasses.replace(config, **{"signal": signal_of(store)})
+    config = dataclasses.replace(config, signal=signal_of(store))
+    columns = student_columns(config)
     system = make_system(config)
     stages = [stage.name for stage in system.stages]
     stage = row if row in stages else stages[-1]
+    zscore = _zscore(store, config)
+    if columns and stage == stages[-1]:
+        config = as_deployed(config)
+        system = make_system(config)
+        chosen = list(columns)
+        zscore = zscore and ZScore(zscore.mean[chosen], zscore.std[chosen])
     weights = folder / "variables.safetensors"
     variables = load_variables(weights)
-    expected = stage_shapes(system, signal_of(store))[stage].finished
-    unread = _unread(system, stage, expected, signal_of(store))
+    expected = stage_shapes(system, config.signal)[stage].finished
+    unread = _unread(system, stage, expected, config.signal)
     variables = _without(unread, variables)
     check_same_shapes(weights, variables, _without(unread, expected))
     val = load_predictions(folder / "val.npz")
@@ -116,7 +129,8 @@ def load_model(
     return Model(
         program=make_program(system, stage, config, 1),
         variables=variables,
-        zscore=_zscore(store, config),
+        signal=config.signal,
+        zscore=zscore,
         manifest=store.manifest,
         data=config_of(store.manifest),
         threshold=threshold if classes else None,
@@ -225,15 +239,22 @@ def predict(
     Raises:
         InputError: If the recording does not fit the model.
     """
+    trained, seen = tuple(model.manifest["channels"]), model.signal.channels
+    # A reference that is made of all channels needs all, whatever the model sees.
+    read = trained if needs_all(model.manifest["preprocessing"]) else seen
     data = dataclasses.replace(
         model.data,
-        channels=tuple(model.manifest["channels"]),
+        channels=read,
         rate=model.manifest["rate"],
         window_s=model.manifest["window_s"],
         overlap=0.0,
         **changes,
     )
     cut, recording = window_recording(subject.recording, data)
+    if read != seen:
+        chosen = [read.index(name) for name in seen]
+        cut = cut._replace(signal=cut.signal[:, chosen])
+        recording = _choose(recording, chosen)
     start_s = np.asarray(cut.start_s)
     index = {
         "recording_id": np.repeat(subject.name, len(start_s)),
@@ -241,8 +262,8 @@ def predict(
         "start_s": start_s,
         "label": np.full(len(start_s), -1),
     }
-    fields = ("corpus", "classes", "channels", "rate", "window_s")
-    manifest = {name: model.manifest[name] for name in fields}
+    fields = ("corpus", "classes", "rate", "window_s")
+    manifest = {name: model.manifest[name] for name in fields} | {"channels": seen}
     store = WindowStore.from_arrays(None, cut.signal, index, manifest)
     rows = np.arange(len(store))
     prob = predict_rows(model.program, model.variables, store, rows, model.zscore)
@@ -267,6 +288,19 @@ def predict(
     if model.threshold is not None:
         found = events.detect(track, model.threshold, config.events)
     return Prediction(recording, windows, track, found)
+
+
+def _choose(recording: Recording, rows: Sequence[int]) -> Recording:
+    """Returns some channels of a preprocessed recording."""
+    names = tuple(recording.channels[i] for i in rows)
+    return dataclasses.replace(
+        recording,
+        signal=recording.signal[list(rows)],
+        channels=names,
+        kinds=tuple(recording.kinds[i] for i in rows),
+        units=tuple(recording.units[i] for i in rows),
+        filled=tuple(name for name in recording.filled if name in names),
+    )
 
 
 def _truth(recording: Recording, labels: frozenset[str]) -> np.ndarray:

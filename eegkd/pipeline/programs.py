@@ -81,7 +81,7 @@ def make_program(
     if stage is not system.stages[-1] and optim.teacher_learning_rate:
         rate = optim.teacher_learning_rate
         optim = dataclasses.replace(optim, learning_rate=rate)
-    tx = make_optimiser(optim, num_steps, labels=stage.labels)
+    tx = make_optimiser(optim, num_steps, labels=stage.labels, depths=stage.depths)
     balancer = stage_balancer(config.train.balance, stage)
     devices = pick_devices(config.train.devices)
 

@@ -110,7 +110,27 @@ SYSTEMS: Mapping[str, Entry] = {
                 DLINK["paper"],
                 data=DataConfig(rate=200.0, zscore="none"),
                 train=TrainConfig(epochs=100, teacher_epochs=50, batch_size=64),
-                optim=OptimConfig(learning_rate=1e-3, teacher_learning_rate=1e-4),
+                optim=OptimConfig(
+                    learning_rate=1e-3,
+                    teacher_learning_rate=1e-4,
+                    head_scale=5.0,
+                    final_rate=1e-6,
+                    warmup_fraction=0.0,
+                ),
+            ),
+            # Its published fine-tuning is for batches of 512.
+            "labram": _run(
+                DlinkRun,
+                DLINK["labram"],
+                data=DataConfig(rate=200.0, zscore="none"),
+                train=TrainConfig(epochs=100, teacher_epochs=50, batch_size=64),
+                optim=OptimConfig(
+                    learning_rate=1e-3,
+                    teacher_learning_rate=5e-4,
+                    layer_decay=0.65,
+                    final_rate=1e-6,
+                    warmup_fraction=0.1,
+                ),
             ),
             "small": _run(
                 DlinkRun,

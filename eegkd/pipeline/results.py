@@ -25,6 +25,7 @@ from eegkd.pipeline.config import RunConfig
 from eegkd.pipeline.fit import Fitted, FoldData
 from eegkd.pipeline.folder import write_json
 from eegkd.pipeline.programs import Program
+from eegkd.systems.channels import student_columns
 
 SHOWN = ("teacher", "student", "no_teacher")
 Folds = Mapping[str, Mapping[int, Sequence[Predictions]]]
@@ -60,6 +61,7 @@ def measure_speed(
     for model, (program, fitted) in kept.items():
         variables = jax.device_put(fitted.variables)
         used = (*jax.tree.leaves(variables.params), *jax.tree.leaves(variables.state))
+        head = jax.tree.leaves(variables.params.get("head", {}))
         signal = np.asarray(store.signal[: min(256, len(store))])
 
         def call(x: Any, program: Program = program, given: Any = variables) -> None:
@@ -69,6 +71,7 @@ def measure_speed(
         speed = throughput(functools.partial(call, signal), len(signal), seconds=0.3)
         facts[model] = ModelFacts(
             parameters=sum(int(x.size) for x in used),
+            head=sum(int(x.size) for x in head),
             windows_per_s=speed,
             latency_ms=timing["p50_ms"],
         )
@@ -153,17 +156,28 @@ def detect_events(
     return found
 
 
-def example_of(found: Events, store: WindowStore, smooth: int) -> Example:
-    """Shows the first test recording that has an event, else the first."""
+def example_of(
+    found: Events, store: WindowStore, smooth: int, columns: Sequence[int] = ()
+) -> Example:
+    """Shows the first test recording that has an event, else the first.
+
+    Args:
+        found: By the student.
+        store: Its windows.
+        smooth: Windows that probabilities are smoothed over.
+        columns: Channels that the student sees; () is all.
+    """
     with_event = [i for i, track in enumerate(found.tracks) if len(track.truth)]
     i = with_event[0] if with_event else 0
     name = found.recordings[i]
     rows = store.recording_rows(name)
     rows = rows[store.index["on_grid"][rows]]
-    windows = np.asarray(store.signal[rows])
+    names = store.manifest["channels"]
+    shown = list(columns or range(len(names)))
+    windows = np.asarray(store.signal[rows])[:, shown]
     return Example(
         signal=np.concatenate(list(windows), axis=1),
-        channels=store.manifest["channels"],
+        channels=[names[i] for i in shown],
         rate=store.manifest["rate"],
         track=found.tracks[i],
         detections=found.detections[i],
@@ -278,7 +292,9 @@ def conclude(
         predictions={m: concatenate(list(test[m][0])) for m in SHOWN if m in test},
         calibrated=calibrated,
         temperatures={m: s["temperature"] for m, s in scores.items()},
-        example=example_of(found, store, config.events.smooth) if found else None,
+        example=example_of(found, store, config.events.smooth, student_columns(config))
+        if found
+        else None,
         event_results=event_results,
         agreement=agreement,
         identity=identity,

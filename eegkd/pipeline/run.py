@@ -35,6 +35,7 @@ from eegkd.pipeline.distill import (
 from eegkd.pipeline.estimate import describe, expect, share_left, trainings
 from eegkd.pipeline.fit import Fitted, FoldData, Job, fit, fold_data, selection_metric
 from eegkd.pipeline.folder import open_log, open_run, read_json, read_log, write_json
+from eegkd.pipeline.privileged import channel_notes, check_columns
 from eegkd.pipeline.programs import Program
 from eegkd.pipeline.results import (
     conclude,
@@ -45,6 +46,7 @@ from eegkd.pipeline.results import (
 from eegkd.pipeline.sweep import fit_many, groups
 from eegkd.pipeline.teacher_outputs import Watch
 from eegkd.systems import System
+from eegkd.systems.channels import student_columns
 from eegkd.train.distributed import first_only, in_turn, is_first
 
 MakeSystem = Callable[[Any], System]
@@ -114,6 +116,8 @@ def run_distillation(
     config = dataclasses.replace(config, signal=signal_of(store))
     systems = [("", make_system(config))]
     systems += [(name, make(config)) for name, make in variants]
+    check_columns(config, dict(systems))
+    notes = (*notes, *channel_notes(config, store))
     record = {
         "system": systems[0][1].name,
         "run": config,
@@ -155,7 +159,8 @@ def _run(
     models = in_turn(lambda: choose_teachers(models, store, folds, config, folder))
     nets = {}
     if "small_net" in config.rows:
-        nets = baselines.small_net_programs(config.signal, config, steps)
+        columns = student_columns(config)
+        nets = baselines.small_net_programs(config.signal, config, steps, columns)
     left = share_left(models, nets, folds, config, folder)
     expected = (0.0, 0)
     if left:
@@ -311,7 +316,8 @@ def _train_all(
                     runs.add(model, seed, fitted.val, fitted.test)
                     runs.kept.setdefault(model, (program, fitted))
             if "linear" in config.rows:
-                runs.add("linear", 0, *baselines.linear(data, config.seed))
+                columns = student_columns(config)
+                runs.add("linear", 0, *baselines.linear(data, config.seed, columns))
 
 
 def _rows_bar(progress: Progress) -> Callable[[str, int], Any]:

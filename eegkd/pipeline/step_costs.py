@@ -69,7 +69,9 @@ def trace_stage(
     batch = example_shapes(signal, batch_size)
     read = functools.partial(upstream_tensors, system, stage)
     outputs = jax.eval_shape(read, earlier, batch)
-    tx = make_optimiser(config.optim, _ANY_STEPS, labels=stage.labels)
+    tx = make_optimiser(
+        config.optim, _ANY_STEPS, labels=stage.labels, depths=stage.depths
+    )
     balancer = stage_balancer(config.train.balance, stage)
     state: TrainState = jax.eval_shape(
         lambda v: init_state(stage, v, tx, jax.random.key(0), balancer=balancer), own

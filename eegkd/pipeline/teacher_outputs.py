@@ -32,13 +32,13 @@ from eegkd.pipeline.config import RunConfig
 from eegkd.pipeline.folder import to_json
 from eegkd.pipeline.programs import prepare_fn
 from eegkd.pipeline.teacher import Teacher, cache_forms
-from eegkd.systems import System
+from eegkd.systems import System, SystemConfig
 from eegkd.train.loop import watch_signals
 from eegkd.train.teacher_cache import teacher_rows, variables_hash
 from eegkd.typing import Variables
 
 # These reach a teacher's outputs through its variables alone, which are hashed.
-_NOT_THE_TEACHERS = ("student", "loss", "kd", "router", "spec")
+_NOT_THE_TEACHERS = ("student", "student_channels", "loss", "kd", "router", "spec")
 Outputs = dict[str, dict[str, TeacherTensor]]
 _logger = logging.getLogger(__name__)
 
@@ -207,8 +207,11 @@ def _identity(
     given: Given | None,
 ) -> dict[str, Any]:
     """Lists everything that the outputs depend on, by the name a user knows it by."""
-    of_run = {field.name for field in dataclasses.fields(RunConfig)}
-    skip = of_run.union(_NOT_THE_TEACHERS, [system.stages[-1].name])
+    of_run, of_both = (
+        {field.name for field in dataclasses.fields(cls)}
+        for cls in (RunConfig, SystemConfig)
+    )
+    skip = (of_run - of_both).union(_NOT_THE_TEACHERS, [system.stages[-1].name])
     options = {k: v for k, v in to_json(config).items() if k not in skip}
     manifest, files = store.manifest, store.manifest["files"]
     signal = files.get("signal.npy", {}).get("sha256") or _hash(store.signal)

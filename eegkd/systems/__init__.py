@@ -36,6 +36,20 @@ class SignalConfig:
     units: tuple[str, ...] = ()
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SystemConfig:
+    """What the options of every system and of every run have.
+
+    Attributes:
+        signal: What goes in and comes out.
+        student_channels: Names of those that the student sees, and all rows beside it,
+            of the many that its teacher does; empty: all.
+    """
+
+    signal: SignalConfig = SignalConfig()
+    student_channels: tuple[str, ...] = ()
+
+
 class Stage(NamedTuple):
     """One trained (or given) part of a system.
 
@@ -47,6 +61,8 @@ class Stage(NamedTuple):
         terms: What it is trained with; empty: not trained.
         needs: Upstream tensors that `forward` itself reads, as "teacher.block_3".
         labels: Parameter groups for `optax.multi_transform`, if any.
+        depths: Parameters -> the depth of each, for layer-wise rates, if any: a number,
+            or one a row where equal layers are stacked; 0 is next to the input.
         finish: Run once on trained Variables: drops what only training needs (a text
             tower becomes its class vectors). None: they are used as they are.
         borrowed: The stage's own tensors that are made of upstream's, as
@@ -61,6 +77,7 @@ class Stage(NamedTuple):
     labels: Callable[[PyTree], PyTree] | None = None
     finish: Callable[[Variables], Variables] | None = None
     borrowed: tuple[str, ...] = ()
+    depths: Callable[[PyTree], PyTree] | None = None
 
 
 class System(NamedTuple):
@@ -72,6 +89,8 @@ class System(NamedTuple):
         prepare: NumPy, one example, run in the loader's workers.
         stages: In training order; the last one is the student.
         predict: `(stage name, variables, batch) -> probabilities`, no teacher needed.
+        columns: Of the signal's channels, those that the student sees; () is all. Set
+            by `eegkd.systems.channels.see_channels`.
     """
 
     name: str
@@ -79,6 +98,7 @@ class System(NamedTuple):
     prepare: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
     stages: tuple[Stage, ...]
     predict: Callable[[str, Variables, Batch], Array]
+    columns: tuple[int, ...] = ()
 
 
 def keep_all(example: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:

@@ -4,7 +4,8 @@ import dataclasses
 from typing import Literal
 
 from eegkd.models.conformer import ConformerConfig
-from eegkd.systems import SignalConfig
+from eegkd.systems import SystemConfig
+from eegkd.systems.channels import student_signal
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,11 +121,10 @@ class StudentConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DistilClipConfig:
+class DistilClipConfig(SystemConfig):
     """All options of the system; the defaults are the preset `paper`.
 
     Attributes:
-        signal: What goes in and comes out.
         eeg: The teacher's Conformer.
         text: The text tower.
         prompt: Prompts of both towers.
@@ -134,7 +134,6 @@ class DistilClipConfig:
         student: How the student differs.
     """
 
-    signal: SignalConfig = SignalConfig()
     eeg: ConformerConfig = ConformerConfig()
     text: TextConfig = TextConfig()
     prompt: PromptConfig = PromptConfig()
@@ -157,7 +156,11 @@ class DistilClipConfig:
         dim = self.student.dim or config.dim
         strides = self.student.stem_strides or config.stem_strides
         return dataclasses.replace(
-            config, depth=self.student.depth, dim=dim, stem_strides=strides
+            config,
+            n_chans=student_signal(self).n_chans,
+            depth=self.student.depth,
+            dim=dim,
+            stem_strides=strides,
         )
 
 

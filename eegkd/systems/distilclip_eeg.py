@@ -21,9 +21,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from eegkd.errors import InputError
 from eegkd.losses import Term, clip_loss, cosine_distance, cross_entropy, kd_kl
 from eegkd.models import Conformer, LinearHead, Projection, apply_params, skip_init
 from eegkd.systems import Stage, System, keep_all
+from eegkd.systems.channels import see_channels, student_columns
 from eegkd.systems.distilclip_config import DistilClipConfig
 from eegkd.systems.text_side import TextSide, ensemble, fixed_text, make_text_side
 from eegkd.typing import Array, Batch, Float, Int, StepKeys, Tensors, Variables
@@ -37,15 +39,19 @@ def make_system(config: DistilClipConfig) -> System:
 
     Args:
         config: With `signal` filled from the data it is to run on.
+
+    Raises:
+        InputError: If the student cannot see the channels that are asked for.
     """
     text = make_text_side(config)
-    return System(
+    system = System(
         name="distilclip_eeg",
         inputs=("signal",),
         prepare=keep_all,
         stages=(_teacher(config, text), _student(config, text)),
         predict=functools.partial(_predict, config, text),
     )
+    return see_channels(system, student_columns(config))
 
 
 def _teacher(config: DistilClipConfig, text: TextSide | None) -> Stage:
@@ -65,8 +71,15 @@ def _teacher(config: DistilClipConfig, text: TextSide | None) -> Stage:
 
 
 def _student(config: DistilClipConfig, text: TextSide | None) -> Stage:
+    if config.student_channels and config.eeg.stem != "conv1d":
+        raise InputError(
+            f"--student_channels: the stem {config.eeg.stem} takes channels as "
+            "neighbours in a picture, of which a few are another: give --eeg.stem "
+            "conv1d."
+        )
     encoder = Conformer(config.encoder("student"))
     student, kd = config.student, config.kd
+    columns = student_columns(config)
 
     def init(key: Array, batch: Batch, upstream: Mapping[str, Variables]) -> Variables:
         if "teacher" not in upstream:
@@ -75,7 +88,7 @@ def _student(config: DistilClipConfig, text: TextSide | None) -> Stage:
         given = fixed_text(teacher.frozen) if text is not None else None
         own = _init_tower(config, encoder, given, key, batch)
         if student.init == "skip":
-            eeg = skip_init(teacher.params["eeg"], own.params["eeg"])
+            eeg = skip_init(teacher.params["eeg"], own.params["eeg"], columns)
             own = own._replace(params=own.params | {"eeg": eeg})
         return own
 

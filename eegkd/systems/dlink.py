@@ -21,7 +21,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from eegkd.errors import InputError
 from eegkd.models import (
@@ -30,8 +29,9 @@ from eegkd.models import (
     LayerRouter,
     RoutedTarget,
 )
-from eegkd.systems import SignalConfig, Stage, System, keep_all
+from eegkd.systems import Stage, System, keep_all
 from eegkd.systems.bridged import add_bridge
+from eegkd.systems.channels import see_channels, student_columns, student_signal
 from eegkd.systems.dlink_config import DlinkConfig
 from eegkd.systems.dlink_terms import (
     decodes,
@@ -51,18 +51,25 @@ def make_system(config: DlinkConfig) -> System:
 
     Raises:
         InputError: If the teacher cannot take the data, its weights cannot be read, or
-            a layer is asked for that it does not have.
+            a layer or channel is asked for that there is not.
     """
     teacher = make_foundation(config)
     student = DlinkStudent(student_config(config, teacher.module.cfg.dim))
-    columns = seen_channels(config)
     of_teacher = label_term("teacher", config, config.teacher.label_smoothing, 1.0)
     stages = (
-        Stage("teacher", teacher.init, teacher.forward, (of_teacher,)),
+        Stage(
+            "teacher",
+            teacher.init,
+            teacher.forward,
+            (of_teacher,),
+            labels=teacher.labels,
+            depths=teacher.depths,
+            finish=teacher.finish,
+        ),
         Stage(
             "student",
-            functools.partial(_init_student, student, columns),
-            functools.partial(_forward_student, student, columns),
+            functools.partial(_init_student, student),
+            functools.partial(_forward_student, student),
             student_terms(config),
         ),
     )
@@ -74,6 +81,7 @@ def make_system(config: DlinkConfig) -> System:
         stages=stages,
         predict=functools.partial(_predict, forwards),
     )
+    system = see_channels(system, student_columns(config))
     if not config.loss.lambda_feat and not config.loss.lambda_spec:
         return system
     return _with_router(system, config, _offered(config, teacher.layers))
@@ -93,60 +101,25 @@ def student_config(config: DlinkConfig, dim: int) -> DlinkStudentConfig:
         )
     return dataclasses.replace(
         config.student,
-        **grid_fields(_seen(config)),
+        **grid_fields(student_signal(config)),
         filters=dim // 8,
         num_classes=len(config.signal.classes),
     )
 
 
-def seen_channels(config: DlinkConfig) -> tuple[int, ...]:
-    """Returns the columns that the student sees; () is all.
-
-    Raises:
-        InputError: If the data have no channel of that name.
-    """
-    have = [name.upper() for name in config.signal.channels]
-    unknown = [n for n in config.student_channels if n.upper() not in have]
-    if unknown:
-        raise InputError(
-            f"--student_channels {' '.join(unknown)}: the windows have "
-            f"{' '.join(config.signal.channels) or 'channels without names'}."
-        )
-    return tuple(have.index(name.upper()) for name in config.student_channels)
-
-
-def _seen(config: DlinkConfig) -> SignalConfig:
-    """Returns what the student is given."""
-    signal, columns = config.signal, seen_channels(config)
-    if not columns:
-        return signal
-    return dataclasses.replace(
-        signal,
-        n_chans=len(columns),
-        channels=tuple(signal.channels[i] for i in columns),
-        units=tuple(signal.units[i] for i in columns) if signal.units else (),
-    )
-
-
-def _select(batch: Batch, columns: tuple[int, ...]) -> Array:
-    signal = jnp.asarray(batch["signal"])
-    return signal[:, np.array(columns)] if columns else signal
-
-
 def _init_student(
     module: DlinkStudent,
-    columns: tuple[int, ...],
     key: Array,
     batch: Batch,
     upstream: Mapping[str, Variables],
 ) -> Variables:
-    variables = dict(module.init({"params": key}, _select(batch, columns)[:1]))
+    del upstream
+    variables = dict(module.init({"params": key}, jnp.asarray(batch["signal"])[:1]))
     return Variables(variables.pop("params"), {}, variables)
 
 
 def _forward_student(
     module: DlinkStudent,
-    columns: tuple[int, ...],
     variables: Variables,
     batch: Batch,
     upstream: Mapping[str, Tensors],
@@ -157,7 +130,7 @@ def _forward_student(
     apply: Any = module.apply  # Linen's type does not know `mutable`
     out, state = apply(
         {"params": variables.params, **variables.state},
-        _select(batch, columns),
+        batch["signal"],
         train=train,
         rngs={"dropout": key.local} if key is not None else {},
         mutable=list(variables.state) if train else [],
@@ -191,8 +164,8 @@ def _with_router(
     system: System, config: DlinkConfig, layers: tuple[str, ...]
 ) -> System:
     """Adds router and decoder, and the terms that read what they make."""
-    router, columns = config.router, seen_channels(config)
-    fields = grid_fields(_seen(config))
+    router, columns = config.router, student_columns(config)
+    fields = grid_fields(student_signal(config))
     seen = len(fields["channels"]), fields["num_patches"]
     probe = router.learns and router.aux_probe
     mixture = LayerRouter(

@@ -6,7 +6,8 @@ from typing import Literal
 from eegkd.models.cbramod import CBraModConfig
 from eegkd.models.dlink_student import DlinkStudentConfig
 from eegkd.models.labram import LabramConfig
-from eegkd.systems import SignalConfig
+from eegkd.models.lora import LoraConfig
+from eegkd.systems import SystemConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,20 +19,23 @@ class TeacherConfig:
         weights: Its folder or file, of the sizes below; empty: from scratch.
         head: On CBraMod: all tokens through three layers, two or one, or their mean
             through one. LaBraM has its own, on the mean.
-        train: All of it, or the head alone on a backbone that stays as it is.
+        train: All of it; the head alone on a backbone that stays as it is; or, on such
+            a backbone, low-rank adapters beside its linear layers, and the head.
         label_smoothing: Of the teacher's cross-entropy; None: 0.1 for three classes or
             more, else none.
         cbramod: Sizes; channels, patches and scale are the data's.
         labram: The same.
+        lora: Sizes of the adapters, and the paths of the layers that have them.
     """
 
     name: Literal["cbramod", "labram"] = "cbramod"
     weights: str = ""
     head: Literal["all_patch", "two_layer", "one_layer", "average"] = "all_patch"
-    train: Literal["full", "frozen"] = "full"
+    train: Literal["full", "frozen", "lora"] = "full"
     label_smoothing: float | None = None
     cbramod: CBraModConfig = CBraModConfig()
     labram: LabramConfig = LabramConfig()
+    lora: LoraConfig = LoraConfig()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -122,11 +126,10 @@ class KdConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DlinkConfig:
+class DlinkConfig(SystemConfig):
     """All options of the system; the defaults are the preset `paper`.
 
     Attributes:
-        signal: What goes in and comes out.
         teacher: The foundation model.
         student: Sizes; channels, patches, scale, width and classes are the teacher's
             and the data's.
@@ -134,22 +137,19 @@ class DlinkConfig:
         loss: Weights of the student's losses.
         spec: The spectral loss.
         kd: Distillation of class probabilities.
-        student_channels: Names of those that the student sees, of the many that its
-            teacher does; empty: all. Rows that are no student of this system see all.
     """
 
-    signal: SignalConfig = SignalConfig()
     teacher: TeacherConfig = TeacherConfig()
     student: DlinkStudentConfig = DlinkStudentConfig()
     router: RouterConfig = RouterConfig()
     loss: LossConfig = LossConfig()
     spec: SpecConfig = SpecConfig()
     kd: KdConfig = KdConfig()
-    student_channels: tuple[str, ...] = ()
 
 
 PRESETS = {
     "paper": DlinkConfig(),
+    "labram": DlinkConfig(teacher=TeacherConfig(name="labram")),
     "small": DlinkConfig(
         teacher=TeacherConfig(
             head="two_layer",

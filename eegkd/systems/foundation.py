@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from eegkd.errors import InputError
 from eegkd.models import (
@@ -17,16 +18,23 @@ from eegkd.models import (
     Labram,
     LabramConfig,
     TaskHead,
+    apply_adapted,
     apply_params,
     cbramod_head,
     check_windows,
+    find_linears,
+    init_adapters,
     labram_head,
     load_pretrained,
+    merge_adapters,
     unit_scale,
 )
 from eegkd.systems import SignalConfig
-from eegkd.systems.dlink_config import DlinkConfig
+from eegkd.systems.dlink_config import DlinkConfig, TeacherConfig
 from eegkd.typing import Array, Batch, PyTree, StepKeys, Tensors, Variables
+
+_AS_FAST_AS_THE_HEAD = ("norm", "time")
+"""The last norm; and, for no stated reason, LaBraM's embedding of a patch's time."""
 
 
 class Foundation(NamedTuple):
@@ -37,12 +45,18 @@ class Foundation(NamedTuple):
         layers: Names of what can be mimicked, the embedding first.
         init: As a stage's.
         forward: As a stage's; adds `logits` to the backbone's tensors.
+        labels: As a stage's: "head", or "default".
+        depths: As a stage's: 0 before the layers, then theirs, then the head's.
+        finish: As a stage's: the whole backbone with what adapters it has learned.
     """
 
     module: Any
     layers: tuple[str, ...]
     init: Callable[..., Variables]
     forward: Callable[..., tuple[Tensors, Any]]
+    labels: Callable[[PyTree], PyTree]
+    depths: Callable[[PyTree], PyTree]
+    finish: Callable[[Variables], Variables] | None
 
 
 def make_foundation(config: DlinkConfig) -> Foundation:
@@ -63,12 +77,15 @@ def make_foundation(config: DlinkConfig) -> Foundation:
             num_classes=num_classes,
             dropout=module.cfg.dropout,
         )
-    frozen = teacher.train == "frozen"
+    whole, depth = teacher.train == "full", module.cfg.depth
     return Foundation(
         module=module,
-        layers=("embed", *(f"block_{i}" for i in range(module.cfg.depth))),
-        init=functools.partial(_init, module, head, loaded, frozen),
-        forward=functools.partial(_forward, module, head),
+        layers=("embed", *(f"block_{i}" for i in range(depth))),
+        init=functools.partial(_init, module, head, loaded, teacher),
+        forward=functools.partial(_forward, module, head, teacher.lora.alpha),
+        labels=_labels,
+        depths=functools.partial(_depths, depth),
+        finish=None if whole else functools.partial(_finish, teacher.lora.alpha),
     )
 
 
@@ -136,7 +153,7 @@ def _init(
     module: Any,
     head: TaskHead,
     loaded: PyTree | None,
-    frozen: bool,
+    teacher: TeacherConfig,
     key: Array,
     batch: Batch,
     upstream: Mapping[str, Variables],
@@ -148,14 +165,19 @@ def _init(
     shapes = jax.eval_shape(functools.partial(apply_params, module), backbone, signal)
     tensors = {k: jnp.zeros(x.shape, x.dtype) for k, x in shapes.items()}
     trained = {"head": head.init({"params": last}, tensors)["params"]}
-    if frozen:
-        return Variables(trained, {"backbone": backbone}, {})
-    return Variables({"backbone": backbone, **trained}, {}, {})
+    if teacher.train == "full":
+        return Variables({"backbone": backbone, **trained}, {}, {})
+    if teacher.train == "lora":
+        linears = find_linears(module, signal)
+        third = jax.random.fold_in(key, 2)
+        trained["lora"] = init_adapters(third, backbone, linears, teacher.lora)
+    return Variables(trained, {"backbone": backbone}, {})
 
 
 def _forward(
     module: Any,
     head: TaskHead,
+    alpha: float,
     variables: Variables,
     batch: Batch,
     upstream: Mapping[str, Tensors],
@@ -167,11 +189,51 @@ def _forward(
     params = {**variables.frozen, **variables.params}
     rngs = {} if key is None else {"dropout": key.local}
     # A frozen backbone gives the head what it will give in use: no dropout.
-    noisy = train and "backbone" in variables.params
-    out = apply_params(
-        module, params["backbone"], batch["signal"], train=noisy, rngs=rngs
+    noisy = train and not {"backbone", "lora"}.isdisjoint(variables.params)
+    out = apply_adapted(
+        module,
+        params["backbone"],
+        params.get("lora", {}),
+        batch["signal"],
+        alpha=alpha,
+        train=noisy,
+        rngs=rngs,
     )
     if key is not None:
         rngs = {"dropout": jax.random.fold_in(key.local, 1)}
     logits = apply_params(head, params["head"], out, train=train, rngs=rngs)
     return {**out, "logits": logits}, variables.state
+
+
+def _finish(alpha: float, variables: Variables) -> Variables:
+    """Makes one model of frozen and trained parts, as if all had been trained."""
+    params = {**variables.frozen, **variables.params}
+    backbone = params["backbone"]
+    if "lora" in params:
+        backbone = merge_adapters(backbone, params["lora"], alpha=alpha)
+    return Variables(
+        {"backbone": backbone, "head": params["head"]}, {}, variables.state
+    )
+
+
+def _labels(params: PyTree) -> PyTree:
+    return {
+        name: jax.tree.map(lambda _, name=name: _group(name), part)
+        for name, part in params.items()
+    }
+
+
+def _group(part: str) -> str:
+    return "head" if part == "head" else "default"
+
+
+def _depths(depth: int, params: PyTree) -> PyTree:
+    """Counts from the input, as LaBraM's published fine-tuning does."""
+
+    def of(path: Any, leaf: Array) -> int | np.ndarray:
+        part, name = (str(key.key) for key in path[:2])
+        if part != "head" and name == "layers":
+            return np.arange(1, depth + 1)  # stacked
+        return depth + 1 if part == "head" or name in _AS_FAST_AS_THE_HEAD else 0
+
+    return jax.tree_util.tree_map_with_path(of, params)

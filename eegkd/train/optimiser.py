@@ -1,4 +1,4 @@
-"""AdamW with warm-up, cosine decay, clipping, and learning rates by group."""
+"""AdamW with warm-up, cosine decay, clipping, and learning rates by group and depth."""
 
 import dataclasses
 from collections.abc import Callable
@@ -6,9 +6,12 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from eegkd.typing import Array, Float, Int, PyTree
+
+_UNDECAYED = ("bias", "scale", "gain", "token", "position", "time")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,11 +21,16 @@ class OptimConfig:
     Attributes:
         learning_rate: The peak of the schedule.
         teacher_learning_rate: That of stages before the student; 0: the same.
-        bert_scale: Factor on it for parameters labelled "bert".
+        bert_scale: Factor on the rate of parameters labelled "bert".
+        head_scale: The same of a stage's new head, where it is labelled "head": a
+            foundation model's is larger than that of its backbone.
+        layer_decay: Layer-wise rates, of stages that say how deep a parameter is: the
+            factor from one layer to the one before; 1 is one rate for all.
+        final_rate: What the cosine ends at.
         weight_decay: Decoupled; on matrices alone (see `decay_mask`).
         warmup_fraction: Part of the steps over which the rate rises from 0.
         clip_norm: Largest global norm of the gradient; 0 is no clipping.
-        schedule: After the warm-up: cosine to 0, or constant.
+        schedule: After the warm-up: cosine to final_rate, or constant.
         b1: Adam's decay of the first moment.
         b2: Adam's decay of the second moment.
     """
@@ -30,6 +38,9 @@ class OptimConfig:
     learning_rate: float = 1e-4
     teacher_learning_rate: float = 0.0
     bert_scale: float = 0.1
+    head_scale: float = 1.0
+    layer_decay: float = 1.0
+    final_rate: float = 0.0
     weight_decay: float = 0.05
     warmup_fraction: float = 0.05
     clip_norm: float = 1.0
@@ -43,7 +54,12 @@ class OptimConfig:
             raise ValueError(
                 f"warmup_fraction is in [0, 1); got {self.warmup_fraction}."
             )
-        least = min(self.teacher_learning_rate, self.clip_norm, self.weight_decay)
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay is in (0, 1]; got {self.layer_decay}.")
+        least = min(
+            *(self.teacher_learning_rate, self.clip_norm, self.weight_decay),
+            *(self.bert_scale, self.head_scale, self.final_rate),
+        )
         if self.learning_rate <= 0 or least < 0:
             raise ValueError(f"An option of {self} is out of range.")
 
@@ -64,14 +80,17 @@ def make_optimiser(
     config: OptimConfig,
     num_steps: int,
     labels: Callable[[PyTree], PyTree] | None = None,
+    depths: Callable[[PyTree], PyTree] | None = None,
 ) -> optax.GradientTransformation:
     """Builds the optimiser of a run of `num_steps` updates.
 
     Args:
         config: Its options.
         num_steps: Where the cosine ends.
-        labels: A stage's `labels`: parameters -> the group of each, "default" or
-            "bert"; None puts all in "default".
+        labels: A stage's `labels`: parameters -> the group of each, "default", "bert"
+            or "head"; None puts all in "default".
+        depths: A stage's `depths`: parameters -> the depth of each, for `layer_decay`;
+            None is the same of all.
     """
     parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     parts += [
@@ -82,8 +101,11 @@ def make_optimiser(
         groups: dict[Any, optax.GradientTransformation] = {
             "default": optax.identity(),
             "bert": optax.scale(config.bert_scale),
+            "head": optax.scale(config.head_scale),
         }
         parts.append(optax.multi_transform(groups, labels))
+    if depths is not None and config.layer_decay < 1:
+        parts.append(scale_by_depth(config.layer_decay, depths))
     parts.append(_scale_by_rate(make_schedule(config, num_steps)))
     return optax.chain(*parts)
 
@@ -101,7 +123,8 @@ def make_schedule(config: OptimConfig, num_steps: int) -> optax.Schedule:
     if config.schedule == "constant":
         after = optax.constant_schedule(peak)
     else:
-        after = optax.cosine_decay_schedule(peak, max(num_steps - warmup, 1))
+        end = config.final_rate / peak
+        after = optax.cosine_decay_schedule(peak, max(num_steps - warmup, 1), end)
     if not warmup:
         return after
     # From peak / warmup, so that the first update is not lost.
@@ -109,16 +132,45 @@ def make_schedule(config: OptimConfig, num_steps: int) -> optax.Schedule:
     return optax.join_schedules([rise, after], [warmup])
 
 
+def scale_by_depth(
+    decay: float, depths: Callable[[PyTree], PyTree]
+) -> optax.GradientTransformation:
+    """Scales updates by `decay ** (deepest - depth)`, the deepest ones by 1.
+
+    Args:
+        decay: From one depth to the one before.
+        depths: Parameters -> the depth of each: a number, or one a row of an array of
+            stacked layers.
+
+    References:
+        LaBraM's and BEiT's layer decay; depth 0 is the embedding, a head is deepest.
+    """
+
+    def update(updates, state, params=None):
+        del params
+        found = jax.tree.map(np.asarray, depths(updates))
+        deepest = max(float(depth.max()) for depth in jax.tree.leaves(found))
+
+        def scale(update: Array, depth: np.ndarray) -> Array:
+            factor = decay ** (deepest - depth)
+            factor = factor.reshape(factor.shape + (1,) * (update.ndim - factor.ndim))
+            return update * jnp.asarray(factor, update.dtype)
+
+        return jax.tree.map(scale, updates, found), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
 def decay_mask(params: PyTree) -> PyTree:
     """Marks what weight decay acts on: arrays of two axes or more.
 
-    Excepted by their names are biases and scales of any shape (attention's biases have
-    two axes) and prompts.
+    Excepted by their names are biases, scales and gains of any shape (attention's
+    biases have two axes, stacked ones too), prompts and tables of tokens or positions.
     """
 
     def decays(path, x):
         names = [str(getattr(part, "key", part)).lower() for part in path]
-        kept_out = names[-1] in ("bias", "scale") or any("prompt" in n for n in names)
+        kept_out = names[-1].endswith(_UNDECAYED) or any("prompt" in n for n in names)
         return jnp.ndim(x) >= 2 and not kept_out
 
     return jax.tree_util.tree_map_with_path(decays, params)

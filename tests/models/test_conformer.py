@@ -260,6 +260,17 @@ def test_skip_init_copies_every_second_block():
     assert set(started) == set(student)
 
 
+def test_skip_init_takes_the_channels_that_the_student_sees():
+    few = dataclasses.replace(SMALL, depth=1, n_chans=2)
+    teacher, student = random_like(shapes_of(SMALL)), shapes_of(few)
+    kernel = skip_init(teacher, student, (5, 0))["stem"]["conv_0"]["conv"]["kernel"]
+    whole = teacher["stem"]["conv_0"]["conv"]["kernel"]
+    np.testing.assert_array_equal(kernel[:, 0], whole[:, 5])
+    np.testing.assert_array_equal(kernel[:, 1], whole[:, 0])
+    with pytest.raises(ValueError, match="depth alone"):
+        skip_init(teacher, student)
+
+
 def test_skip_init_refuses_depths_and_widths_that_do_not_fit():
     params = shapes_of(SMALL)
     three = shapes_of(dataclasses.replace(SMALL, depth=3))

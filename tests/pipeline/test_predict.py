@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from eegkd.cli import main
+from eegkd.data.batches import fit_train_zscore
+from eegkd.data.folds import make_folds
 from eegkd.data.reading import read_recording
 from eegkd.data.windowing import config_of, window_recording
 from eegkd.errors import InputError
@@ -241,3 +243,73 @@ def test_preprocessing_is_that_of_the_store(config):
     cut, _ = window_recording(recording, data)
     rows = store.recording_rows("p0.edf")
     np.testing.assert_array_equal(cut.signal, store.signal[rows])
+
+
+def recorded(place, names, **changes):
+    """A stranger's recording: of these channels alone."""
+    raw = read_recording(place / "mine" / "p1.edf")
+    rows = [raw.channels.index(name) for name in names]
+    pick = lambda values: tuple(values[i] for i in rows)
+    short = dataclasses.replace(
+        raw,
+        signal=raw.signal[rows],
+        channels=pick(raw.channels),
+        kinds=pick(raw.kinds),
+        units=pick(raw.units),
+    )
+    return Subject("short", short, frozenset())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{}, {"zscore": "train_set"}])
+def test_a_student_of_two_channels_takes_a_recording_of_two(place, tmp_path, changes):
+    data = dataclasses.replace(DATA, **changes)
+    few = dataclasses.replace(TINY, student_channels=("O2", "C3"))
+    run = make_run(tmp_path / "run", place / "mine", data=data, system=few)
+    config = read_config(run)
+    model = load_model(distilclip_eeg.make_system, config)
+    assert model.signal.channels == ("O2", "C3")
+    found = predict(model, recorded(place, ["C3", "O2"]), config, {})
+    assert found.recording.channels == ("O2", "C3")
+    whole = predict(model, subject_of(place), config, {})
+    np.testing.assert_array_equal(found.windows.prob, whole.windows.prob)
+    # As it was trained and judged: on whole windows.
+    store = open_store(config)
+    wide = dataclasses.replace(config, signal=signal_of(store))
+    system = distilclip_eeg.make_system(wide)
+    signal = np.asarray(store.signal[store.recording_rows("p1.edf", on_grid=True)])
+    if model.zscore is not None:
+        zscore = fit_train_zscore(store, make_folds(store, num_folds=3)[0].train)
+        signal = (signal - zscore.mean[:, None]) / zscore.std[:, None]
+    judge = jax.jit(functools.partial(system.predict, "student"))
+    want = judge(model.variables, {"signal": np.float32(signal)})
+    np.testing.assert_allclose(found.windows.prob, want, rtol=1e-3, atol=1e-5)
+    with pytest.raises(InputError, match="missing channels O2"):
+        predict(model, recorded(place, ["C3", "Cz"]), config, {})
+    teacher = load_model(distilclip_eeg.make_system, config, "teacher")
+    assert teacher.signal.channels == NAMES
+    with pytest.raises(InputError, match="missing channels Fp1, Cz, C4"):
+        predict(teacher, recorded(place, ["C3", "O2"]), config, {})
+
+
+@pytest.mark.slow
+def test_an_average_of_all_channels_needs_all(place, tmp_path):
+    data = dataclasses.replace(DATA, montage="average")
+    few = dataclasses.replace(TINY, student_channels=("O2", "C3"))
+    run = make_run(tmp_path / "run", place / "mine", data=data, system=few)
+    config = read_config(run)
+    model = load_model(distilclip_eeg.make_system, config)
+    found = predict(model, subject_of(place), config, {})
+    assert found.recording.channels == ("O2", "C3")
+    store = open_store(config)
+    rows = store.recording_rows("p1.edf", on_grid=True)
+    windows = np.asarray(store.signal[rows])[:, [4, 1]]
+    system = distilclip_eeg.make_system(
+        dataclasses.replace(config, signal=model.signal, student_channels=())
+    )
+    want = jax.jit(functools.partial(system.predict, "student"))(
+        model.variables, {"signal": windows}
+    )
+    np.testing.assert_allclose(found.windows.prob, want, rtol=1e-4, atol=1e-6)
+    with pytest.raises(InputError, match="missing channels Fp1, Cz, C4"):
+        predict(model, recorded(place, ["C3", "O2"]), config, {})

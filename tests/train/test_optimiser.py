@@ -18,6 +18,8 @@ PARAMS = {
     "prompts": {"layer_0": jnp.ones((4, 2))},
     "norm": {"scale": jnp.ones(2)},
     "logit_scale": jnp.ones(()),
+    "layers": {"ffn_gain": jnp.ones((3, 2))},
+    "cls_token": jnp.ones((1, 2)),
 }
 
 
@@ -28,6 +30,8 @@ def test_decay_acts_on_matrices_alone():
     assert not mask["prompts"]["layer_0"]
     assert not mask["norm"]["scale"]
     assert not mask["logit_scale"]
+    assert not mask["layers"]["ffn_gain"]
+    assert not mask["cls_token"]
     config = OptimConfig(weight_decay=0.5, warmup_fraction=0.0, schedule="constant")
     tx = make_optimiser(config, 10)
     zeros = jax.tree.map(jnp.zeros_like, PARAMS)
@@ -44,6 +48,8 @@ def test_schedule_warms_up_and_falls_to_zero():
     want = 0.5 * (1 + np.cos(np.pi * 45 / 90))
     np.testing.assert_allclose(rate(55), want, rtol=1e-5)
     np.testing.assert_allclose(rate(100), 0, atol=1e-7)
+    ends = OptimConfig(learning_rate=1.0, warmup_fraction=0.1, final_rate=0.01)
+    np.testing.assert_allclose(make_schedule(ends, 100)(100), 0.01, rtol=1e-5)
     constant = make_schedule(OptimConfig(warmup_fraction=0.0, schedule="constant"), 9)
     assert constant(0) == constant(8) == 1e-4
 
@@ -89,9 +95,36 @@ def test_labelled_groups_have_their_own_rate():
     np.testing.assert_allclose(got["dense"]["bias"], want["dense"]["bias"])
 
 
+def test_layers_have_rates_by_their_depth():
+    params = {"in": jnp.ones(2), "layers": jnp.ones((3, 2, 2)), "out": jnp.ones(2)}
+
+    def depths(params):
+        return {"in": 0, "layers": np.arange(1, 4), "out": 4}
+
+    plain, decayed = (
+        make_optimiser(OptimConfig(layer_decay=decay), 10, depths=depths)
+        for decay in (1.0, 0.5)
+    )
+    want, got = (
+        tx.update(params, tx.init(params), params)[0] for tx in (plain, decayed)
+    )
+    np.testing.assert_allclose(got["in"], want["in"] / 16, rtol=1e-6)
+    np.testing.assert_allclose(got["out"], want["out"], rtol=1e-6)
+    for i, factor in enumerate((1 / 8, 1 / 4, 1 / 2)):
+        np.testing.assert_allclose(
+            got["layers"][i], factor * want["layers"][i], rtol=1e-6
+        )
+
+
 @pytest.mark.parametrize(
     "bad",
-    [{"warmup_fraction": 1.0}, {"learning_rate": 0.0}, {"clip_norm": -1.0}],
+    [
+        {"warmup_fraction": 1.0},
+        {"learning_rate": 0.0},
+        {"clip_norm": -1.0},
+        {"layer_decay": 0.0},
+        {"head_scale": -1.0},
+    ],
 )
 def test_options_out_of_range(bad):
     with pytest.raises(ValueError, match=str(next(iter(bad)))):

@@ -1,0 +1,112 @@
+"""Privileged montage: a teacher that sees all channels, a student that sees a few.
+
+A system has the switch `student_channels` when it builds its student's module for
+`student_signal(config)`, and hands `see_channels(system, student_columns(config))` on
+before it adds bridges. Everything that trains the student gives it whole windows. A
+finished student's system is `make_system(as_deployed(config))`: it takes windows of its
+own channels.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import jax.numpy as jnp
+import numpy as np
+
+from eegkd.data.names import canonical_name
+from eegkd.errors import InputError
+from eegkd.systems import SignalConfig, System, SystemConfig, replace_stage
+from eegkd.typing import Array, Batch, Tensors, Variables
+
+Config = TypeVar("Config", bound=SystemConfig)
+
+
+def student_columns(config: SystemConfig) -> tuple[int, ...]:
+    """Returns the columns of the signal that the student sees; () is all.
+
+    Raises:
+        InputError: If the data have no channel of that name, or it is named twice.
+    """
+    have, asked = config.signal.channels, config.student_channels
+    found = [_find(name, have) for name in asked]
+    unknown = [n for n, i in zip(asked, found, strict=True) if i is None]
+    if unknown:
+        names = " ".join(have) or "channels without names (--signal.channels)"
+        raise InputError(
+            f"--student_channels {' '.join(unknown)}: the windows have {names}."
+        )
+    columns = tuple(i for i in found if i is not None)
+    if len(set(columns)) < len(columns):
+        raise InputError(
+            f"--student_channels {' '.join(asked)} names a channel twice: name it once."
+        )
+    return columns
+
+
+def student_signal(config: SystemConfig) -> SignalConfig:
+    """Returns what the student is given.
+
+    Raises:
+        InputError: As `student_columns`.
+    """
+    signal, columns = config.signal, student_columns(config)
+    if not columns:
+        return signal
+    return dataclasses.replace(
+        signal,
+        n_chans=len(columns),
+        channels=tuple(signal.channels[i] for i in columns),
+        units=tuple(signal.units[i] for i in columns) if signal.units else (),
+    )
+
+
+def as_deployed(config: Config) -> Config:
+    """Returns the options of a system whose windows are the student's alone."""
+    signal = student_signal(config)
+    return dataclasses.replace(config, signal=signal, student_channels=())
+
+
+def see_channels(system: System, columns: tuple[int, ...]) -> System:
+    """Returns `system` with a student that sees some columns of the signal.
+
+    Args:
+        system: Whose student is built for so many channels.
+        columns: Which, in its order; () changes nothing.
+    """
+    if not columns:
+        return system
+    student, chosen = system.stages[-1], np.array(columns)
+
+    def seen(batch: Batch) -> Batch:
+        return {**batch, "signal": jnp.asarray(batch["signal"])[:, chosen]}
+
+    def init(key: Array, batch: Batch, upstream: Mapping[str, Variables]) -> Variables:
+        return student.init(key, seen(batch), upstream)
+
+    def forward(
+        variables: Variables,
+        batch: Batch,
+        upstream: Mapping[str, Tensors],
+        *,
+        train: bool,
+        key: Any,
+    ) -> tuple[Tensors, Any]:
+        batch = seen(batch)
+        return student.forward(variables, batch, upstream, train=train, key=key)
+
+    def predict(stage: str, variables: Variables, batch: Batch) -> Array:
+        given = seen(batch) if stage == student.name else batch
+        return system.predict(stage, variables, given)
+
+    narrow = replace_stage(system, student._replace(init=init, forward=forward))
+    return narrow._replace(predict=predict, columns=columns)
+
+
+def _find(name: str, channels: Sequence[str]) -> int | None:
+    """Looks a name up as it is written, then by what it stands for ("T3" is "T7")."""
+    for spell in (str.upper, lambda name: canonical_name(name).upper()):
+        spelled = [spell(channel) for channel in channels]
+        if spell(name) in spelled:
+            return spelled.index(spell(name))
+    return None
