@@ -1,7 +1,12 @@
 """DLink on a corpus, with the rows of its ablation.
 
     python -m experiments.dlink --preset small --table ablation
+    python -m experiments.dlink --table ablation --data.world layered_null
     python -m experiments.dlink --preset paper --data.corpus eegmat
+
+Without a corpus it is the synthetic world `layered`, whose classes are coded in
+different layers (`eegkd/data/synthetic/layered.py`), or its twin `layered_null`, in
+which the teacher knows nothing more than the student is told.
 
 Options are those of `eegkd distill dlink`; `--table` chooses the variants whose
 students are trained beside the system's own, from the same teacher:
@@ -65,6 +70,9 @@ EXPERIMENT = Experiment(
         "none": (),
     },
     options={
+        "synthetic": "--data.world layered --split fixed --num_seeds 3 "
+        "--train.epochs 12 --train.teacher_epochs 20 "
+        "--rows no_teacher shuffled_teacher small_net linear",
         # The suite's windows; validation peaks early with 500 of them to train on.
         "eegmat": "--data.window_s 5 --train.teacher_epochs 15 --train.epochs 20 "
         "--rows no_teacher shuffled_teacher small_net linear",

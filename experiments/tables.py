@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from eegkd.commands.options import open_data, parse_run, take_option
+from eegkd.data import DataConfig
 from eegkd.errors import InputError, Interrupted
 from eegkd.pipeline.host import tune_process
 from eegkd.pipeline.registry import get_entry
@@ -68,7 +69,7 @@ def _run(experiment: Experiment, argv: Sequence[str]) -> None:
     table, rest = take_option(argv, "table")
     corpus, _ = take_option(rest, "data.corpus")
     given = (
-        experiment.options.get(corpus or "", ""),
+        experiment.options.get(corpus or DataConfig().corpus, ""),
         experiment.table_options.get(table or "", ""),
     )
     rest = [*" ".join(given).split(), *rest]

@@ -61,6 +61,7 @@ class BatchMaker:
         augment: Applied after it; what `prepare` sees.
         cache: Stage name -> tensor name -> array aligned with the store's rows, or
             a `TeacherTensor`, which is asked for the view that the signal shows.
+        marks: More that a batch holds, by key; arrays aligned with the store's rows.
     """
 
     store: WindowStore
@@ -69,6 +70,7 @@ class BatchMaker:
     zscore: ZScore | None = None
     augment: AugmentConfig = UNCHANGED
     cache: Cache | None = None
+    marks: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def __call__(self, rows: np.ndarray, view: np.ndarray | int = 0) -> dict[str, Any]:
         """Returns `signal label subject window_id`, what `prepare` adds, the cache.
@@ -87,6 +89,7 @@ class BatchMaker:
             "label": self.labels[rows],
             "subject": self.store.subjects.codes[rows],
             "window_id": window_id.astype(np.int32),
+            **{key: values[rows] for key, values in self.marks.items()},
         }
         if self.prepare is not None:
             batch |= _prepare_each(batch, self.prepare)

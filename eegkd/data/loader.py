@@ -154,6 +154,7 @@ def make_loader(
     labels: np.ndarray | None = None,
     augment: AugmentConfig = UNCHANGED,
     cache: Cache | None = None,
+    marks: Mapping[str, np.ndarray] | None = None,
     shard: tuple[int, int] = (0, 1),
     workers: int = 0,
     threads: int = 2,
@@ -177,6 +178,7 @@ def make_loader(
         augment: Random changes; epoch e shows view e modulo `num_views`.
         cache: Stage name -> tensor name -> array aligned with the store's rows, or a
             `TeacherTensor` of the same views.
+        marks: More that a batch holds, as `BatchMaker` takes it.
         shard: This host's number and how many there are.
         workers: Processes that make batches; 0 uses threads only.
         threads: That read ahead.
@@ -212,6 +214,7 @@ def make_loader(
         zscore=zscore,
         augment=augment,
         cache=cache,
+        marks=marks or {},
     )
     num = num_steps
     if num is None:

@@ -25,7 +25,7 @@ def _reads_upstream(stage: Stage, term: Term) -> bool:
 
 def _shares(stage: Stage) -> dict[str, float]:
     """Weights of the terms on the student's own outputs, summing to one."""
-    own = [term for term in stage.terms if not _reads_upstream(stage, term)]
+    own = _alone(stage, stage.terms)
     if not own or any(callable(term.weight) for term in own):
         raise ValueError(
             f"Stage {stage.name!r} needs terms of constant weight on its own outputs."
@@ -34,6 +34,10 @@ def _shares(stage: Stage) -> dict[str, float]:
     if not total > 0:
         raise ValueError(f"The own terms of stage {stage.name!r} weigh {total}.")
     return {term.name: float(term.weight) / total for term in own}  # type: ignore[arg-type]
+
+
+def _alone(stage: Stage, terms: tuple[Term, ...]) -> tuple[Term, ...]:
+    return tuple(term for term in terms if not _reads_upstream(stage, term))
 
 
 def alpha_0(system: System) -> System:
@@ -61,6 +65,8 @@ def without_teacher(system: System) -> System:
         init=lambda key, batch, upstream: stage.init(key, batch, {}),
         terms=terms,
         needs=(),
+        watched=_alone(stage, stage.watched),
+        measured=_alone(stage, stage.measured),
     )
     return replace_stage(system, alone)
 

@@ -22,6 +22,7 @@ from eegkd.evaluate.report_html import (
     p_value,
     table,
 )
+from eegkd.evaluate.report_measured import measured_section
 from eegkd.evaluate.report_style import CSS
 from eegkd.evaluate.statistics import Comparison
 from eegkd.files import write_atomic
@@ -282,6 +283,7 @@ def render_report(content: ReportContent) -> str:
         )
         parts.append(_calibration(content))
     parts.append(audit_section(content))
+    parts.append(measured_section(content))
     parts.append(_events(content))
     if content.example is not None:
         parts.append(_example(content.example))

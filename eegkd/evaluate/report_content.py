@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from eegkd.evaluate.events import Detection, OperatingPoint, WindowTrack
 from eegkd.evaluate.identity import Identity
+from eegkd.evaluate.measured import Measured, Routing
 from eegkd.evaluate.plots import Curve
 from eegkd.evaluate.predictions import Predictions
 from eegkd.evaluate.statistics import Summary
@@ -85,6 +86,8 @@ class ReportContent:
         bayes: The best possible value of a metric, by its name.
         agreement: `agreement.agreement_rows`: models against the teacher.
         identity: Subject-identity probe of embeddings, by what was embedded.
+        measured: What was measured beside predictions, by model and name.
+        routing: The weights of a teacher's layers, by model.
         details: More facts for the head, as words.
         notes: Sentences the reader must not miss.
         config: The run's configuration.
@@ -115,6 +118,10 @@ class ReportContent:
     bayes: Mapping[str, float] = dataclasses.field(default_factory=dict)
     agreement: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     identity: Mapping[str, Identity] = dataclasses.field(default_factory=dict)
+    measured: Mapping[str, Mapping[str, Measured]] = dataclasses.field(
+        default_factory=dict
+    )
+    routing: Mapping[str, Routing] = dataclasses.field(default_factory=dict)
     details: Mapping[str, str] = dataclasses.field(default_factory=dict)
     notes: Sequence[str] = ()
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)

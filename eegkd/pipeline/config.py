@@ -35,6 +35,10 @@ class TrainConfig:
         model_axis: Devices that share examples, and parameters, under mesh.
         fully_sharded: Cut parameters and optimiser over all devices, under mesh.
         accumulate: Micro-batches a step.
+        held_out: Share of those training subjects whose labels the student may use that
+            no stage before it is trained on. DLink's router then learns its probe from
+            them alone: of subjects that the teacher was tuned on, the last layers know
+            the labels almost by heart. 0 holds out none.
         balance: How the terms of a stage are scaled against each other, beside their
             weights: not at all (fixed), each by a learned variance (uncertainty), or
             to gradient norms alike (gradnorm; a pass back through the model a term).
@@ -61,6 +65,7 @@ class TrainConfig:
     model_axis: int = 1
     fully_sharded: bool = False
     accumulate: int = 1
+    held_out: float = 0.0
     balance: Literal["fixed", "uncertainty", "gradnorm"] = "fixed"
     sweep: Literal["auto", "sequential", "threads", "vmap"] = "auto"
     teacher: Literal["auto", "memory", "cached", "online"] = "auto"
@@ -70,7 +75,9 @@ class TrainConfig:
     quick_compile: bool = False
 
     def __post_init__(self) -> None:
-        """Checks the numbers of devices."""
+        """Checks the numbers of devices, and the share held out."""
+        if not 0 <= self.held_out < 1:
+            raise ValueError(f"train.held_out is in [0, 1); got {self.held_out}.")
         if self.processes < 1 or self.devices < 0 or self.model_axis < 1:
             raise ValueError(
                 f"train.processes and train.model_axis are at least 1, train.devices "

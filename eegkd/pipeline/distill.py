@@ -11,13 +11,15 @@ import numpy as np
 from eegkd.data.cache import TeacherTensor
 from eegkd.data.folds import Fold
 from eegkd.data.store import WindowStore
+from eegkd.errors import InputError
 from eegkd.evaluate.controls import MOVES, OUTPUT_CONTROLS, SYSTEM_CONTROLS
 from eegkd.pipeline.config import RunConfig
 from eegkd.pipeline.fit import Ahead, Fitted, FoldData, Job, one_by_one
 from eegkd.pipeline.folder import read_json, write_json
-from eegkd.pipeline.programs import Program, make_program, term_weights
+from eegkd.pipeline.programs import Program, make_program, prepare_fn, term_weights
 from eegkd.pipeline.teacher import Teacher, choose_teacher, given_stages
 from eegkd.pipeline.teacher_outputs import QUIET, Outputs, Watch, teacher_outputs
+from eegkd.pipeline.watch import Samples, take_samples
 from eegkd.systems import SignalConfig, System
 from eegkd.train.distributed import first_only, in_turn, is_first
 from eegkd.typing import Variables
@@ -129,9 +131,19 @@ def train_rows(
     """
     system, student = models.student.system, models.student
     upstream: dict[str, Variables] = {}
+    held_out = hold_out(data, config)
+    told = None
+    if held_out is not None:
+        told = np.where(_like(held_out, data.store.labels), -1, data.store.labels)
     for program in models.stages:
         where = folder.parent if models.shared else folder
-        job = Job(program.stage, 0, where / program.stage, upstream=dict(upstream))
+        job = Job(
+            program.stage,
+            0,
+            where / program.stage,
+            upstream=dict(upstream),
+            labels=told,
+        )
         fitted = run(program, job, data)
         upstream[program.stage] = fitted.variables
         if not models.shared:
@@ -143,7 +155,8 @@ def train_rows(
         for name in ("student", *rows)
         if name in STUDENT_ROWS
     ]
-    cache = None
+    cache: Outputs | None = None
+    samples: Samples = {}
     # What is finished is read again, and needs no teacher.
     if any(not (where / "done.json").is_file() for _, _, where in jobs):
         fill = functools.partial(
@@ -159,10 +172,27 @@ def train_rows(
             watch=watch,
         )
         cache = in_turn(fill) if models.teacher.mode == "cached" else fill()
+        samples = take_samples(
+            system,
+            upstream,
+            data.store,
+            data.fold,
+            zscore=data.zscore,
+            prepare=prepare_fn(system),
+        )
     labels = data.store.student_labels
     trainings: list[tuple[Program, Job]] = []
     for seed, name, where in jobs:
-        job = Job(name, seed, where, upstream=upstream, cache=cache, labels=labels)
+        job = Job(
+            name,
+            seed,
+            where,
+            upstream=upstream,
+            cache=cache,
+            labels=labels,
+            samples=samples,
+            marks={} if held_out is None else {"held_out": np.float32(held_out)},
+        )
         program = student
         if name == "no_teacher" and models.no_teacher is not None:
             program = models.no_teacher
@@ -177,6 +207,36 @@ def train_rows(
     for program, job in trainings:
         yield job.model, job.seed, program, run(program, job, data)
     first_only(lambda: shutil.rmtree(place, ignore_errors=True))
+
+
+def hold_out(data: FoldData, config: RunConfig) -> np.ndarray | None:
+    """Chooses whom stages before the student are not trained on, bool a store row.
+
+    Returns:
+        None where nobody is to be held out.
+
+    Raises:
+        InputError: If that would leave nobody on either side.
+    """
+    share, store = config.train.held_out, data.store
+    if not share:
+        return None
+    labels = store.student_labels.reshape(len(store), -1)[:, 0]
+    rows = data.fold.train[labels[data.fold.train] >= 0]
+    people = np.unique(store.index["subject"][rows])
+    num = round(share * len(people))
+    if not 0 < num < len(people):
+        raise InputError(
+            f"--train.held_out {share}: of the {len(people)} training subjects whose "
+            f"labels the student may use, that is {num}. Choose a share that leaves "
+            "subjects on both sides, or 0."
+        )
+    rng = np.random.default_rng([config.seed, data.fold.index])
+    return np.isin(store.index["subject"], rng.permutation(people)[:num])
+
+
+def _like(mask: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    return mask if labels.ndim == 1 else mask[:, None]
 
 
 def _moved(

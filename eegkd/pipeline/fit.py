@@ -32,6 +32,7 @@ from eegkd.export.weights import (
 from eegkd.pipeline.config import RunConfig
 from eegkd.pipeline.folder import read_json, write_json
 from eegkd.pipeline.programs import Program, predict_rows, prepare_fn
+from eegkd.pipeline.watch import Samples, measure, watch
 from eegkd.systems import get_stage
 from eegkd.train.distributed import first_only, of_first, shard
 from eegkd.train.loop import History, train
@@ -66,6 +67,8 @@ class Job(NamedTuple):
         cache: Outputs of earlier stages: stage -> tensor -> values a store row.
         labels: Aligned with the store's rows; -1 where this model may not look.
         learning_rate: The schedule's peak, where it differs from the program's.
+        samples: Windows that it is watched on.
+        marks: More that its batches hold, aligned with the store's rows.
     """
 
     model: str
@@ -76,15 +79,18 @@ class Job(NamedTuple):
     cache: Cache | None = None
     labels: np.ndarray | None = None
     learning_rate: float | None = None
+    samples: Samples = {}
+    marks: Mapping[str, np.ndarray] = {}
 
 
 class Fitted(NamedTuple):
-    """A finished training: variables for use, and what they say."""
+    """A finished training: variables for use, what they say, and what was measured."""
 
     variables: Variables
     val: Predictions
     test: Predictions
     seconds: float
+    measured: Mapping[str, Any] = {}
 
 
 def fold_data(store: WindowStore, fold: Fold) -> FoldData:
@@ -120,12 +126,14 @@ def fit(
     member = begin(program, job, data, config, num_steps=num_steps)
 
     def current(state: Any) -> Variables:
-        return program.finish(on_one_device(state).variables(member.frozen))
+        return on_one_device(state).variables(member.frozen)
 
     def evaluate(state: Any) -> dict[str, float]:
-        rows = data.fold.val
-        prob = predict_rows(program, current(state), data.store, rows, data.zscore)
-        return of_first(val_score(data, prob))
+        rows, now = data.fold.val, current(state)
+        final = program.finish(now)
+        prob = predict_rows(program, final, data.store, rows, data.zscore)
+        found = watch(program.watched, now, job.samples) if program.watched else {}
+        return of_first(val_score(data, prob) | found)
 
     try:
         _, history = train(
@@ -188,6 +196,7 @@ def begin(
         labels=job.labels,
         augment=config.augment,
         cache=job.cache,
+        marks=job.marks,
         shard=shard(),
         workers=config.train.workers,
     )
@@ -234,16 +243,21 @@ def conclude_fit(
     history: History,
     seconds: float,
 ) -> Fitted:
-    """Judges a trained model on validation and test windows, and keeps it."""
+    """Finishes a trained model, judges it on validation and test windows, keeps it."""
     start = time.monotonic()
-    final = fetch(variables)
+    final = fetch(program.finish(variables))
 
     def judge(rows: np.ndarray) -> Predictions:
         prob = predict_rows(program, final, data.store, rows, data.zscore)
         return predictions_of(data, rows, prob)
 
     val, test = judge(data.fold.val), judge(data.fold.test)
-    fitted = Fitted(final, val, test, seconds + time.monotonic() - start)
+    measured = {}
+    if program.measured:
+        classes = data.store.num_classes
+        measured = measure(program.measured, variables, job.samples, classes)
+    spent = seconds + time.monotonic() - start
+    fitted = Fitted(final, val, test, spent, measured)
     first_only(lambda: _write(job, fitted, history))
     return fitted
 
@@ -295,6 +309,7 @@ def _write(job: Job, fitted: Fitted, history: Any) -> None:
             "steps": history.rows[-1]["step"],
             "best_step": history.best_step,
             "best_value": history.best_value,
+            "measured": fitted.measured,
             "files": {name: hash_file(job.folder / name) for name in RESULTS},
         },
     )
@@ -331,9 +346,11 @@ def _read(program: Program, job: Job, store: WindowStore) -> Fitted:
     variables = load_variables(file)
     expected = jax.eval_shape(final, init_key(0), example(store), job.upstream)
     check_same_shapes(file, variables, expected)
+    done = read_json(job.folder / "done.json")
     return Fitted(
         variables,
         load_predictions(job.folder / "val.npz"),
         load_predictions(job.folder / "test.npz"),
-        read_json(job.folder / "done.json")["seconds"],
+        done["seconds"],
+        done.get("measured", {}),
     )

@@ -13,6 +13,7 @@ from eegkd.data.batches import ZScore, eval_batches
 from eegkd.data.store import WindowStore
 from eegkd.losses import Balancer, gradnorm, uncertainty
 from eegkd.pipeline.config import RunConfig
+from eegkd.pipeline.watch import term_values
 from eegkd.systems import Stage, System, get_stage, keep_all
 from eegkd.train.optimiser import make_optimiser
 from eegkd.train.parallel import MakeStep, Runner, make_runner
@@ -39,6 +40,9 @@ class Program(NamedTuple):
         init: `(key, batch, upstream) -> Variables`.
         finish: `variables -> variables` for use after training.
         predict: `(variables, batch) -> probabilities`.
+        watched: `(variables in training, sample) -> a number a window, by term`; None
+            where nothing is watched.
+        measured: The same of what is measured after training.
         many: The same for models that are trained together.
         num_steps: Updates of a training, which its schedule is made for.
         balancer: What scales the terms; None where their weights alone do.
@@ -51,6 +55,8 @@ class Program(NamedTuple):
     init: Any
     finish: Any
     predict: Any
+    watched: Any
+    measured: Any
     many: "ManyPrograms"
     num_steps: int
     balancer: Balancer | None = None
@@ -64,12 +70,14 @@ class ManyPrograms(NamedTuple):
         sweep: Its training step, mapped.
         finish: As a program's, mapped.
         predict: `(variables, batch) -> probabilities [b, members, k]`.
+        watched: As a program's, mapped: a number a member and window.
     """
 
     make_step: MakeStep
     sweep: Sweep
     finish: Any
     predict: Any
+    watched: Any
 
 
 def make_program(
@@ -97,11 +105,18 @@ def make_program(
 
     finish = stage.finish or (lambda variables: variables)
     predict = functools.partial(system.predict, stage_name)
+    watched = measured = None
+    if stage.watched:
+        watched = term_values(system, stage_name, stage.watched)
+    if stage.watched or stage.measured:
+        every = (*stage.watched, *stage.measured)
+        measured = jax.jit(term_values(system, stage_name, every))
     many = ManyPrograms(
         make_step=make_step,
         sweep=make_sweep(make_step, devices),
         finish=jax.jit(jax.vmap(finish)),
         predict=jax.jit(jax.vmap(predict, in_axes=(0, None), out_axes=1)),
+        watched=watched and jax.jit(jax.vmap(watched, in_axes=(0, None))),
     )
     return Program(
         system=system,
@@ -117,6 +132,8 @@ def make_program(
         init=jax.jit(stage.init),
         finish=jax.jit(finish) if stage.finish else finish,
         predict=jax.jit(predict),
+        watched=watched and jax.jit(watched),
+        measured=measured,
         many=many,
         num_steps=num_steps,
         balancer=balancer,

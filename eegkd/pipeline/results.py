@@ -16,6 +16,12 @@ from eegkd.evaluate import calibration, events, report
 from eegkd.evaluate.agreement import agreement_rows
 from eegkd.evaluate.efficiency import latency, throughput
 from eegkd.evaluate.events import Detection, WindowTrack
+from eegkd.evaluate.measured import (
+    Measures,
+    average_measured,
+    measured_rows,
+    routing_of,
+)
 from eegkd.evaluate.plots import Curve
 from eegkd.evaluate.predictions import Predictions, concatenate, with_units
 from eegkd.evaluate.report import Example, ModelFacts, ReportContent
@@ -229,6 +235,7 @@ def conclude(
     first: FoldData,
     config: RunConfig,
     *,
+    measured: Mapping[str, Sequence[Measures]],
     log: Sequence[Mapping[str, Any]],
     selection_metric: str,
     leaks: bool,
@@ -238,7 +245,8 @@ def conclude(
 ) -> tuple[Summary, dict[str, ModelFacts]]:
     """Writes results.json, summary.json, report.html; returns what the table shows.
 
-    `kept` holds programs and trainings of the first fold, `first` its windows.
+    `kept` holds programs and trainings of the first fold, `first` its windows;
+    `measured` what each training of each model measured.
     """
     store = first.store
     runs = merged(test, store)
@@ -260,12 +268,18 @@ def conclude(
     agreement = agreement_rows(test)
     identity = probe_identity(kept, first, seed=config.seed)
     bayes = store.manifest.get("bayes") or {}
+    measures = average_measured(measured)
+    summary.rows.extend(measured_rows(measures))
     details = {
         "comparisons": summary.comparisons,
         "calibration": scores,
         "events": event_results,
         "agreement": agreement,
         "identity": {name: found._asdict() for name, found in identity.items()},
+        "measured": {
+            model: {name: one._asdict() for name, one in own.items()}
+            for model, own in measures.items()
+        },
         "facts": facts,
         "bayes": bayes,
         "leaks_subjects": leaks,
@@ -299,6 +313,8 @@ def conclude(
         agreement=agreement,
         identity=identity,
         bayes=bayes,
+        measured=measures,
+        routing=routing_of(log, measures),
         notes=notes,
         config=record,
     )

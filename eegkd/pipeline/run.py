@@ -61,6 +61,13 @@ class Runs:
         self.test: dict[str, dict[int, list[Predictions]]] = {}
         self.val: dict[str, dict[int, list[Predictions]]] = {}
         self.kept: dict[str, tuple[Program, Fitted]] = {}
+        self.measured: dict[str, list[Mapping[str, Any]]] = {}
+
+    def keep(self, model: str, seed: int, program: Program, fitted: Fitted) -> None:
+        """Takes one training of one fold; the first of a model is kept whole."""
+        self.add(model, seed, fitted.val, fitted.test)
+        self.kept.setdefault(model, (program, fitted))
+        self.measured.setdefault(model, []).append(fitted.measured)
 
     def add(self, model: str, seed: int, val: Predictions, test: Predictions) -> None:
         """Appends the predictions of one fold."""
@@ -214,6 +221,7 @@ def _judge(
         runs.kept,
         fold_data(store, folds[0]),
         config,
+        measured=runs.measured,
         log=log,
         selection_metric=selection_metric(store),
         leaks=leaks,
@@ -261,8 +269,10 @@ def _train_all(
             return lambda done: progress.update(bar, completed=before + done)
 
         def log(data: FoldData, job: Job, row: Mapping[str, Any]) -> None:
-            where = {"fold": data.fold.index, "model": job.model, "seed": job.seed}
-            metrics(where | dict(row))
+            fold = data.fold.index
+            first = job.folder.relative_to(folder / f"fold{fold}").parts[0]
+            model = _row_name(first if first in models else "", job.model)
+            metrics({"fold": fold, "model": model, "seed": job.seed, **row})
 
         def ahead(wanted: Sequence[tuple[Program, Job]], data: FoldData) -> None:
             for program, jobs in groups(wanted, data, config, watch.say):
@@ -306,15 +316,12 @@ def _train_all(
                 for model, seed, program, fitted in train_rows(
                     group, data, config, place / name, run, rows, watch, ahead
                 ):
-                    shown = _row_name(name, model)
-                    runs.add(shown, seed, fitted.val, fitted.test)
-                    runs.kept.setdefault(shown, (program, fitted))
+                    runs.keep(_row_name(name, model), seed, program, fitted)
             if nets:
                 for model, seed, program, fitted in baselines.train_small_net(
                     nets, data, config, place, run, ahead
                 ):
-                    runs.add(model, seed, fitted.val, fitted.test)
-                    runs.kept.setdefault(model, (program, fitted))
+                    runs.keep(model, seed, program, fitted)
             if "linear" in config.rows:
                 columns = student_columns(config)
                 runs.add("linear", 0, *baselines.linear(data, config.seed, columns))

@@ -28,6 +28,7 @@ from eegkd.pipeline.fit import (
     val_score,
 )
 from eegkd.pipeline.programs import Program, collect
+from eegkd.pipeline.watch import watch
 from eegkd.train.sweep import Member, train_many
 from eegkd.train.sweep_room import member_bytes, members_at_once
 from eegkd.typing import Batch, Variables
@@ -81,7 +82,7 @@ def fit_many(
             members,
             num_steps=num_steps,
             checkpoint_dir=checkpoints,
-            evaluate=lambda variables: _scores(program, variables, data),
+            evaluate=lambda variables: _scores(program, variables, data, jobs[0]),
             log=lambda i, row: log(jobs[i], row),
             progress=progress,
             **loop_options(data, config),
@@ -92,8 +93,8 @@ def fit_many(
     seconds = (time.monotonic() - start) / len(jobs)
     for job, own, (_, history) in zip(jobs, begun, results, strict=True):
         if not is_done(job):
-            final = program.finish(history.best.variables(own.frozen))
-            conclude_fit(program, job, data, final, history, seconds)
+            best = history.best.variables(own.frozen)
+            conclude_fit(program, job, data, best, history, seconds)
     shutil.rmtree(checkpoints, ignore_errors=True)
 
 
@@ -179,9 +180,12 @@ def _at_once(
 
 
 def _scores(
-    program: Program, variables: Variables, data: FoldData
+    program: Program, variables: Variables, data: FoldData, first: Job
 ) -> list[dict[str, float]]:
-    """Scores all members in one pass over the validation windows."""
+    """Scores all members in one pass over the validation windows, and watches them.
+
+    Members have one program, and so the windows of the first to be watched on.
+    """
     finished = program.many.finish(variables)
     names = program.system.inputs
 
@@ -189,7 +193,12 @@ def _scores(
         return program.many.predict(finished, {name: batch[name] for name in names})
 
     prob = collect(run, program.system, data.store, data.fold.val, data.zscore)
-    return [val_score(data, prob[:, i]) for i in range(prob.shape[1])]
+    watched = program.many.watched
+    found = watch(watched, variables, first.samples) if watched else {}
+    return [
+        val_score(data, prob[:, i]) | {name: float(x[i]) for name, x in found.items()}
+        for i in range(prob.shape[1])
+    ]
 
 
 def _folder(jobs: Sequence[Job]) -> Path:

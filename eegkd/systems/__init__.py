@@ -67,6 +67,10 @@ class Stage(NamedTuple):
             tower becomes its class vectors). None: they are used as they are.
         borrowed: The stage's own tensors that are made of upstream's, as
             "student.mhca_aligned": a term that reads one is the teacher's too.
+        watched: Read like terms and never trained on: their means over some training
+            and validation windows are logged at every evaluation.
+        measured: The same, once a training has ended, over some test windows, where
+            those that are watched are measured too.
     """
 
     name: str
@@ -78,6 +82,8 @@ class Stage(NamedTuple):
     finish: Callable[[Variables], Variables] | None = None
     borrowed: tuple[str, ...] = ()
     depths: Callable[[PyTree], PyTree] | None = None
+    watched: tuple[Term, ...] = ()
+    measured: tuple[Term, ...] = ()
 
 
 class System(NamedTuple):

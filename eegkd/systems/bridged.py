@@ -20,6 +20,8 @@ def add_bridge(
     module: Any,
     inputs: Sequence[str],
     *terms: Term,
+    watched: Sequence[Term] = (),
+    measured: Sequence[Term] = (),
 ) -> System:
     """Returns `system` with a bridge, and terms that read it, on one stage.
 
@@ -35,6 +37,8 @@ def add_bridge(
         module: Of `eegkd.models.bridges`, or any that returns a dict of tensors.
         inputs: What it is called with, as "student.tokens", "teacher.tokens".
         terms: Of the stage and the bridge.
+        watched: More that is watched, as `Stage` says.
+        measured: More that is measured.
 
     Example:
         >>> system = add_bridge(
@@ -96,7 +100,8 @@ def add_bridge(
         return stage.finish(bare) if stage.finish else bare
 
     mark = f"{prefix}{name}_"
-    read = (given for term in terms for given in term.inputs if given.startswith(mark))
+    every = (*terms, *watched, *measured)
+    read = (given for term in every for given in term.inputs if given.startswith(mark))
     bridged = stage._replace(
         init=init,
         forward=forward,
@@ -104,6 +109,8 @@ def add_bridge(
         terms=stage.terms + tuple(terms),
         needs=tuple(dict.fromkeys((*stage.needs, *foreign))),
         borrowed=tuple(dict.fromkeys((*stage.borrowed, *read))),
+        watched=(*stage.watched, *watched),
+        measured=(*stage.measured, *measured),
     )
     return replace_stage(system, bridged)
 

@@ -39,6 +39,7 @@ from eegkd.systems.dlink_terms import (
     router_terms,
     student_terms,
 )
+from eegkd.systems.dlink_watch import fidelity, ranks, routing
 from eegkd.systems.foundation import grid_fields, make_foundation
 from eegkd.typing import Array, Batch, Float, StepKeys, Tensors, Variables
 
@@ -71,6 +72,7 @@ def make_system(config: DlinkConfig) -> System:
             functools.partial(_init_student, student),
             functools.partial(_forward_student, student),
             student_terms(config),
+            measured=ranks(),
         ),
     )
     forwards = {stage.name: stage.forward for stage in stages}
@@ -84,7 +86,8 @@ def make_system(config: DlinkConfig) -> System:
     system = see_channels(system, student_columns(config))
     if not config.loss.lambda_feat and not config.loss.lambda_spec:
         return system
-    return _with_router(system, config, _offered(config, teacher.layers))
+    offered = _offered(config, teacher.layers)
+    return _with_router(system, config, offered, student.cfg.dim)
 
 
 def student_config(config: DlinkConfig, dim: int) -> DlinkStudentConfig:
@@ -161,7 +164,7 @@ def _offered(config: DlinkConfig, layers: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _with_router(
-    system: System, config: DlinkConfig, layers: tuple[str, ...]
+    system: System, config: DlinkConfig, layers: tuple[str, ...], dim: int
 ) -> System:
     """Adds router and decoder, and the terms that read what they make."""
     router, columns = config.router, student_columns(config)
@@ -178,8 +181,16 @@ def _with_router(
     )
     bridge = RoutedTarget(mixture, seen[1], decodes(config), columns)
     inputs = ("student.compressed", *(f"teacher.{name}" for name in layers))
-    terms = router_terms(config, layers, seen)
-    return add_bridge(system, "student", "router", bridge, inputs, *terms)
+    return add_bridge(
+        system,
+        "student",
+        "router",
+        bridge,
+        inputs,
+        *router_terms(config, seen),
+        watched=routing(config, layers),
+        measured=fidelity(seen, dim),
+    )
 
 
 def deployed(config: DlinkConfig) -> DlinkConfig:

@@ -54,7 +54,8 @@ class RouterConfig:
         aux_weight: Of the probe's cross-entropy.
         entropy_bonus: Weight of the entropy of the weights, in the first updates.
         entropy_steps: How many those are.
-        log_weights: Log the mean weight of every layer as `raw/alpha_<layer>`.
+        log_weights: Log the mean weight of every layer at each evaluation, over some
+            training and validation windows, as `train/alpha_<layer>`, `val/...`.
     """
 
     mode: Literal["input", "static_softmax", "mean", "last"] = "input"

@@ -48,18 +48,15 @@ def student_terms(config: DlinkConfig) -> tuple[Term, ...]:
     return tuple(terms)
 
 
-def router_terms(
-    config: DlinkConfig, layers: tuple[str, ...], grid: tuple[int, int]
-) -> list[Term]:
+def router_terms(config: DlinkConfig, grid: tuple[int, int]) -> list[Term]:
     """Lists the terms that read the mixture of layers, the router's own last.
 
     Args:
         config: Of the system.
-        layers: Those that are mixed.
         grid: Channels and patches of the student's tokens.
     """
     terms = [*_feature_terms(config), *_spectral_terms(config, grid)]
-    return [*terms, *_own_terms(config), *_logged(config, layers)]
+    return [*terms, *_own_terms(config)]
 
 
 def decodes(config: DlinkConfig) -> bool:
@@ -137,7 +134,7 @@ def _own_terms(config: DlinkConfig) -> list[Term]:
         inputs = ("student.router_probe", "batch.label")
         weight = router.aux_weight
         terms.append(
-            Term("router_probe", cross_entropy, inputs, weight, "batch.labelled")
+            Term("router_probe", cross_entropy, inputs, weight, "batch.probed")
         )
     if router.entropy_bonus and router.entropy_steps:
         weight = functools.partial(
@@ -148,20 +145,5 @@ def _own_terms(config: DlinkConfig) -> list[Term]:
     return terms
 
 
-def _logged(config: DlinkConfig, layers: tuple[str, ...]) -> list[Term]:
-    """Lists terms of no weight, whose means are the layers' weights."""
-    if not (config.router.learns and config.router.log_weights):
-        return []
-    inputs = ("student.router_alpha",)
-    return [
-        Term(f"alpha_{name}", functools.partial(_column, i=i), inputs, 0.0)
-        for i, name in enumerate(layers)
-    ]
-
-
 def _until(step: Any, *, num_steps: int, weight: float) -> Array:
     return jnp.where(step < num_steps, weight, 0.0)
-
-
-def _column(x: Float[Array, "b l"], *, i: int) -> Float[Array, " b"]:
-    return x[:, i]

@@ -60,12 +60,18 @@ def upstream_tensors(
 
 
 def with_labelled(batch: Batch) -> dict[str, Any]:
-    """Adds the mask `labelled f32[b]` where there are labels."""
+    """Adds the masks `labelled f32[b]` and `probed` where there are labels.
+
+    `probed` is for terms that read what earlier stages say of a window: labelled ones
+    of people held out from the training of those (`held_out`), if there are any.
+    """
     batch = dict(batch)
     if "label" in batch and "labelled" not in batch:
         known = batch["label"] >= 0
         known = known if known.ndim == 1 else jnp.all(known, axis=-1)
         batch["labelled"] = known.astype(jnp.float32)
+    if "labelled" in batch:
+        batch["probed"] = batch["labelled"] * batch.get("held_out", 1.0)
     return batch
 
 

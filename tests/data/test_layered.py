@@ -26,7 +26,7 @@ def bump(centre, height):
 
 def brute_force(window, world, steady, burst):
     """Sums densities over every patient and every way that bursts may begin."""
-    centres = (8.5, 12.0, 10.25, 10.25)
+    centres = (7.0, 14.0, 10.5, 10.5)
     lags = ((-1, 1), (-1, 1), (0,), (2,))
     joint = []
     for centre, ways in zip(centres, lags, strict=True):

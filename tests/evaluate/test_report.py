@@ -10,6 +10,7 @@ from eegkd.errors import InputError
 from eegkd.evaluate import plots
 from eegkd.evaluate.events import Detection, WindowTrack, operating_curve
 from eegkd.evaluate.identity import Identity
+from eegkd.evaluate.measured import Measured, Routing
 from eegkd.evaluate.predictions import make_predictions
 from eegkd.evaluate.report import (
     Curve,
@@ -203,6 +204,40 @@ def test_a_bare_run_has_no_empty_sections():
     parse(page)
     assert re.findall("<h2>(.*?)</h2>", page) == ["Results"]
     assert ">nan" not in page
+
+
+def test_measures_and_weights_of_layers_are_shown():
+    weights = Routing(
+        layers=("embed", "block_0"),
+        by_class=np.array([[0.25, np.nan], [0.75, np.nan]]),
+        step=np.arange(2.0),
+        train=np.full((2, 2), 0.5),
+        val=np.full((2, 2), 0.5),
+        entropy=np.full(2, 0.69),
+        variance=np.full(2, 0.01),
+    )
+    measured = {
+        "student": {
+            "rank_tokens": Measured(12.5, np.ones(2), 3),
+            "alpha_embed": Measured(0.25, np.ones(2), 3),
+        },
+        "no_teacher": {"rank_compressed": Measured(3.25, np.ones(2), 3)},
+    }
+    routing = {"shuffled_teacher": weights, "student": weights, "static": weights}
+    page = short(measured=measured, routing=routing)
+    parse(page)
+    table = page[page.index("<h2>Measured inside") : page.index("<h2>Weights of")]
+    assert re.findall(r"<th.*?>([^<]*)</th>", table) == [
+        "model",
+        "rank tokens",
+        "rank compressed",
+    ]
+    assert "12.500" in table
+    figure = page[page.index("<h2>Weights of") :]
+    for text in ("student", "static", "embed", "0.75", "entropy 0.69 nats"):
+        assert text in figure
+    assert "shuffled_teacher" not in figure[: figure.index("</figure>")]
+    assert "<h2>Weights of" not in short(measured=measured)
 
 
 def test_undefined_values_are_dashes():

@@ -8,6 +8,7 @@ from eegkd.data.folds import make_folds
 from eegkd.export.weights import load_variables
 from eegkd.models import CBraModConfig, DlinkStudentConfig
 from eegkd.pipeline.config import TrainConfig
+from eegkd.pipeline.folder import read_log
 from eegkd.pipeline.registry import get_entry, get_preset
 from eegkd.pipeline.run import run_distillation
 from eegkd.systems.dlink_config import TeacherConfig
@@ -51,6 +52,22 @@ def test_variants_share_a_teacher_that_is_trained_once(tmp_path):
     rows = run()
     models = {row["model"] for row in rows}
     assert models == {"teacher", "student", *ROWS, *TABLE}
+    measured = {(row["model"], row["metric"]) for row in rows if row["low"] is None}
+    assert ("student", "alpha_embed") in measured
+    assert ("last", "band_error_alpha") in measured
+    assert ("no_teacher", "rank_compressed") in measured
+    assert ("no_teacher", "band_error_alpha") not in measured
+    log = read_log(tmp_path / "run" / "metrics.jsonl")
+    watched = {row["model"] for row in log if "val/alpha_embed" in row}
+    assert watched == {"student", "shuffled_teacher"}
+    assert set(TABLE) < {row["model"] for row in log if "loss" in row}
+    assert all(
+        abs(row["train/alpha_embed"] + row["train/alpha_block_0"] - 1) < 1e-5
+        for row in log
+        if "train/alpha_embed" in row
+    )
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "<h2>Weights of the teacher's layers</h2>" in page
     done = {
         str(file.parent.relative_to(tmp_path / "run" / "fold0"))
         for file in (tmp_path / "run" / "fold0").rglob("done.json")

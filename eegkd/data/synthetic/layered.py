@@ -9,30 +9,28 @@ electrode has the variance
 
 with background noise N and two rhythms that the class codes:
 
-* a *steady* one at one electrode, in every patch, whose frequency lies in the lower,
-  the middle or the upper part of the alpha band;
+* a *steady* one at one electrode, in every patch, at 7, 10.5 or 14 Hz;
 * *bursts* at 20 Hz at the frontal and at the parietal electrode of one hemisphere, each
   two patches long and repeated after two more; those of the two electrodes begin
   together, one patch apart, or two.
 
 | class    | steady rhythm | bursts                             |
 |----------|---------------|------------------------------------|
-| low      | lower         | a patch apart, either one first    |
-| high     | upper         | the same                           |
-| together | middle        | together                           |
-| apart    | middle        | two patches apart, never together  |
+| low      | 7 Hz          | a patch apart, either one first    |
+| high     | 14 Hz         | the same                           |
+| together | 10.5 Hz       | together                           |
+| apart    | 10.5 Hz       | two patches apart, never together  |
 
 So `low` and `high` show in the spectrum of any token of one electrode, which the
 embedding of a patch holds already. `together` and `apart` have the same spectrum in
 every token and over every channel; what differs is the phase, along the patches, of one
 electrode's slow rise and fall against another's, which takes a comparison over channels
-and over time. The mean power of a channel in the usual bands tells no class from
-another.
+and over time. No mean power of a channel, at any frequency, tells these two apart.
 
 Patients differ in the electrode and, by 0.5 Hz, in the frequencies of the steady
 rhythm, and in the hemisphere of the bursts, which begin anywhere in their cycle. Given
-a raw window, p(y | x) is a finite sum over all this, so it can be computed: no patient
-and no frequency has both rhythms' part in common, hence
+a raw window, p(y | x) is a finite sum over all this, so it can be computed: the two
+rhythms share no frequency, hence
 
     p(x | y) = p(x | noise) E[ratio of the steady rhythm | y] E[ratio of bursts | y].
 
@@ -65,9 +63,9 @@ BAND = (0.5, 75.0)
 RATE = 200.0
 NUM_PATCHES = 8
 WINDOW_S = float(NUM_PATCHES)
-STEADY_RATIO, BURST_RATIO = 4.0, 16.0  # power over that of the noise
+STEADY_RATIO, BURST_RATIO = 16.0, 16.0  # power over that of the noise
 _PATCH = round(RATE)
-_STEADY_HZ = {"low": 8.5, "high": 12.0, "together": 10.25, "apart": 10.25}
+_STEADY_HZ = {"low": 7.0, "high": 14.0, "together": 10.5, "apart": 10.5}
 _BURST_HZ, _CYCLE = 20.0, 4
 _LAGS = {"low": (-1, 1), "high": (-1, 1), "together": (0,), "apart": (2,)}
 _SITES = {"left": (0, 1), "right": (2, 3)}

@@ -1,0 +1,77 @@
+"""Whom the teacher is not tuned on, so that the router's probe can learn from them."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from eegkd.data.batches import BatchMaker
+from eegkd.data.folds import make_folds
+from eegkd.errors import InputError
+from eegkd.pipeline.config import TrainConfig
+from eegkd.pipeline.distill import hold_out
+from eegkd.pipeline.fit import fold_data
+from eegkd.pipeline.registry import get_entry, get_preset
+from eegkd.train.inputs import with_labelled
+from tests.pipeline.tiny import tiny_store
+
+CONFIG = get_preset(get_entry("dlink"), "small")
+
+
+def with_share(share):
+    train = dataclasses.replace(CONFIG.train, held_out=share)
+    return dataclasses.replace(CONFIG, train=train)
+
+
+def data_of(**manifest):
+    store = tiny_store(per_subject=12, rate=200.0, t=200, **manifest)
+    return fold_data(store, make_folds(store, "kfold", num_folds=3)[0])
+
+
+def test_a_share_of_training_subjects_is_held_out_whole():
+    data = data_of()
+    assert hold_out(data, with_share(0.0)) is None
+    held = hold_out(data, with_share(0.5))
+    subject = data.store.index["subject"]
+    people = np.unique(subject[held])
+    training = np.unique(subject[data.fold.train])
+    assert len(people) == round(0.5 * len(training))
+    assert set(people) < set(training)
+    np.testing.assert_array_equal(held, np.isin(subject, people))
+    np.testing.assert_array_equal(held, hold_out(data, with_share(0.5)))
+
+
+def test_those_without_labels_cannot_be_held_out():
+    data = data_of()
+    training = np.unique(data.store.index["subject"][data.fold.train]).tolist()
+    few = data_of(student_subjects=training[:2])
+    held = hold_out(few, with_share(0.5))
+    people = set(few.store.index["subject"][held])
+    assert len(people) == 1
+    assert people < set(training[:2])
+
+
+@pytest.mark.parametrize("share", [0.05, 0.95])
+def test_a_share_that_leaves_nobody_is_refused(share):
+    with pytest.raises(InputError, match="leaves subjects on both sides"):
+        hold_out(data_of(), with_share(share))
+
+
+def test_the_probe_reads_labelled_windows_of_those_held_out():
+    data = data_of()
+    held = hold_out(data, with_share(0.5))
+    maker = BatchMaker(
+        store=data.store,
+        labels=np.where(np.arange(len(data.store)) % 2, data.store.labels, -1),
+        marks={"held_out": np.float32(held)},
+    )
+    rows = np.arange(len(data.store))
+    batch = with_labelled(maker(rows))
+    np.testing.assert_array_equal(batch["probed"], held & (rows % 2 == 1))
+    bare = with_labelled(dataclasses.replace(maker, marks={})(rows))
+    np.testing.assert_array_equal(bare["probed"], rows % 2 == 1)
+
+
+def test_a_share_is_below_one():
+    with pytest.raises(ValueError, match=r"held_out is in \[0, 1\); got 1"):
+        TrainConfig(held_out=1.0)
