@@ -9,7 +9,7 @@ from eegkd.cli import main
 from eegkd.data.store import WindowStore
 from eegkd.models import EEGNetConfig
 from eegkd.ops import count_flops
-from eegkd.pipeline.plan import count_parts, make_plan, num_bytes
+from eegkd.pipeline.plan import count_groups, count_parts, make_plan, num_bytes
 from eegkd.pipeline.shapes import stage_shapes
 from eegkd.systems import SignalConfig, distilclip_eeg, small_net
 from eegkd.typing import Variables
@@ -67,6 +67,8 @@ def test_numbered_parts_are_one_line_and_prompts_their_own():
     assert parts["tau"].parameters == 1
     assert parts["bert"][1:] == (1, 5, False)
     assert "vectors" not in parts
+    groups = count_groups(Variables(params, frozen, {}))
+    assert groups == {"eeg": 20, "head": 6, "tau": 1, "bert": 5}
 
 
 def test_operations_are_those_of_the_counter(tiny):

@@ -8,6 +8,7 @@ from eegkd.errors import InputError
 from eegkd.evaluate.statistics import Summary
 from eegkd.export.weights import load_variables
 from eegkd.pipeline.config import TrainConfig, num_steps
+from eegkd.pipeline.fit import selection_metric
 from eegkd.pipeline.folder import from_json, read_json, to_json
 from eegkd.pipeline.registry import DistilClipRun, get_entry, get_preset
 from eegkd.pipeline.results import head_room_note
@@ -118,6 +119,12 @@ def test_presets_and_systems_are_named_in_errors():
         get_preset(get_entry("distilclip_eeg"), "huge")
     with pytest.raises(InputError, match="distilclip_eeg"):
         get_entry("no_such_system")
+
+
+def test_epochs_are_chosen_by_auroc_of_two_classes_and_by_kappa_of_more():
+    two = tiny.tiny_store(2, 4)
+    three = tiny.tiny_store(2, 4, classes=["a", "b", "c"], background=None)
+    assert [selection_metric(store) for store in (two, three)] == ["auroc", "kappa"]
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path):

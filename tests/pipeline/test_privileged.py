@@ -1,0 +1,81 @@
+"""Runs whose student sees fewer channels than its teacher."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from eegkd.data.folds import make_folds
+from eegkd.export.weights import load_variables
+from eegkd.models import CBraModConfig, DlinkStudentConfig, LoraConfig
+from eegkd.pipeline.baselines import band_features, small_net_programs
+from eegkd.pipeline.config import RunConfig, TrainConfig
+from eegkd.pipeline.distill import signal_of
+from eegkd.pipeline.fit import example, fold_data
+from eegkd.pipeline.folder import read_json
+from eegkd.pipeline.registry import get_entry, get_preset
+from eegkd.pipeline.run import run_distillation
+from eegkd.systems.dlink_config import TeacherConfig
+from tests.pipeline.tiny import tiny_store
+
+
+def test_the_rows_without_a_teacher_see_what_the_student_sees():
+    store = tiny_store(3, 12)
+    config = RunConfig(num_folds=3, train=TrainConfig(batch_size=4))
+    nets = small_net_programs(signal_of(store), config, 2, (2, 0))
+    kernels = {
+        program.system.columns: jax.eval_shape(
+            program.init, jax.random.key(0), example(store), {}
+        )
+        .params["spatial"]
+        .shape[0]
+        for program in nets.values()
+    }
+    assert kernels == {(2, 0): 2}
+    data = fold_data(store, make_folds(store, num_folds=3)[0])
+    rows = np.arange(4)
+    narrow = store.signal[:, [2, 0]]
+    few = data._replace(store=dataclasses.replace(store, signal=narrow))
+    np.testing.assert_array_equal(
+        band_features(data, rows, (2, 0)), band_features(few, rows)
+    )
+
+
+@pytest.mark.slow
+def test_a_teacher_with_adapters_and_all_channels_teaches_a_student_of_two(tmp_path):
+    entry = get_entry("dlink")
+    config = dataclasses.replace(
+        get_preset(entry, "small"),
+        out=str(tmp_path / "run"),
+        student_channels=("C4", "C3"),
+        teacher=TeacherConfig(
+            train="lora",
+            lora=LoraConfig(rank=2),
+            head="average",
+            cbramod=CBraModConfig(filters=5, depth=1, num_heads=2, ffn_dim=8),
+        ),
+        student=DlinkStudentConfig(mimic_hidden=4, compress_width=8, norm_groups=2),
+        num_folds=2,
+        num_seeds=1,
+        rows=("no_teacher", "linear"),
+        train=TrainConfig(epochs=1, batch_size=16, max_steps=2, sweep="sequential"),
+    )
+    store = tiny_store(per_subject=12, rate=200.0, t=400)
+    folds = make_folds(store, config.split, num_folds=2)
+    rows = run_distillation(entry.make_system, store, folds, config)
+    assert {row["model"] for row in rows} >= {"teacher", "student", *config.rows}
+    fold = tmp_path / "run" / "fold0"
+    teacher = load_variables(fold / "teacher" / "variables.safetensors")
+    assert (teacher.params.keys(), teacher.frozen) == ({"backbone", "head"}, {})
+    for row in ("student", "no_teacher"):
+        student = load_variables(fold / row / "seed0" / "variables.safetensors")
+        assert student.params["spatial"].shape[0] == 2
+    summary = read_json(tmp_path / "run" / "summary.json")
+    assert "see C4, C3; the teacher sees all 3" in summary["notes"][0]
+    facts = summary["facts"]["teacher"]
+    assert facts["parameters"] == sum(x.size for x in jax.tree.leaves(teacher.params))
+    assert facts["head"] == 40 * 2 + 2
+    assert "+ head 82</small>" in (tmp_path / "run" / "report.html").read_text()
+    saved = read_json(tmp_path / "run" / "config.json")["run"]
+    assert saved["student_channels"] == ["C4", "C3"]
