@@ -5,14 +5,17 @@
     python -m experiments.distilclip_eeg --preset quickstart --table families
 
 Options are those of `eegkd distill distilclip_eeg`; `--table` chooses the variants that
-are trained beside the system, each with a teacher of its own:
+are trained beside the system:
 
     prompts   text_hp (hand-written context) and base_wp (no prompts), against the
               system itself, which is the paper's Base-LP
     language  random_class_vectors (distinct random vectors in place of text)
     families  a family of losses more each (`experiments/families.py`), for a student of
               a quarter of the teacher's tokens; alpha_0 is without the soft targets
+    evl_ecg   of these, the three of EVL-ECG's objective: attention, relation, transport
     none      no variant
+
+The variants of the first two have teachers of their own, the others the system's.
 """
 
 import functools
@@ -27,6 +30,14 @@ _CHANGES = {
     "base_wp": {"prompt": {"mode": "none"}},
     "random_class_vectors": {"text": {"source": "random_class_vectors"}},
 }
+# What keeps a run under 45 minutes on two cores.
+_FEWER_TOKENS = (
+    "--student.stem_strides 8 4 --student.init random --rows alpha_0 no_teacher"
+)
+_FAMILIES_NOTE = (
+    "Rows named after a family of losses are the student with that family added: where "
+    "the verdict, the student against the row, is worse, it has helped."
+)
 VARIANTS = FAMILIES | {
     name: functools.partial(vary, make_system, changes)
     for name, changes in _CHANGES.items()
@@ -38,6 +49,7 @@ EXPERIMENT = Experiment(
         "prompts": ("text_hp", "base_wp"),
         "language": ("random_class_vectors",),
         "families": tuple(FAMILIES),
+        "evl_ecg": ("attention", "relation", "transport"),
         "none": (),
     },
     options={
@@ -46,11 +58,8 @@ EXPERIMENT = Experiment(
         # Half the preset's epochs: of 540 training windows; validation peaks before.
         "eegmat": "--num_seeds 5 --train.epochs 10",
     },
-    table_options={
-        # What keeps a run under 45 minutes on two cores.
-        "families": "--student.stem_strides 8 4 --student.init random "
-        "--rows alpha_0 no_teacher",
-    },
+    table_options={"families": _FEWER_TOKENS, "evl_ecg": _FEWER_TOKENS},
+    same_teacher=("families", "evl_ecg"),
     default_table={"bonn": "prompts", "eegmat": "language"},
     notes={
         "bonn": "Bonn has no subject ids: a person's segments are in training and "
@@ -58,11 +67,7 @@ EXPERIMENT = Experiment(
         "eegmat": "Rest always comes first in EEGMAT: time in the session is "
         "confounded with the class.",
     },
-    table_notes={
-        "families": "Rows named after a family of losses are the student with that "
-        "family added: where the verdict, the student against the row, is worse, it "
-        "has helped.",
-    },
+    table_notes={"families": _FAMILIES_NOTE, "evl_ecg": _FAMILIES_NOTE},
 )
 
 

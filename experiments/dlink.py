@@ -87,7 +87,7 @@ EXPERIMENT = Experiment(
         "student against the row, is better, what the variant leaves out has helped."
         for name in ("ablation", "spectral", "design")
     },
-    same_teacher=True,
+    same_teacher=("ablation", "spectral", "design"),
 )
 
 

@@ -26,7 +26,8 @@ class Experiment(NamedTuple):
         default_table: Of a corpus; none is no variant.
         notes: On a corpus, for the report's reader.
         table_notes: On a table.
-        same_teacher: Whether variants differ in the student alone.
+        same_teacher: The tables whose variants differ in the student alone: one teacher
+            is trained for all.
     """
 
     system: str
@@ -37,7 +38,7 @@ class Experiment(NamedTuple):
     default_table: Mapping[str, str] = {}
     notes: Mapping[str, str] = {}
     table_notes: Mapping[str, str] = {}
-    same_teacher: bool = False
+    same_teacher: tuple[str, ...] = ()
 
 
 def vary(
@@ -88,6 +89,6 @@ def _run(experiment: Experiment, argv: Sequence[str]) -> None:
         folds,
         config,
         variants=variants,
-        same_teacher=experiment.same_teacher,
+        same_teacher=table in experiment.same_teacher,
         notes=[notes[key] for notes, key in asked if key in notes],
     )

@@ -43,6 +43,8 @@ def take_turns(
 ) -> dict[Key, Facts]:
     """Times all in turn, so that a busy machine slows them alike.
 
+    Each timed call follows one that is not: the threads of the library before, which
+    wait for work by spinning, have gone to rest then, and caches hold what it reads.
     CPU time stands beside, which a busy machine distorts less; it adds up threads.
 
     Args:
@@ -55,6 +57,7 @@ def take_turns(
     while turn <= repeats:
         for key, runner in runners.items():
             for what, fn in (("value", runner.value), ("value_grad", runner.both)):
+                fn()
                 start, start_busy = time.perf_counter(), time.process_time()
                 fn()
                 took = time.perf_counter() - start
