@@ -12,6 +12,7 @@ VERBS = {
     "distill": "Train teacher, student and controls on a corpus; or resume a run.",
     "evaluate": "Judge a finished run again and rewrite its report.",
     "predict": "Detect events in a recording with a run's student.",
+    "export": "Write a run's student as StableHLO, ONNX and safetensors.",
     "bench": "Measure a training step: windows a second, and where the time goes.",
     "plan": "Print parameters, FLOPs, memory and time of a system without running it.",
 }

@@ -20,13 +20,18 @@ def save_variables(path: Path, variables: Variables) -> None:
     Raises:
         InputError: If the folder is read-only or full.
     """
+    write_atomic(path, save(named_arrays(variables)))
+
+
+def named_arrays(variables: Variables) -> dict[str, np.ndarray]:
+    """Lists the arrays by their names in a file, as "params/head/kernel"."""
     arrays: dict[str, np.ndarray] = {}
     for group, tree in variables._asdict().items():
         leaves = jax.tree_util.tree_leaves_with_path(tree)
         for keys, leaf in leaves:
             name = "/".join([group, *(str(key.key) for key in keys)])
             arrays[name] = np.asarray(leaf, order="C")
-    write_atomic(path, save(arrays))
+    return arrays
 
 
 def load_variables(path: Path) -> Variables:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.export import is_symbolic_dim
 
 from eegkd.models.layers import Dropout, LayerNorm
 from eegkd.models.prompts import append_tokens
@@ -110,7 +111,8 @@ def position_scores(
         num_keys: Number of keys.
     """
     batch, num_queries, width = q.shape[0], q.shape[2], q.shape[3]
-    if 2 * batch < width:
+    # An exported program has one form for every batch, that of few queries.
+    if is_symbolic_dim(batch) or 2 * batch < width:
         # Few queries: score every offset, then skew rows so that columns are keys.
         by_offset = jnp.einsum("bhie,hre->bhir", q[:, :, :n], r)
         pads = ((0, 0), (0, 0), (0, num_queries - n), (0, num_keys - n))

@@ -32,6 +32,8 @@ class Entry(NamedTuple):
         deployed: `config -> config` that predicts the same with finished variables,
             and names no file that only training reads.
         notes: `config -> sentences` that the report's reader must not miss.
+        weights: `config -> {model: file}` of published weights that training starts
+            from.
     """
 
     make_system: Callable[[Any], System]
@@ -39,6 +41,7 @@ class Entry(NamedTuple):
     presets: Mapping[str, Any]
     deployed: Callable[[Any], Any] = lambda config: config
     notes: Callable[[Any], Sequence[str]] = lambda config: ()
+    weights: Callable[[Any], Mapping[str, str]] = lambda config: {}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,6 +66,15 @@ def _without_text(config: DistilClipRun) -> DistilClipRun:
         return config
     text = TextConfig(source="random_class_vectors")
     return dataclasses.replace(config, text=text)
+
+
+def _bert_weights(config: DistilClipRun) -> Mapping[str, str]:
+    return {"bert": config.text.bert} if config.text.bert else {}
+
+
+def _teacher_weights(config: DlinkRun) -> Mapping[str, str]:
+    teacher = config.teacher
+    return {teacher.name: teacher.weights} if teacher.weights else {}
 
 
 SYSTEMS: Mapping[str, Entry] = {
@@ -100,6 +112,7 @@ SYSTEMS: Mapping[str, Entry] = {
         },
         _without_text,
         text_notes,
+        _bert_weights,
     ),
     "dlink": Entry(
         dlink.make_system,
@@ -141,6 +154,7 @@ SYSTEMS: Mapping[str, Entry] = {
             ),
         },
         dlink.deployed,
+        weights=_teacher_weights,
     ),
 }
 
