@@ -1,6 +1,6 @@
 """Joins converted weights with the module they belong to."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ from eegkd.convert.bert import load_bert
 from eegkd.convert.cbramod import load_cbramod
 from eegkd.convert.keras import load_eegnet
 from eegkd.convert.labram import load_labram
+from eegkd.errors import InputError
 from eegkd.models.bert import Bert, BertConfig
 from eegkd.models.cbramod import CBraMod, CBraModConfig
 from eegkd.models.eegnet import EEGNet, EEGNetConfig
+from eegkd.models.grid import TEN_TWENTY
 from eegkd.models.labram import Labram, LabramConfig
 from eegkd.typing import PyTree
 
@@ -28,11 +30,26 @@ def _bert(folder: str | Path, **options: Any) -> _Loaded:
 
 def _cbramod(path: str | Path, **options: Any) -> _Loaded:
     config, pairs = load_cbramod(path)
+    _check_order(path, config.get("channels", TEN_TWENTY), options.get("channels"))
     cfg = CBraModConfig(**config | options)
     params = _tree(pairs)
     if not cfg.reconstruct:
         params.pop("proj_out", None)
     return CBraMod(cfg), {"params": params}
+
+
+def _check_order(
+    path: str | Path, trained: Sequence[str], wanted: Sequence[str] | None
+) -> None:
+    """Refuses the channels of pre-training in another order: positions are by place."""
+    given = [name.upper() for name in wanted or trained]
+    known = [name.upper() for name in trained]
+    if given != known and sorted(given) == sorted(known):
+        raise InputError(
+            f"{path}: the model was trained with these channels in another order, and "
+            "knows them by their place: prepare the windows with --data.channels "
+            f"{' '.join(trained)}."
+        )
 
 
 def _labram(path: str | Path, **options: Any) -> _Loaded:
@@ -78,7 +95,8 @@ def load_pretrained(
     Raises:
         ValueError: If the name is unknown.
         InputError: If the files are missing, broken or of another model; if LaBraM has
-            no embedding for a channel or for so many patches.
+            no embedding for a channel or for so many patches; if CBraMod's channels
+            are in another order than they were trained in.
     """
     if name not in _LOADERS:
         raise ValueError(f"Unknown model {name!r}; there is {', '.join(_LOADERS)}.")
