@@ -71,7 +71,7 @@ EXPERIMENT = Experiment(
     },
     options={
         "synthetic": "--data.world layered --split fixed --num_seeds 3 "
-        "--train.epochs 12 --train.teacher_epochs 20 "
+        "--train.epochs 16 --train.teacher_epochs 20 "
         "--rows no_teacher shuffled_teacher small_net linear",
         # The suite's windows; validation peaks early with 500 of them to train on.
         "eegmat": "--data.window_s 5 --train.teacher_epochs 15 --train.epochs 20 "

@@ -39,10 +39,10 @@ other classes, so that which layer is worth mimicking depends on the window; and
 coded by frequency and phase, which distances of values see as one error among many.
 
 Its signal strengths and numbers of patients were set by the accuracies of the Bayes
-classifier, the linear baseline and plain networks on log power, before any student had
-been trained on it. In `layered` the teacher has seen twelve times the patients that the
-student has labels for. In `layered_null` patients are alike and the student has all
-labels: what its teacher was told, it was told.
+classifier, of the linear baseline, of plain networks on log power and of the teacher
+alone, before any student had been trained on it. In `layered` the teacher has seen
+twelve times the patients that the student has labels for. In `layered_null` patients
+are alike, and the student is told all that its teacher was told.
 """
 
 import dataclasses
@@ -139,8 +139,8 @@ def draw_window(
     ratio = np.ones((len(CHANNELS), NUM_PATCHES, len(_frequencies())))
     steady = _rhythm(_STEADY_HZ[name] + offset, STEADY_RATIO)
     ratio[CHANNELS.index(electrode)] += steady
-    start = rng.integers(_CYCLE)
-    starts = (start, start + rng.choice(_LAGS[name]))
+    start = int(rng.integers(_CYCLE))
+    starts = (start, start + int(rng.choice(_LAGS[name])))
     for site, begin in zip(_SITES[side], starts, strict=True):
         ratio[site] += bursts_on(begin)[:, None] * _rhythm(_BURST_HZ, BURST_RATIO)
     gaussian = rng.normal(size=ratio.shape) + 1j * rng.normal(size=ratio.shape)
