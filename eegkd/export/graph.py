@@ -126,7 +126,7 @@ def _run_equation(eqn: Any, values: Sequence[Any]) -> list[Any]:
         return _run(inner.jaxpr, inner.consts, values)
     config = eqn.params.get("padding_config", ())
     if name == "pad" and not any(inner for _, _, inner in config):
-        return [_pad(*values, config)]
+        return [_pad(values[0], values[1], config)]
     out = eqn.primitive.bind(*values, **eqn.params)
     return out if eqn.primitive.multiple_results else [out]
 

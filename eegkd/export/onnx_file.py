@@ -48,7 +48,7 @@ def to_onnx(graph: Graph) -> bytes:
         InputError: If packages are missing, or an operation has no counterpart.
     """
     check_packages()
-    from jax2onnx import to_onnx as convert
+    from jax2onnx import to_onnx as convert  # pyright: ignore[reportMissingImports]
 
     inputs = symbolic_inputs(graph)
     plain = plain_operations(graph.fn, inputs)
@@ -86,7 +86,7 @@ def load_onnx(path: Path, *, threads: int = 0) -> Callable[..., np.ndarray]:
         InputError: If packages are missing.
     """
     check_packages()
-    import onnxruntime
+    import onnxruntime  # pyright: ignore[reportMissingImports]
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -110,14 +110,14 @@ def onnx_inputs(model: Any) -> list[str]:
 
 def read_onnx(path: Path) -> Any:
     """Reads a file back as onnx's own `ModelProto`."""
-    import onnx
+    import onnx  # pyright: ignore[reportMissingImports]
 
     return onnx.load(path)
 
 
 def onnx_arrays(model: Any) -> Iterator[np.ndarray]:
     """Yields the floating-point arrays in a file, those of inner graphs too."""
-    from onnx import numpy_helper
+    from onnx import numpy_helper  # pyright: ignore[reportMissingImports]
 
     tensors = [*_tensors(model.graph)]
     for function in model.functions:

@@ -217,7 +217,8 @@ def _time_files(
     found = []
     with tempfile.TemporaryDirectory() as folder:
         window = Path(folder) / "window.npz"
-        np.savez(window, **{name: x[:1] for name, x in inputs.items()})
+        first: dict[str, Any] = {name: x[:1] for name, x in inputs.items()}
+        np.savez(window, **first)
         for name in formats:
             for threads in dict.fromkeys((1, num_cores())):
                 if name in RUNTIMES:
