@@ -149,20 +149,20 @@ class AxisAttention(nn.Module):
     ) -> Float[Array, "b m n d"]:
         """Attends along `n`."""
         b, m, n, d = x.shape
+        # One axis of rows: over several, a CPU's kernel gradient takes twice as long.
         qkv = nn.Dense(
             3 * d,
             dtype=self.dtype,
             kernel_init=nn.initializers.xavier_uniform(),
             name="qkv",
-        )(x)
+        )(x.reshape(-1, d))
         qkv = qkv.reshape(b * m, n, 3, self.num_heads, d // self.num_heads)
         q, k, v = qkv.transpose(2, 0, 3, 1, 4)
         scores = jnp.einsum("bhie,bhje->bhij", q * q.shape[-1] ** -0.5, k)
         drop = functools.partial(Dropout(self.dropout), train=train)
         y = softmax_average(scores, v, drop=drop).transpose(0, 2, 1, 3)
-        return nn.Dense(d, dtype=self.dtype, kernel_init=_kaiming, name="out")(
-            y.reshape(b, m, n, d)
-        )
+        out = nn.Dense(d, dtype=self.dtype, kernel_init=_kaiming, name="out")
+        return out(y.reshape(-1, d)).reshape(b, m, n, d)
 
 
 class CrissCrossLayer(nn.Module):
@@ -185,9 +185,10 @@ class CrissCrossLayer(nn.Module):
         over_channels = attend("spatial", y[..., :half].swapaxes(1, 2)).swapaxes(1, 2)
         y = jnp.concatenate([over_channels, attend("temporal", y[..., half:])], axis=-1)
         x = x + drop(y, train=train)
-        y = LayerNorm(dtype=dtype, name="ffn_norm")(x)
+        y = LayerNorm(dtype=dtype, name="ffn_norm")(x).reshape(-1, cfg.dim)
         y = drop(gelu(_dense(cfg.ffn_dim, dtype, "up", cfg.dim)(y)), train=train)
-        x = x + drop(_dense(cfg.dim, dtype, "down", cfg.ffn_dim)(y), train=train)
+        y = drop(_dense(cfg.dim, dtype, "down", cfg.ffn_dim)(y), train=train)
+        x = x + y.reshape(x.shape)
         return x, x
 
 
