@@ -70,8 +70,9 @@ EXPERIMENT = Experiment(
         "none": (),
     },
     options={
+        # A head over all tokens would do what is asked of the layers, and by heart.
         "synthetic": "--data.world layered --split fixed --num_seeds 3 "
-        "--train.epochs 16 --train.teacher_epochs 20 "
+        "--teacher.head average --train.epochs 16 --train.teacher_epochs 20 "
         "--rows no_teacher shuffled_teacher small_net linear",
         # The suite's windows; validation peaks early with 500 of them to train on.
         "eegmat": "--data.window_s 5 --train.teacher_epochs 15 --train.epochs 20 "
