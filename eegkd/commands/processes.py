@@ -152,7 +152,10 @@ def _handed_on(children: Children) -> Iterator[None]:
 
 def _follow_parent() -> None:
     """Stops this process, saving first, when the one that launched it is gone."""
-    sys.stdin.buffer.read()
+    # Not `sys.stdin`: a thread that waits there holds its lock, on which Python aborts
+    # when it exits.
+    while os.read(0, 1):
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 

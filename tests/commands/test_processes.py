@@ -83,3 +83,24 @@ def test_options_of_processes():
         processes.join(TrainConfig(), "localhost:1", "0")
     with pytest.raises(InputError, match="--process_id is a number"):
         processes.join(TWO, "localhost:1", "one")
+
+
+def test_a_process_that_follows_its_parent_ends_well():
+    program = (
+        "import threading, time; from eegkd.commands.processes import _follow_parent; "
+        "threading.Thread(target=_follow_parent, daemon=True).start(); time.sleep(0.2)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE)
+    assert child.wait(60) == 0
+    child.stdin.close()
+
+
+def test_it_stops_when_its_parent_is_gone():
+    program = (
+        "import time; from eegkd.commands.processes import _follow_parent; "
+        "_follow_parent(); time.sleep(60)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE)
+    time.sleep(0.2)
+    child.stdin.close()
+    assert child.wait(60) == -signal.SIGTERM
