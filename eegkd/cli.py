@@ -1,10 +1,7 @@
 """The command line: a verb, a function; nothing heavy is imported before it runs."""
 
-import contextlib
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 VERBS = {
     "quickstart": "Train a teacher, distil a student, judge both, on built-in data.",
@@ -33,6 +30,7 @@ USAGE = "\n".join(
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns 0, 2 (bad input) or 130 (interrupted, resumable)."""
     from eegkd.errors import InputError, Interrupted
+    from eegkd.signals import terminable
 
     args = list(sys.argv[1:] if argv is None else argv)
     if args in ([], ["-h"], ["--help"]):
@@ -48,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(f"There is no verb {verb!r}: choose {', '.join(VERBS)}.")
         return 2
     try:
-        with _terminable():
+        with terminable():
             _load(verb)(rest)
     except InputError as error:
         _complain(str(error))
@@ -60,19 +58,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain("Interrupted. The same command goes on where it was saved last.")
         return 130
     return 0
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Makes SIGTERM end a command as Ctrl-C does, wherever it is."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _load(verb: str) -> Callable[[Sequence[str]], None]:

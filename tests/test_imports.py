@@ -15,11 +15,12 @@ PACKAGE = Path(__file__).parents[1] / "eegkd"
 
 _NUMERICS = {"errors", "files", "typing", "ops"}
 _SYSTEM = _NUMERICS | {"models", "losses", "systems", "data"}
-_RUN = _SYSTEM | {"convert", "train", "evaluate", "export"}
+_RUN = _SYSTEM | {"convert", "train", "evaluate", "export", "signals"}
 ALLOWED: Mapping[str, set[str]] = {
     "__init__": set(),
     "errors": set(),
     "files": {"errors"},
+    "signals": set(),
     "data": {"errors", "files"},
     "convert": {"errors"},
     "typing": set(),
@@ -27,12 +28,12 @@ ALLOWED: Mapping[str, set[str]] = {
     "models": _NUMERICS | {"convert"},
     "losses": _NUMERICS,
     "systems": _SYSTEM,
-    "train": _NUMERICS | {"losses", "systems"},
+    "train": _NUMERICS | {"losses", "signals", "systems"},
     "evaluate": _NUMERICS | {"losses", "systems"},
     "export": _NUMERICS | {"losses", "systems"},
     "pipeline": _RUN,
     "commands": _RUN | {"pipeline"},
-    "cli": {"errors", "commands", "__version__"},
+    "cli": {"errors", "signals", "commands", "__version__"},
 }
 """What each part of the package may import beside itself."""
 

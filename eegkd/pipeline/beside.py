@@ -19,7 +19,7 @@ from eegkd.errors import Interrupted
 from eegkd.pipeline.config import RunConfig
 from eegkd.pipeline.fit import FoldData, Job, example, fit, init_key, is_done
 from eegkd.pipeline.programs import Program
-from eegkd.train.loop import watch_signals
+from eegkd.signals import watch_signals
 
 MOST_THREADS = 8
 LARGE = 2_000_000

@@ -32,8 +32,8 @@ from eegkd.pipeline.config import RunConfig
 from eegkd.pipeline.folder import to_json
 from eegkd.pipeline.programs import prepare_fn
 from eegkd.pipeline.teacher import Teacher, cache_forms
+from eegkd.signals import watch_signals
 from eegkd.systems import System, SystemConfig
-from eegkd.train.loop import watch_signals
 from eegkd.train.teacher_cache import teacher_rows, variables_hash
 from eegkd.typing import Variables
 

@@ -1,14 +1,12 @@
 """The training loop: batches in, the state out; resumable at any step."""
 
-import contextlib
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from eegkd.errors import InputError, Interrupted
+from eegkd.signals import watch_signals
 from eegkd.train.distributed import Votes
 from eegkd.train.parallel import Runner
 from eegkd.train.record import History, Loader, Row, Run
@@ -181,29 +179,3 @@ def _how_to_resume(step: int, num_steps: int, folder: str | Path | None) -> str:
         f"Stopped at step {step} of {num_steps}, saved in {folder}. Run the same "
         "command again to resume."
     )
-
-
-@contextlib.contextmanager
-def watch_signals() -> Iterator[Callable[[], bool]]:
-    """Turns the first Ctrl-C or SIGTERM into a flag; the second acts as ever."""
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    caught: list[int] = []
-    before: dict[int, Any] = {
-        number: signal.getsignal(number) or signal.SIG_DFL
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-
-    def handle(number: int, frame: Any) -> None:
-        del frame
-        caught.append(number)
-        signal.signal(number, before[number])
-
-    for number in before:
-        signal.signal(number, handle)
-    try:
-        yield lambda: bool(caught)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,0 +1,68 @@
+"""Ctrl-C and SIGTERM: work that can save does so, and no request to stop is lost."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+_NUMBERS = (signal.SIGINT, signal.SIGTERM)
+# Python drops what a handler raises where it runs inside a destructor: the request
+# stands here until a command ends, for the next work that watches.
+_asked: list[int] = []
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """Makes SIGTERM end a command as Ctrl-C does: by a KeyboardInterrupt."""
+
+    def handle(number: int, frame: Any) -> None:
+        del frame
+        _asked.append(number)
+        raise KeyboardInterrupt
+
+    with _handlers(handle):
+        try:
+            yield
+        finally:
+            _asked.clear()
+
+
+@contextlib.contextmanager
+def watch_signals() -> Iterator[Callable[[], bool]]:
+    """Turns the first Ctrl-C or SIGTERM into a flag; the second acts as ever.
+
+    One that nobody has asked about at the end, as it came with the last of the work,
+    acts then.
+    """
+    caught, told = list(_asked), []
+
+    def handle(number: int, frame: Any) -> None:
+        del frame
+        caught.append(number)
+        signal.signal(number, before[number])
+
+    def signalled() -> bool:
+        if caught:
+            told.append(True)
+        return bool(caught)
+
+    with _handlers(handle) as before:
+        yield signalled
+    if caught and not told and before:
+        signal.raise_signal(caught[0])
+
+
+@contextlib.contextmanager
+def _handlers(handle: Callable[[int, Any], None]) -> Iterator[dict[int, Any]]:
+    """Handles both signals, in the main thread alone; yields the handlers before."""
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in _NUMBERS:
+            before[number] = signal.getsignal(number) or signal.SIG_DFL
+            signal.signal(number, handle)
+    try:
+        yield before
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
