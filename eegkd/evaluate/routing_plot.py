@@ -20,7 +20,7 @@ def routing_svg(routings: Mapping[str, Routing], class_names: Sequence[str]) -> 
         layers = max(len(routing.layers) for routing in routings.values())
         height = 1.1 + 0.24 * layers
         figure, axes = make_figure(
-            3.2 * num, height + 2.4, 2, num, height_ratios=[height, 2.4]
+            max(4.8, 3.2 * num), height + 2.4, 2, num, height_ratios=[height, 2.4]
         )
         for i, (name, routing) in enumerate(routings.items()):
             _by_class(axes[0, i], routing, class_names)
@@ -52,12 +52,14 @@ def _by_update(ax: Axes, routing: Routing) -> None:
     """Draws training subjects' weights dashed, validation subjects' whole."""
     colours = mpl.colormaps["viridis"](np.linspace(0, 0.85, len(routing.layers)))
     for i, (layer, colour) in enumerate(zip(routing.layers, colours, strict=True)):
-        ax.plot(routing.step, routing.train[:, i], color=colour, lw=0.9, ls="--")
-        ax.plot(routing.step, routing.val[:, i], color=colour, lw=1.3, label=layer)
+        # With dots, one evaluation alone can be seen.
+        style = {"color": colour, "marker": ".", "ms": 4}
+        ax.plot(routing.step, routing.train[:, i], lw=0.9, ls="--", **style)
+        ax.plot(routing.step, routing.val[:, i], lw=1.3, label=layer, **style)
     ax.set(xlabel="update", ylim=(-0.03, 1.03))
     ax.grid(axis="y")
     text = (
-        f"entropy {routing.entropy[-1]:.2f} nats, "
+        f"entropy {routing.entropy[-1]:.2f} nats\n"
         f"variance over windows {routing.variance[-1]:.3f}"
     )
     ax.set_title(text, loc="left", fontsize=8, color=MUTED)
