@@ -105,7 +105,7 @@ def test_eegmmidb_refuses_other_files_and_options(eegmmidb, tmp_path):
         InputError, match="overlap 0.5: eegmmidb has one window a trial"
     ):
         store_of("eegmmidb", root, tmp_path / "store", overlap=0.5)
-    with pytest.raises(InputError, match=r"none of its 2 trials .* --data.window_s"):
+    with pytest.raises(InputError, match=r"none of its 3 trials .* --data.window_s"):
         store_of("eegmmidb", root, tmp_path / "store", window_s=15.0)
     strange = tmp_path / "S002R08.edf"
     write_edf(strange, noise(1, 400), ["C3"], annotations=[(1, 2, "T1"), (1, 2, "T5")])

@@ -22,7 +22,8 @@ CONFIG = DlinkConfig(
     ),
     teacher=TeacherConfig(
         head="one_layer",
-        cbramod=CBraModConfig(filters=5, depth=2, num_heads=2, ffn_dim=6),
+        # Not 6: so many tokens a batch has, and shapes below are told apart.
+        cbramod=CBraModConfig(filters=5, depth=2, num_heads=2, ffn_dim=7),
         labram=LabramConfig(depth=2, ffn_dim=6),
         lora=LoraConfig(rank=3, targets=("layers/*/qkv", "layers/up")),
     ),
