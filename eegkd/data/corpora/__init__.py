@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import string
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -127,12 +128,12 @@ def folder_of(root: str | os.PathLike[str], name: str) -> Path:
 
 
 def split_by_number(
-    numbers: Mapping[str, int], ends: tuple[int, int], needs: str
+    subjects: tuple[str, ...], *, ends: tuple[int, int], needs: str
 ) -> dict[str, tuple[str, ...]]:
-    """Splits persons by their number, in the order of their names.
+    """Splits persons by the number that their names end in: a `fixed_split`.
 
     Args:
-        numbers: Of each person.
+        subjects: Names, as "07" or "A07".
         ends: The last number in training, and in validation.
         needs: What the published split needs, for the message.
 
@@ -140,8 +141,9 @@ def split_by_number(
         InputError: If a part would be empty.
     """
     parts: dict[str, list[str]] = {"train": [], "val": [], "test": []}
-    for person in sorted(numbers):
-        passed = sum(numbers[person] > end for end in ends)
+    for person in sorted(subjects):
+        number = int(person.lstrip(string.ascii_letters))
+        passed = sum(number > end for end in ends)
         parts[("train", "val", "test")[passed]].append(person)
     if not all(parts.values()):
         raise InputError(

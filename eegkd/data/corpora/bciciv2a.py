@@ -20,8 +20,8 @@ Note:
 """
 
 import dataclasses
+import functools
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -171,19 +171,6 @@ def _read_labels(source: Source, num: int) -> list[int]:
     return [int(label) - 1 for label in labels]
 
 
-def fixed_split(subjects: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
-    """Returns the split of the CBraMod benchmark: persons 1-5, 6-7 and 8-9.
-
-    Raises:
-        InputError: If a part of it would be empty.
-    """
-    needs = (
-        "split of data set 2a needs persons up to A05 (training), A06 or A07 "
-        "(validation) and A08 or A09 (test)"
-    )
-    return split_by_number({s: int(s[1:]) for s in subjects}, (5, 7), needs)
-
-
 CORPUS = Corpus(
     name="bciciv2a",
     classes=CLASSES,
@@ -199,7 +186,13 @@ CORPUS = Corpus(
         "window_s": 4.0,
         "overlap": 0.0,
     },
-    fixed_split=fixed_split,
+    # That of the CBraMod benchmark: persons 1-5, 6-7 and 8-9.
+    fixed_split=functools.partial(
+        split_by_number,
+        ends=(5, 7),
+        needs="split of data set 2a needs persons up to A05 (training), A06 or A07 "
+        "(validation) and A08 or A09 (test)",
+    ),
     licence="CC-BY-ND 4.0 as BNCI Horizon 2020 states it (Brunner et al. 2008)",
     trials=True,
 )

@@ -9,8 +9,8 @@ References:
 """
 
 import dataclasses
+import functools
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 from eegkd.data.corpora import Corpus, Source, folder_of, split_by_number
@@ -53,19 +53,6 @@ def read(source: Source) -> Recording:
     return dataclasses.replace(recording, events=(whole,), subject=source.subject)
 
 
-def fixed_split(subjects: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
-    """Returns the split of the CBraMod benchmark: 28, 4 and 4 persons in file order.
-
-    Raises:
-        InputError: If a part of it would be empty.
-    """
-    needs = (
-        "EEGMAT split needs persons below 28 (training), 28-31 (validation) and 32-35 "
-        "(test)"
-    )
-    return split_by_number({s: int(s) for s in subjects}, (27, 31), needs)
-
-
 CORPUS = Corpus(
     name="eegmat",
     classes=CLASSES,
@@ -81,6 +68,12 @@ CORPUS = Corpus(
         "window_s": 4.0,
         "overlap": 0.0,
     },
-    fixed_split=fixed_split,
+    # That of the CBraMod benchmark: 28, 4 and 4 persons in file order.
+    fixed_split=functools.partial(
+        split_by_number,
+        ends=(27, 31),
+        needs="EEGMAT split needs persons below 28 (training), 28-31 (validation) and "
+        "32-35 (test)",
+    ),
     licence="ODC-By 1.0 (Zyma et al. 2019)",
 )

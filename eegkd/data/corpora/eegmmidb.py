@@ -18,8 +18,8 @@ Note:
 """
 
 import dataclasses
+import functools
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 from eegkd.data.corpora import Corpus, Source, folder_of, split_by_number
@@ -85,19 +85,6 @@ def read(source: Source) -> Recording:
     )
 
 
-def fixed_split(subjects: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
-    """Returns the split of the CBraMod benchmark: 70, 19 and 20 persons.
-
-    Raises:
-        InputError: If a part of it would be empty.
-    """
-    needs = (
-        "EEGMMIDB split needs persons up to 70 (training), 71-89 (validation) and "
-        "90-109 (test)"
-    )
-    return split_by_number({s: int(s) for s in subjects}, (70, 89), needs)
-
-
 CORPUS = Corpus(
     name="eegmmidb",
     classes=CLASSES,
@@ -113,7 +100,13 @@ CORPUS = Corpus(
         "window_s": 4.0,
         "overlap": 0.0,
     },
-    fixed_split=fixed_split,
+    # That of the CBraMod benchmark: 70, 19 and 20 persons.
+    fixed_split=functools.partial(
+        split_by_number,
+        ends=(70, 89),
+        needs="EEGMMIDB split needs persons up to 70 (training), 71-89 (validation) "
+        "and 90-109 (test)",
+    ),
     licence="ODC-By 1.0 (Schalk et al. 2004, PhysioNet)",
     trials=True,
 )
