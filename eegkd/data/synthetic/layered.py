@@ -51,7 +51,6 @@ was told.
 
 import dataclasses
 import itertools
-import zlib
 from typing import Any
 
 import numpy as np
@@ -162,7 +161,7 @@ def make_recording(world: World, subject: str, *, seed: int = 0) -> Recording:
         subject: One of `world.subjects`.
         seed: Of the whole corpus; a patient depends on it and on its own name only.
     """
-    rng = np.random.default_rng([seed, zlib.crc32(world.name.encode()), int(subject)])
+    rng = world.rng(subject, seed)
     patient_type = world.types[rng.integers(len(world.types))]
     labels = rng.permutation(np.arange(world.num_windows) % len(CLASSES))
     windows = [draw_window(rng, label, patient_type) for label in labels]
@@ -170,16 +169,8 @@ def make_recording(world: World, subject: str, *, seed: int = 0) -> Recording:
         Event(onset_s=i * WINDOW_S, duration_s=WINDOW_S, label=CLASSES[label])
         for i, label in enumerate(labels)
     )
-    return Recording(
-        signal=np.concatenate(windows, axis=1),
-        channels=CHANNELS,
-        kinds=("eeg",) * len(CHANNELS),
-        units=("uV",) * len(CHANNELS),
-        rate=RATE,
-        events=events,
-        subject=subject,
-        source=f"synthetic:{world.name}:{seed}:{subject}",
-    )
+    signal = np.concatenate(windows, axis=1)
+    return world.recording(subject, seed, signal, CHANNELS, RATE, events)
 
 
 def posterior(

@@ -1,6 +1,13 @@
 """Who there is in a synthetic world, and whose labels the student may use."""
 
 import dataclasses
+import zlib
+from collections.abc import Iterable
+
+import numpy as np
+from jaxtyping import Float
+
+from eegkd.data.recording import Event, Recording
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,3 +47,30 @@ class Patients:
     def student_subjects(self) -> tuple[str, ...]:
         """The training patients whose labels the student may use."""
         return self.subjects[: self.num_labelled]
+
+    def rng(self, subject: str, seed: int) -> np.random.Generator:
+        """Returns a patient's own draws: of the world, the patient and the seed."""
+        return np.random.default_rng(
+            [seed, zlib.crc32(self.name.encode()), int(subject)]
+        )
+
+    def recording(
+        self,
+        subject: str,
+        seed: int,
+        signal: Float[np.ndarray, "c t"],
+        channels: tuple[str, ...],
+        rate: float,
+        events: Iterable[Event],
+    ) -> Recording:
+        """Makes a patient's recording of EEG in uV, which says where it is from."""
+        return Recording(
+            signal=signal,
+            channels=channels,
+            kinds=("eeg",) * len(channels),
+            units=("uV",) * len(channels),
+            rate=rate,
+            events=tuple(events),
+            subject=subject,
+            source=f"synthetic:{self.name}:{seed}:{subject}",
+        )

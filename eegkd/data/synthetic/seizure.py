@@ -18,7 +18,6 @@ and in return the posterior needs no approximation.
 
 import dataclasses
 import itertools
-import zlib
 
 import numpy as np
 from jaxtyping import Float, Float64, Int
@@ -154,7 +153,7 @@ def make_recording(world: World, subject: str, *, seed: int = 0) -> Recording:
         subject: One of `world.subjects`.
         seed: Of the whole corpus; a patient depends on it and on its own name only.
     """
-    rng = np.random.default_rng([seed, zlib.crc32(world.name.encode()), int(subject)])
+    rng = world.rng(subject, seed)
     types = world.types
     patient_type = types[rng.integers(len(types))]
     labels = window_labels(world.num_windows, rng)
@@ -168,16 +167,8 @@ def make_recording(world: World, subject: str, *, seed: int = 0) -> Recording:
                 Event(onset_s=onset, duration_s=duration, label=CLASSES[label])
             )
         position += length
-    return Recording(
-        signal=np.ascontiguousarray(np.moveaxis(windows, 0, 1).reshape(19, -1)),
-        channels=CHANNELS,
-        kinds=("eeg",) * 19,
-        units=("uV",) * 19,
-        rate=RATE,
-        events=tuple(events),
-        subject=subject,
-        source=f"synthetic:{world.name}:{seed}:{subject}",
-    )
+    signal = np.ascontiguousarray(np.moveaxis(windows, 0, 1).reshape(19, -1))
+    return world.recording(subject, seed, signal, CHANNELS, RATE, events)
 
 
 def posterior(
