@@ -1,5 +1,6 @@
 """Stateless numerics."""
 
+from eegkd.ops.attention import dot_product_attention
 from eegkd.ops.depthwise import depthwise_conv1d
 from eegkd.ops.dropout import keep_mask
 from eegkd.ops.flops import count_flops
@@ -9,6 +10,7 @@ __all__ = [
     "Plan",
     "count_flops",
     "depthwise_conv1d",
+    "dot_product_attention",
     "keep_mask",
     "sinkhorn",
     "transport_plan",
