@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from eegkd.errors import InputError
 from eegkd.train import sharding
+from eegkd.train.partition import mesh_axes, partition_rule
 from eegkd.train.sharding import AXIS, MIN_SHARDED, Devices, batch_size, make_mesh
 from eegkd.train.step import Step
 from eegkd.typing import Batch
@@ -118,15 +119,16 @@ def mesh(
         make_step: As for `make_runner`.
         devices: Which to use; all by default.
         model: Length of the mesh's model axis. Devices along it share examples, and
-            every large array is cut along it.
+            every large array is cut along it, those of decoders and towers by heads and
+            widths (`eegkd.train.partition`).
         fully_sharded: Cut every large array over the data axis too: parameters,
             optimiser, frozen variables and earlier stages take 1 / devices of the
             memory, and are gathered where they are used.
         min_size: Elements below which an array stays whole.
     """
     over = make_mesh(devices, model=model)
-    axes = ((sharding.MODEL,) if model > 1 else ()) + ((AXIS,) if fully_sharded else ())
-    rule = sharding.shard_rule(over, axes, min_size=min_size)
+    axes = mesh_axes(model=model, fully_sharded=fully_sharded)
+    rule = partition_rule(over, axes, min_size=min_size)
     step = make_step(None)
 
     def constrained(state, frozen, upstream, batch):
@@ -183,9 +185,9 @@ def make_runner(
 
 def _constrain(tree: Any, over: Mesh, rule: sharding.Rule = sharding.replicated) -> Any:
     """Fixes how a step's results lie, so that the next step takes them as they are."""
-    return jax.tree.map(
-        lambda x: jax.lax.with_sharding_constraint(
-            x, NamedSharding(over, rule(x.shape))
-        ),
-        tree,
-    )
+
+    def fix(keys: Any, x: Any) -> Any:
+        spec = rule(sharding.path_of(keys), x.shape)
+        return jax.lax.with_sharding_constraint(x, NamedSharding(over, spec))
+
+    return jax.tree_util.tree_map_with_path(fix, tree)

@@ -15,7 +15,9 @@ from eegkd.typing import Batch
 AXIS, MODEL = "data", "model"
 MIN_SHARDED = 4096
 Devices = Sequence[Any]
-Rule = Callable[[tuple[int, ...]], PartitionSpec]
+ShapeRule = Callable[[tuple[int, ...]], PartitionSpec]
+Rule = Callable[[str, tuple[int, ...]], PartitionSpec]
+"""How an array is cut, by its path in the tree ("params/head/kernel") and its shape."""
 
 
 def pick_devices(num: int = 0) -> list[Any]:
@@ -64,7 +66,7 @@ def make_mesh(devices: Devices | None = None, *, model: int = 1) -> Mesh:
 
 def shard_rule(
     mesh: Mesh, axes: tuple[str, ...], *, min_size: int = MIN_SHARDED
-) -> Rule:
+) -> ShapeRule:
     """Makes `shape -> PartitionSpec`: the largest axis that divides, over `axes`.
 
     Where no axis divides by all of them, the first of `axes` that some axis divides by
@@ -87,21 +89,25 @@ def shard_rule(
     return rule
 
 
-def replicated(shape: tuple[int, ...]) -> PartitionSpec:
+def replicated(path: str, shape: tuple[int, ...]) -> PartitionSpec:
     """Is the rule that keeps every array whole on every device."""
-    del shape
+    del path, shape
     return PartitionSpec()
 
 
 def placer(mesh: Mesh, rule: Rule = replicated) -> Callable[[Any], Any]:
     """Makes `tree -> tree` with every array on the mesh as `rule` says.
 
-    All processes hand in the same values; each keeps its devices' parts.
+    All processes hand in the same values; each keeps its devices' parts. A shape alone
+    (`jax.ShapeDtypeStruct`) is told its place, so that a step can be lowered for
+    arrays that would not fit here.
     """
 
-    def place(x: Any) -> Any:
-        spec = PartitionSpec() if is_key(x) else rule(np.shape(x))
+    def place(keys: Any, x: Any) -> Any:
+        spec = PartitionSpec() if is_key(x) else rule(path_of(keys), np.shape(x))
         sharding = NamedSharding(mesh, spec)
+        if isinstance(x, jax.ShapeDtypeStruct):
+            return x.update(sharding=sharding)
         local = not isinstance(x, jax.Array) or x.is_fully_addressable
         if sharding.is_fully_addressable or not local:
             return jax.device_put(x, sharding)
@@ -110,7 +116,12 @@ def placer(mesh: Mesh, rule: Rule = replicated) -> Callable[[Any], Any]:
             return jax.random.wrap_key_data(bits, impl=jax.random.key_impl(x))
         return _share(np.asarray(x), sharding)
 
-    return lambda tree: jax.tree.map(place, tree)
+    return lambda tree: jax.tree_util.tree_map_with_path(place, tree)
+
+
+def path_of(keys: Any) -> str:
+    """Writes where an array is in its tree: "params/layers/query/kernel"."""
+    return jax.tree_util.keystr(keys, simple=True, separator="/")
 
 
 def splitter(mesh: Mesh) -> Callable[[Batch], Any]:
@@ -123,6 +134,9 @@ def splitter(mesh: Mesh) -> Callable[[Batch], Any]:
 
     def put(batch: Batch) -> Any:
         batch_size(batch, local)
+        leaves = jax.tree.leaves(batch)
+        if all(isinstance(x, jax.ShapeDtypeStruct) for x in leaves):
+            return jax.tree.map(lambda x: x.update(sharding=sharding), batch)
         if sharding.is_fully_addressable:
             return jax.device_put(batch, sharding)
         return jax.tree.map(
@@ -189,4 +203,5 @@ def _share(host: np.ndarray, sharding: NamedSharding) -> jax.Array:
 
 def is_key(x: Any) -> bool:
     """Tells whether an array is a typed random key."""
-    return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+    typed = isinstance(x, jax.Array | jax.ShapeDtypeStruct)
+    return typed and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
