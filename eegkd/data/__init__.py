@@ -1,14 +1,23 @@
 """Recordings in, labelled windows out: NumPy only."""
 
+from eegkd.data.anyres import AnyresConfig, row_index, stack_tiles
 from eegkd.data.augment import AugmentConfig
 from eegkd.data.cache import TeacherCache, TeacherTensor, open_cache
 from eegkd.data.config import CacheConfig, DataConfig
 from eegkd.data.corpora import Corpus, Source, get_corpus
+from eegkd.data.packing import (
+    TextPart,
+    VisualPart,
+    pack_row,
+    pack_rows,
+    split_at_images,
+)
 from eegkd.data.reading import read_recording
 from eegkd.data.recording import Event, Recording
 from eegkd.data.store import WindowStore
 
 __all__ = [
+    "AnyresConfig",
     "AugmentConfig",
     "CacheConfig",
     "Corpus",
@@ -18,8 +27,15 @@ __all__ = [
     "Source",
     "TeacherCache",
     "TeacherTensor",
+    "TextPart",
+    "VisualPart",
     "WindowStore",
     "get_corpus",
     "open_cache",
+    "pack_row",
+    "pack_rows",
     "read_recording",
+    "row_index",
+    "split_at_images",
+    "stack_tiles",
 ]

@@ -22,7 +22,7 @@ TEXT = -1
 Side: TypeAlias = Literal["left", "right"]
 
 
-class Text(NamedTuple):
+class TextPart(NamedTuple):
     """A stretch of text.
 
     Attributes:
@@ -34,7 +34,7 @@ class Text(NamedTuple):
     learned: bool = False
 
 
-class Visual(NamedTuple):
+class VisualPart(NamedTuple):
     """The next visual tokens of the row.
 
     Attributes:
@@ -44,7 +44,7 @@ class Visual(NamedTuple):
     count: int
 
 
-Part: TypeAlias = Text | Visual
+Part: TypeAlias = TextPart | VisualPart
 
 
 def split_at_images(
@@ -84,16 +84,16 @@ def split_at_images(
     parts: list[Part] = []
     for start, stop in zip(starts, [*starts[1:], len(ids)], strict=True):
         if is_image[start]:
-            parts.append(Visual(sum(next(of_each) for _ in range(start, stop))))
+            parts.append(VisualPart(sum(next(of_each) for _ in range(start, stop))))
         else:
-            parts.append(Text(ids[start:stop], learned=bool(is_label[start])))
+            parts.append(TextPart(ids[start:stop], learned=bool(is_label[start])))
     return parts
 
 
 def count_positions(parts: Sequence[Part]) -> int:
     """Counts the positions that a row takes."""
     return sum(
-        part.count if isinstance(part, Visual) else len(part.ids) for part in parts
+        part.count if isinstance(part, VisualPart) else len(part.ids) for part in parts
     )
 
 
@@ -126,7 +126,7 @@ def pack_row(
     """
     num = count_positions(parts)
     if num > length:
-        visual = sum(part.count for part in parts if isinstance(part, Visual))
+        visual = sum(part.count for part in parts if isinstance(part, VisualPart))
         raise InputError(
             f"{name}: {num} tokens ({visual} visual, {num - visual} of text), and the "
             f"limit is {length}: shorten the text or raise the limit."
@@ -136,7 +136,7 @@ def pack_row(
     labels = np.full(num, IGNORED, np.int32)
     at, seen = 0, 0
     for part in parts:
-        if isinstance(part, Visual):
+        if isinstance(part, VisualPart):
             place = slice(at, at + part.count)
             visual_at[place] = np.arange(seen, seen + part.count)
             seen += part.count

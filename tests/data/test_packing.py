@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from eegkd.data.packing import (
     IGNORED,
     TEXT,
-    Text,
-    Visual,
+    TextPart,
+    VisualPart,
     count_positions,
     pack_row,
     pack_rows,
@@ -15,7 +15,14 @@ from eegkd.data.packing import (
 )
 from eegkd.errors import InputError
 
-ROW = [Text([5, 6]), Visual(3), Text([7]), Visual(2), Text([8]), Text([9, 2], True)]
+ROW = [
+    TextPart([5, 6]),
+    VisualPart(3),
+    TextPart([7]),
+    VisualPart(2),
+    TextPart([8]),
+    TextPart([9, 2], True),
+]
 
 
 def test_a_row_by_hand():
@@ -38,8 +45,8 @@ def test_a_row_by_hand():
 
 
 parts = st.one_of(
-    st.builds(Text, st.lists(st.integers(1, 99), max_size=4), st.booleans()),
-    st.builds(Visual, st.integers(0, 4)),
+    st.builds(TextPart, st.lists(st.integers(1, 99), max_size=4), st.booleans()),
+    st.builds(VisualPart, st.integers(0, 4)),
 )
 
 
@@ -54,7 +61,7 @@ def test_nothing_is_lost_at_either_side(rows):
             assert (
                 mask[:num].all() if side == "right" else mask[len(mask) - num :].all()
             )
-            texts = [part for part in row if isinstance(part, Text)]
+            texts = [part for part in row if isinstance(part, TextPart)]
             visual = packed["visual_at"][i][mask] != TEXT
             ids = packed["ids"][i][mask][~visual]
             assert list(ids) == [x for part in texts for x in part.ids]
@@ -72,12 +79,12 @@ def test_placeholders_become_parts():
     ids, learned = [1, 0, 0, 4, 0, 6, 7], [0, 0, 0, 0, 0, 0, 1]
     split = split_at_images(ids, image_id=0, counts=(2, 3, 1), learned=learned)
     assert split == [
-        Text([1]),
-        Visual(5),
-        Text([4]),
-        Visual(1),
-        Text([6]),
-        Text([7], learned=True),
+        TextPart([1]),
+        VisualPart(5),
+        TextPart([4]),
+        VisualPart(1),
+        TextPart([6]),
+        TextPart([7], learned=True),
     ]
     # One a visual token, as the processors of transformers write them.
     expanded = [1, *[0] * 5, 4, 0, 6, 7]
@@ -85,7 +92,7 @@ def test_placeholders_become_parts():
         expanded, image_id=0, counts=(2, 3, 1), learned=[0] * 9 + [1]
     )
     assert again == split
-    assert split_at_images([3, 4], image_id=0, counts=()) == [Text([3, 4])]
+    assert split_at_images([3, 4], image_id=0, counts=()) == [TextPart([3, 4])]
     with pytest.raises(InputError, match="scan 12: 3 image placeholders"):
         split_at_images(ids, image_id=0, counts=(2, 3), name="scan 12")
 
