@@ -1,5 +1,6 @@
 """Self-attention with Transformer-XL relative positions, and tokens without any."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -77,17 +78,25 @@ def softmax_average(
     values: Float[Array, "b h j e"],
     *,
     drop: Callable[[Array], Array] | None = None,
+    average: Callable[[Array, Array], Array] | None = None,
 ) -> Float[Array, "b h i e"]:
     """Computes `drop(softmax(scores)) values`, exponentials in float32 or wider.
 
     The sum divides the average instead of the weights, which are `j / e` as many.
+
+    Args:
+        scores: Of queries and keys.
+        values: A row a key.
+        drop: Dropout of the weights.
+        average: The product of weights and values: `ops.head_average` for few tokens.
     """
     scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
     highest = jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True))
     weights = jnp.exp(scores - highest)
     total = weights.sum(axis=-1, keepdims=True)
     weights = weights if drop is None else drop(weights)
-    out = jnp.einsum("bhij,bhje->bhie", weights.astype(values.dtype), values)
+    average = average or functools.partial(jnp.einsum, "bhij,bhje->bhie")
+    out = average(weights.astype(values.dtype), values)
     return (out / total).astype(values.dtype)
 
 

@@ -20,6 +20,7 @@ from eegkd.errors import InputError
 from eegkd.models.attention import softmax_average
 from eegkd.models.grid import PATCH, GridConfig, convolve_patches, split_patches
 from eegkd.models.layers import Dropout, gelu
+from eegkd.ops.head_products import head_average, head_scores
 from eegkd.typing import Array, Float, Tensors
 
 _NAMES = (
@@ -175,9 +176,9 @@ class LabramLayer(nn.Module):
             _LayerNorm(dtype=dtype, name=name)(part)
             for name, part in (("query_norm", qkv[0]), ("key_norm", qkv[1]))
         )
-        scores = jnp.einsum("bhie,bhje->bhij", q * width**-0.5, k)
+        scores = head_scores(q * width**-0.5, k)
         drop = functools.partial(Dropout(cfg.dropout), train=self.train)
-        out = softmax_average(scores, qkv[2], drop=drop)
+        out = softmax_average(scores, qkv[2], drop=drop, average=head_average)
         return out.transpose(0, 2, 1, 3).reshape(b, n, d)
 
     def _drop_path(self, y: Array, rate: Array) -> Array:
