@@ -4,6 +4,7 @@ from eegkd.losses.attention import attention_alignment
 from eegkd.losses.balance import Balancer, fixed, gradnorm, scheduled, uncertainty
 from eegkd.losses.compose import Term, combine, term_means, total_loss, weighted_mean
 from eegkd.losses.contrastive import clip_loss, similarity_kl
+from eegkd.losses.language import next_token_loss, num_targets
 from eegkd.losses.layers import fitnet, negative_entropy, token_cosine
 from eegkd.losses.logits import (
     binary_cross_entropy,
@@ -50,6 +51,8 @@ __all__ = [
     "jensen_shannon",
     "kd_kl",
     "negative_entropy",
+    "next_token_loss",
+    "num_targets",
     "relation_angle",
     "relation_distance",
     "relative_epsilon",
