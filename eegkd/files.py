@@ -6,7 +6,7 @@ import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from eegkd.errors import InputError, output_errors
 
@@ -28,14 +28,26 @@ def write_atomic(path: str | os.PathLike[str], content: str | bytes) -> Path:
     Raises:
         InputError: If the folder cannot be written (read-only, full).
     """
+    data = content.encode() if isinstance(content, str) else content
+    with open_atomic(path) as file:
+        file.write(data)
+    return Path(path)
+
+
+@contextlib.contextmanager
+def open_atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """Opens a file to write piece by piece, as `write_atomic` does at once.
+
+    Raises:
+        InputError: If the folder cannot be written (read-only, full).
+    """
     path = Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    data = content.encode() if isinstance(content, str) else content
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with part.open("wb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(path)
@@ -47,7 +59,6 @@ def write_atomic(path: str | os.PathLike[str], content: str | bytes) -> Path:
             f"Cannot write {path}: {error.strerror or error}; choose another folder "
             "or free some space."
         ) from error
-    return path
 
 
 def remove_parts(folder: Path) -> None:

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from eegkd.convert.files import read_optional_config, read_weights
 from eegkd.convert.foundation import PATCH, backbone_only, expect, signal_of
 from eegkd.convert.tables import (
+    TRANSPOSED,
     Pairs,
+    Turn,
     Weight,
     count_layers,
     linear,
@@ -17,6 +17,9 @@ from eegkd.convert.tables import (
     time_conv,
 )
 
+_PER_CHANNEL = Turn(
+    lambda a: a[:, 0].transpose(1, 2, 0), lambda a: a.transpose(2, 0, 1)[:, None]
+)
 _KERNELS = [[49, 25, 24], [3, 1, 1], [3, 1, 1]]
 
 
@@ -74,7 +77,7 @@ def _table(filters: int, ffn: int, *, reconstruct: bool) -> list[Weight]:
             ("embedding", "position", "kernel"),
             f"{position}.weight",
             (d, 1, 19, 7),
-            lambda a: a[:, 0].transpose(1, 2, 0),
+            _PER_CHANNEL,
         ),
         Weight(("embedding", "position", "bias"), f"{position}.bias", (d,)),
     ]
@@ -85,7 +88,7 @@ def _table(filters: int, ffn: int, *, reconstruct: bool) -> list[Weight]:
                 (*path, "qkv", "kernel"),
                 f"{layer}{theirs}.in_proj_weight",
                 (3 * half, half),
-                np.transpose,
+                TRANSPOSED,
             ),
             Weight(
                 (*path, "qkv", "bias"), f"{layer}{theirs}.in_proj_bias", (3 * half,)

@@ -10,6 +10,7 @@ from eegkd.convert.files import read_optional_config, read_weights
 from eegkd.convert.foundation import backbone_only, expect, signal_of
 from eegkd.convert.tables import (
     Pairs,
+    Turn,
     Weight,
     count_layers,
     linear,
@@ -19,6 +20,7 @@ from eegkd.convert.tables import (
     time_conv,
 )
 
+_FIRST = Turn(lambda a: a[0], lambda a: a[None])
 _PRETRAINING = ("mask_token", "lm_head.", "projection_head.", "logit_scale")
 
 
@@ -86,9 +88,9 @@ def _table(fields: Mapping[str, Any], names: _Names) -> list[Weight]:
     d, layer, block = 25 * filters, ("layers",), "blocks.{}."
     width = d // fields["num_heads"]
     table = [
-        Weight(("cls_token",), "cls_token", (1, 1, d), _first),
-        Weight(("position",), names.position, (1, 129, d), _first),
-        Weight(("time",), names.time, (1, fields["max_patches"], d), _first),
+        Weight(("cls_token",), "cls_token", (1, 1, d), _FIRST),
+        Weight(("position",), names.position, (1, 129, d), _FIRST),
+        Weight(("time",), names.time, (1, fields["max_patches"], d), _FIRST),
         *norm(("norm",), "norm" if fields["pool"] == "cls" else "fc_norm", d),
         *norm((*layer, "attention_norm"), f"{block}norm1", d),
         *linear((*layer, "qkv"), f"{block}attn.qkv", 3 * d, d, bias=False),
@@ -106,7 +108,3 @@ def _table(fields: Mapping[str, Any], names: _Names) -> list[Weight]:
         table += time_conv(path, name, filters, inner, taps)
         table += norm(("embedding", f"norm_{i}"), f"{names.conv}norm{i + 1}", filters)
     return table
-
-
-def _first(array: np.ndarray) -> np.ndarray:
-    return array[0]

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
@@ -79,6 +80,27 @@ def check_names(
     Raises:
         InputError: If a name is missing or unexpected, or a shape differs.
     """
+    problems = name_differences(found, wanted, ignored=ignored)
+    if problems:
+        raise InputError(
+            f"{source}: the weights do not fit {model}: {'; '.join(problems)}. "
+            "Download them again, or name the model that they are of."
+        )
+
+
+def name_differences(
+    found: Mapping[str, Any],
+    wanted: Mapping[str, tuple[int, ...]],
+    *,
+    ignored: Iterable[str] = (),
+) -> list[str]:
+    """Lists what is missing, unexpected or of another shape; as `check_names`.
+
+    Args:
+        found: Anything with a shape, by name.
+        wanted: Shapes by name.
+        ignored: Names that may be there and are not used.
+    """
     problems = [f"missing {name}" for name in wanted if name not in found]
     ignored = set(ignored)
     problems += [
@@ -86,13 +108,8 @@ def check_names(
         for name in found
         if name not in wanted and name not in ignored
     ]
-    problems += [
+    return problems + [
         f"{name} has shape {found[name].shape}, not {shape}"
         for name, shape in wanted.items()
         if name in found and found[name].shape != tuple(shape)
     ]
-    if problems:
-        raise InputError(
-            f"{source}: the weights do not fit {model}: {'; '.join(problems)}. "
-            "Download them again, or name the model that they are of."
-        )

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,6 +11,29 @@ from eegkd.convert.safetensors import check_names
 
 Path_ = tuple[str, ...]
 Pairs = list[tuple[Path_, np.ndarray]]
+
+
+class Turn(NamedTuple):
+    """Two views of one tensor.
+
+    Attributes:
+        there: From PyTorch's layout to Flax's.
+        back: The other way.
+    """
+
+    there: Callable[[np.ndarray], np.ndarray]
+    back: Callable[[np.ndarray], np.ndarray]
+
+
+AS_IT_IS = Turn(np.asarray, np.asarray)
+TRANSPOSED = Turn(np.transpose, np.transpose)
+IMAGE_KERNEL = Turn(
+    lambda a: a.transpose(2, 3, 1, 0), lambda a: a.transpose(3, 2, 0, 1)
+)
+"""Of a two-dimensional convolution: [out, in, h, w] and [h, w, in, out]."""
+_TAPS = Turn(
+    lambda a: a[:, :, 0].transpose(2, 1, 0), lambda a: a.transpose(2, 1, 0)[:, :, None]
+)
 
 
 class Weight(NamedTuple):
@@ -21,18 +44,47 @@ class Weight(NamedTuple):
         name: What it is called; with `{}` in place of a layer's number, the layers'
             tensors are stacked.
         shape: Its own.
-        turn: Brings it into Flax's layout.
+        turn: Between its layout and Flax's.
+        depth: Number of layers, where the name has `{}`.
     """
 
     path: Path_
     name: str
     shape: tuple[int, ...]
-    turn: Callable[[np.ndarray], np.ndarray] = np.asarray
+    turn: Turn = AS_IT_IS
+    depth: int = 0
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What its tensors are called, layer by layer."""
+        return tuple(self.name.format(i) for i in range(self.depth or 1))
+
+    @property
+    def placed_shape(self) -> tuple[int, ...]:
+        """The shape in Flax's layout, stacked layers first."""
+        one = self.turn.there(np.broadcast_to(np.float32(0), self.shape)).shape
+        return (self.depth, *one) if self.depth else one
+
+
+class Family(NamedTuple):
+    """How models of one class lie in files of transformers.
+
+    Attributes:
+        table: Their tensors, from the fields of our config.
+        config: Their `config.json`, from the same.
+        rename: From any name that a tensor has had, to the table's.
+        in_memory: From the table's name to that in transformers' model.
+    """
+
+    table: Callable[[Mapping[str, Any]], list[Weight]]
+    config: Callable[[Mapping[str, Any]], dict[str, Any]]
+    rename: Callable[[str], str] = str
+    in_memory: Callable[[str], str] = str
 
 
 def linear(path: Path_, name: str, out: int, inner: int, *, bias: bool = True) -> tuple:
     """Lists kernel and bias of a linear layer."""
-    kernel = Weight((*path, "kernel"), f"{name}.weight", (out, inner), np.transpose)
+    kernel = Weight((*path, "kernel"), f"{name}.weight", (out, inner), TRANSPOSED)
     return (kernel, *(_bias(path, name, out) if bias else ()))
 
 
@@ -44,17 +96,22 @@ def norm(path: Path_, name: str, features: int) -> tuple:
 
 def time_conv(path: Path_, name: str, out: int, inner: int, taps: int) -> tuple:
     """Lists kernel and bias of a two-dimensional convolution with one row of taps."""
-    kernel = Weight(
-        (*path, "kernel"),
-        f"{name}.weight",
-        (out, inner, 1, taps),
-        lambda a: a[:, :, 0].transpose(2, 1, 0),
-    )
+    kernel = Weight((*path, "kernel"), f"{name}.weight", (out, inner, 1, taps), _TAPS)
     return (kernel, *_bias(path, name, out))
 
 
 def _bias(path: Path_, name: str, features: int) -> tuple[Weight]:
     return (Weight((*path, "bias"), f"{name}.bias", (features,)),)
+
+
+def stacked(table: Iterable[Weight], depth: int) -> list[Weight]:
+    """Says how many layers those rows have whose names leave the layer open."""
+    return [row._replace(depth=depth) if "{}" in row.name else row for row in table]
+
+
+def under(path: Path_, table: Iterable[Weight]) -> list[Weight]:
+    """Puts the paths of a part of a model below its own."""
+    return [row._replace(path=(*path, *row.path)) for row in table]
 
 
 def place(
@@ -71,21 +128,15 @@ def place(
         InputError: If one is missing or left over, or has another shape; one message
             lists every difference.
     """
-    table = list(table)
-    names = {weight: _names(weight, depth) for weight in table}
-    wanted = {name: weight.shape for weight in table for name in names[weight]}
+    table = stacked(table, depth)
+    wanted = {name: row.shape for row in table for name in row.names}
     check_names(source, tensors, wanted, model=model)
 
-    def value(weight: Weight) -> np.ndarray:
-        parts = [weight.turn(tensors[name]) for name in names[weight]]
-        return np.stack(parts) if "{}" in weight.name else np.ascontiguousarray(*parts)
+    def value(row: Weight) -> np.ndarray:
+        parts = [row.turn.there(tensors[name]) for name in row.names]
+        return np.stack(parts) if row.depth else np.ascontiguousarray(*parts)
 
-    return [(weight.path, value(weight)) for weight in table]
-
-
-def _names(weight: Weight, depth: int) -> list[str]:
-    layers = range(depth) if "{}" in weight.name else (0,)
-    return [weight.name.format(i) for i in layers]
+    return [(row.path, value(row)) for row in table]
 
 
 def count_layers(names: Iterable[str], prefix: str, default: int) -> int:

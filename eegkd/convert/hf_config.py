@@ -1,0 +1,96 @@
+"""Fields of a `config.json` of Hugging Face, all that is wrong with them at once."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from eegkd.convert.safetensors import read_config
+from eegkd.errors import InputError
+
+
+class Section(NamedTuple):
+    """A part of a `config.json`.
+
+    Attributes:
+        values: Its fields.
+        where: What stands before a field's name in a message, as "text_config.".
+        problems: What was found wrong; shared by all parts of a file.
+    """
+
+    values: Mapping[str, Any]
+    where: str
+    problems: list[str]
+
+    def inner(self, name: str) -> "Section":
+        """Returns a nested part; an empty one if it is not there, which is wrong."""
+        values = self.values.get(name)
+        if not isinstance(values, Mapping):
+            self.problems.append(f"{self.where}{name} is missing or no object")
+            values = {}
+        # Very old files of CLIP have what counts in a second place.
+        second = self.values.get(f"{name}_dict")
+        values = {**values, **(second if isinstance(second, Mapping) else {})}
+        return Section(values, f"{self.where}{name}.", self.problems)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Returns a field, the default also in place of null."""
+        value = self.values.get(name)
+        return default if value is None else value
+
+    def size(self, name: str, default: int | None = None) -> int:
+        """Returns a positive whole number; 1 if it is none, which is wrong."""
+        value = self.get(name, default)
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            return value
+        self.problems.append(
+            f"{self.where}{name} has to be a positive whole number; got {value!r}"
+        )
+        return 1
+
+    def number(self, name: str, default: float) -> float:
+        """Returns a positive number; the default if it is none, which is wrong."""
+        value = self.get(name, default)
+        if isinstance(value, int | float) and value > 0:
+            return float(value)
+        self.problems.append(
+            f"{self.where}{name} has to be a positive number; got {value!r}"
+        )
+        return default
+
+    def divides(self, small: int, large: int, names: str) -> None:
+        """Notes two sizes of which one has to divide the other, and does not."""
+        if large % small:
+            self.problems.append(
+                f"{self.where}{names}: {small} does not divide {large}"
+            )
+
+    def one_of(self, name: str, allowed: tuple[Any, ...], default: Any = None) -> Any:
+        """Returns a field that has to be one of some; the first if it is none."""
+        value = self.get(name, default)
+        if value in allowed:
+            return value
+        wanted = " or ".join(repr(each) for each in allowed)
+        self.problems.append(f"{self.where}{name} has to be {wanted}; got {value!r}")
+        return allowed[0]
+
+
+def open_config(folder: str | Path) -> Section:
+    """Reads a folder's `config.json`.
+
+    Raises:
+        InputError: If it is missing or is no JSON object.
+    """
+    return Section(read_config(folder), "", [])
+
+
+def refuse_problems(folder: str | Path, config: Section) -> None:
+    """Raises what was found wrong.
+
+    Raises:
+        InputError: If anything was; one message lists it all.
+    """
+    if config.problems:
+        raise InputError(
+            f"{Path(folder) / 'config.json'}: {'; '.join(config.problems)}. Take "
+            "weights of an architecture that is known, or name the model they are of."
+        )

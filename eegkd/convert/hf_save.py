@@ -1,0 +1,132 @@
+"""Writes folders of safetensors files as transformers reads them, tensor by tensor."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from eegkd.convert.hf_folder import INDEX, SINGLE
+from eegkd.errors import InputError
+from eegkd.files import open_atomic, write_atomic
+
+_TYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+
+
+class Outgoing(NamedTuple):
+    """A tensor to be written.
+
+    Attributes:
+        name: In the file.
+        shape: In the file.
+        dtype: As NumPy names it.
+        value: Returns it; called once, when its turn comes.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    value: Callable[[], np.ndarray]
+
+    @property
+    def num_bytes(self) -> int:
+        """Its size."""
+        width = 2 if self.dtype == "bfloat16" else np.dtype(self.dtype).itemsize
+        return int(np.prod(self.shape, dtype=np.int64)) * width
+
+
+def write_checkpoint(
+    folder: str | Path,
+    config: Mapping[str, Any],
+    tensors: Sequence[Outgoing],
+    *,
+    max_shard_bytes: int,
+) -> None:
+    """Writes `config.json` and `model.safetensors`, or shards and their index.
+
+    Args:
+        folder: Made if needed.
+        config: What `config.json` holds.
+        tensors: In the order of the files; one at a time is in memory.
+        max_shard_bytes: A file holds no more, unless a single tensor is larger.
+
+    Raises:
+        InputError: If the folder holds weights already, or cannot be written.
+        ValueError: If a type is no floating type of safetensors.
+    """
+    folder = Path(folder)
+    there = sorted(path.name for path in folder.glob("*.safetensors*"))
+    if there:
+        raise InputError(
+            f"{folder}: holds weights already ({', '.join(there)}); choose another "
+            "folder, or remove them."
+        )
+    shards = list(_shards(tensors, max_shard_bytes))
+    names = [
+        SINGLE if len(shards) == 1 else f"model-{i:05}-of-{len(shards):05}.safetensors"
+        for i in range(1, len(shards) + 1)
+    ]
+    for name, shard in zip(names, shards, strict=True):
+        write_safetensors(folder / name, shard)
+    if len(shards) > 1:
+        total = sum(tensor.num_bytes for tensor in tensors)
+        weight_map = {
+            tensor.name: name
+            for name, shard in zip(names, shards, strict=True)
+            for tensor in shard
+        }
+        write_json(
+            folder / INDEX,
+            {"metadata": {"total_size": total}, "weight_map": weight_map},
+        )
+    write_json(folder / "config.json", config)
+
+
+def _shards(tensors: Sequence[Outgoing], limit: int) -> Iterator[list[Outgoing]]:
+    shard, size = [], 0
+    for tensor in tensors:
+        if shard and size + tensor.num_bytes > limit:
+            yield shard
+            shard, size = [], 0
+        shard.append(tensor)
+        size += tensor.num_bytes
+    yield shard
+
+
+def write_safetensors(path: Path, tensors: Sequence[Outgoing]) -> None:
+    """Writes one file, tensor by tensor, and renames it when it is whole.
+
+    Raises:
+        InputError: If it cannot be written.
+        ValueError: If a type is no floating type of safetensors.
+    """
+    # transformers wants to know what wrote the file: layouts are PyTorch's.
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    start = 0
+    for tensor in tensors:
+        if tensor.dtype not in _TYPES:
+            raise ValueError(f"Cannot write {tensor.name} as {tensor.dtype}.")
+        stop = start + tensor.num_bytes
+        header[tensor.name] = {
+            "dtype": _TYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, stop],
+        }
+        start = stop
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open_atomic(path) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for tensor in tensors:
+            value = np.ascontiguousarray(tensor.value())
+            file.write(value.reshape(-1).view(np.uint8).data)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a JSON file, sorted, so that equal content is an equal file.
+
+    Raises:
+        InputError: If it cannot be written.
+    """
+    write_atomic(path, json.dumps(content, indent=2, sort_keys=True) + "\n")

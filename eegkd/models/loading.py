@@ -1,0 +1,117 @@
+"""Puts parameters on devices one tensor at a time, and takes them off again.
+
+Each layer of a stack is written into an array that is on the devices already and is
+given up to the write (donated), so that beside the parameters themselves the host holds
+a few tensors, never a checkpoint.
+"""
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import unflatten_dict
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
+
+from eegkd.typing import Array, PyTree
+
+Path: TypeAlias = tuple[str, ...]
+Shardings: TypeAlias = Callable[[Path, tuple[int, ...]], Sharding]
+
+
+@runtime_checkable
+class Lazy(Protocol):
+    """A parameter whose values are read when they are asked for; `LazyArray` is one."""
+
+    @property
+    def path(self) -> Path:
+        """Of the parameter."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape, stacked layers first."""
+        ...
+
+    @property
+    def parts(self) -> tuple[Callable[[], np.ndarray], ...]:
+        """Each reads a layer, or the whole."""
+        ...
+
+    @property
+    def is_stack(self) -> bool:
+        """Whether there is a part a layer."""
+        ...
+
+
+def load_tree(
+    arrays: Iterable[Lazy], *, dtype: Any = None, shardings: Shardings | None = None
+) -> PyTree:
+    """Reads parameters onto the devices, one tensor after another.
+
+    Args:
+        arrays: What to read.
+        dtype: Of the parameters; None is the files', but no narrower than float32.
+            Scalars never become narrower: there is nothing to save, and a temperature
+            that is kept as its logarithm would change by a percent.
+        shardings: How a parameter of this path and shape is spread; None is the default
+            device. Every process reads whole tensors and keeps its own part of each.
+
+    Returns:
+        The parameters, nested by their paths.
+    """
+    return unflatten_dict(
+        {array.path: _load(array, dtype, shardings) for array in arrays}
+    )
+
+
+def _load(array: Lazy, dtype: Any, shardings: Shardings | None) -> Array:
+    sharding = None if shardings is None else shardings(array.path, array.shape)
+    part = array.parts[0]()
+    wide = jnp.promote_types(part.dtype, jnp.float32)
+    wanted = jax.dtypes.canonicalize_dtype(dtype if dtype and array.shape else wide)
+    if not array.is_stack:
+        return _cast(wanted, sharding)(_put(part, sharding))
+    stack = jnp.zeros(array.shape, wanted, device=sharding)
+    for i, read in enumerate(array.parts):
+        part = read() if i else part
+        stack = _write(sharding)(stack, _put(part, _of_layer(sharding)), i)
+        # Or files are read faster than devices take them, and tensors pile up.
+        stack.block_until_ready()
+    return stack
+
+
+def _put(part: np.ndarray, sharding: Sharding | None) -> Array:
+    if sharding is None:
+        return jax.device_put(part)
+    return jax.make_array_from_callback(part.shape, sharding, lambda at: part[at])
+
+
+def _of_layer(sharding: Sharding | None) -> Sharding | None:
+    """Spreads a layer as the stack is spread."""
+    if not isinstance(sharding, NamedSharding):
+        return sharding
+    return NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
+
+
+@functools.lru_cache(maxsize=64)
+def _cast(dtype: Any, sharding: Sharding | None) -> Callable[[Array], Array]:
+    return jax.jit(lambda part: part.astype(dtype), out_shardings=sharding)
+
+
+@functools.lru_cache(maxsize=64)
+def _write(sharding: Sharding | None) -> Callable[[Array, Array, int], Array]:
+    def write(stack: Array, part: Array, i: Array) -> Array:
+        return jax.lax.dynamic_update_index_in_dim(stack, part.astype(stack.dtype), i, 0)
+
+    return jax.jit(write, donate_argnums=0, out_shardings=sharding)
+
+
+_take = jax.jit(lambda stack, i: stack[i])
+
+
+def fetch_layer(stack: Array, i: int) -> np.ndarray:
+    """Copies one layer of a stack to the host."""
+    return np.asarray(_take(stack, i))
