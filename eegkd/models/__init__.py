@@ -10,8 +10,10 @@ from eegkd.models.bridges import (
 )
 from eegkd.models.cbramod import CBraMod, CBraModConfig, PatchEmbedding
 from eegkd.models.conformer import Conformer, ConformerConfig, skip_init
+from eegkd.models.decoder import Decoder, DecoderConfig
 from eegkd.models.dlink_student import DlinkStudent, DlinkStudentConfig
 from eegkd.models.eegnet import EEGNet, EEGNetConfig
+from eegkd.models.generate import Generated, generate, prefill
 from eegkd.models.grid import (
     PATCH,
     TEN_TWENTY,
@@ -27,6 +29,7 @@ from eegkd.models.heads import (
     cbramod_head,
     labram_head,
 )
+from eegkd.models.kv_cache import Cache
 from eegkd.models.labram import LABRAM_CHANNELS, Labram, LabramConfig
 from eegkd.models.layers import Projection
 from eegkd.models.lora import (
@@ -39,6 +42,7 @@ from eegkd.models.lora import (
 )
 from eegkd.models.pretrained import load_pretrained
 from eegkd.models.prompts import Prompts
+from eegkd.models.score import score_continuations
 
 __all__ = [
     "LABRAM_CHANNELS",
@@ -48,12 +52,16 @@ __all__ = [
     "BertConfig",
     "CBraMod",
     "CBraModConfig",
+    "Cache",
     "Conformer",
     "ConformerConfig",
+    "Decoder",
+    "DecoderConfig",
     "DlinkStudent",
     "DlinkStudentConfig",
     "EEGNet",
     "EEGNetConfig",
+    "Generated",
     "GridConfig",
     "GridConv",
     "Labram",
@@ -73,11 +81,14 @@ __all__ = [
     "cbramod_head",
     "check_windows",
     "find_linears",
+    "generate",
     "init_adapters",
     "labram_head",
     "load_pretrained",
     "merge_adapters",
     "pool_tokens",
+    "prefill",
+    "score_continuations",
     "skip_init",
     "unit_scale",
     "unmerge_adapters",

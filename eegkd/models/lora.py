@@ -1,7 +1,9 @@
 """Low-rank adapters (LoRA) beside frozen linear layers, by the layers' paths.
 
-`y = x W + b` becomes `y = x W + b + (alpha / r) (x A) B`, A being `[in, r]` and B
+`y = x W + b` becomes `y = x W + b + (alpha / r) (drop(x) A) B`, A being `[in, r]` and B
 `[r, out]`. W stays as it is and gets no gradient: training never forms the product AB.
+Adapters may be wider numbers than W, as float32 beside bfloat16: the product is taken
+in the layer's own type, and their gradients are as wide as they are.
 It works on any module whose linear layers are `nn.Dense`, scanned ones too, whose
 adapters are stacked as their kernels are.
 
@@ -22,6 +24,7 @@ from flax import linen as nn
 from eegkd.errors import InputError
 from eegkd.models.grid import uniform_fan_in
 from eegkd.models.heads import apply_params
+from eegkd.ops.dropout import keep_mask
 from eegkd.typing import Array, PyTree
 
 _DOWN, _UP = "lora_down", "lora_up"
@@ -34,12 +37,14 @@ class LoraConfig:
     Attributes:
         rank: Inner width r.
         alpha: The adapters' output is scaled by alpha / rank.
+        dropout: Rate on the adapters' input in training.
         targets: Paths of linear layers, as layers/qkv; * stands for anything, a
             number of levels too.
     """
 
     rank: int = 8
     alpha: float = 16.0
+    dropout: float = 0.0
     targets: tuple[str, ...] = ("layers/*",)
 
     def __post_init__(self) -> None:
@@ -49,6 +54,8 @@ class LoraConfig:
                 f"lora.rank is at least 1 and lora.alpha above 0; got {self.rank}, "
                 f"{self.alpha}."
             )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"lora.dropout is in [0, 1); got {self.dropout}.")
 
 
 def find_linears(module: nn.Module, *args: Any, **options: Any) -> tuple[str, ...]:
@@ -122,6 +129,7 @@ def apply_adapted(
     adapters: PyTree,
     *args: Any,
     alpha: float,
+    dropout: float = 0.0,
     **options: Any,
 ) -> Any:
     """Calls a module with adapters beside its linear layers.
@@ -132,8 +140,15 @@ def apply_adapted(
         adapters: Of `init_adapters`.
         args: What it is called with.
         alpha: As in the config.
+        dropout: As in the config when training, otherwise 0; it needs the `dropout`
+            random stream, as `rngs={"dropout": key}`.
         options: The call's keywords.
+
+    Raises:
+        ValueError: If dropout has no random stream.
     """
+    if dropout and "dropout" not in (options.get("rngs") or {}):
+        raise ValueError(f'dropout={dropout} needs rngs={{"dropout": key}}.')
 
     def add(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         y = call(*args, **kwargs)
@@ -143,7 +158,11 @@ def apply_adapted(
         down, up = (
             layer.get_variable("params", name).astype(y.dtype) for name in (_DOWN, _UP)
         )
-        return y + alpha / down.shape[-1] * ((args[0].astype(y.dtype) @ down) @ up)
+        x = args[0].astype(y.dtype)
+        if dropout:
+            keep = keep_mask(layer.make_rng("dropout"), x.shape, rate=dropout)
+            x = jnp.where(keep, x / (1 - dropout), jnp.zeros_like(x))
+        return y + alpha / down.shape[-1] * ((x @ down) @ up)
 
     with nn.intercept_methods(add):
         return apply_params(module, _join(base, adapters), *args, **options)

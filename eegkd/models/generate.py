@@ -1,0 +1,234 @@
+"""Texts from a decoder, greedy or drawn.
+
+A prompt is read in one call; then a loop inside one program reads a token at a time
+against a cache of fixed size, and ends when every row has. Another length of prompt is
+another program: pad prompts to few lengths.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from eegkd.models.decoder import Decoder
+from eegkd.models.heads import apply_params
+from eegkd.models.kv_cache import Cache
+from eegkd.models.lora import apply_adapted
+from eegkd.typing import Array, Bool, Float, Int, Key, PyTree
+
+
+class Generated(NamedTuple):
+    """What follows each prompt.
+
+    Attributes:
+        tokens: Ids; behind a row's end the padding's.
+        lengths: Tokens of each row, the one that stopped it included.
+        logprobs: The model's own log-likelihood of each token, whatever temperature it
+            was drawn at; 0 behind a row's end.
+    """
+
+    tokens: Int[Array, "b t"]
+    lengths: Int[Array, " b"]
+    logprobs: Float[Array, "b t"]
+
+
+def generate(
+    decoder: Decoder,
+    params: PyTree,
+    ids: Int[Array, "b l"] | None = None,
+    mask: Bool[Array, "b l"] | None = None,
+    *,
+    embeds: Float[Array, "b l d"] | None = None,
+    max_new_tokens: int,
+    stop_ids: Sequence[int] = (),
+    pad_id: int = 0,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    key: Key[Array, ""] | None = None,
+    adapters: PyTree = None,
+    alpha: float = 1.0,
+) -> Generated:
+    """Continues prompts.
+
+    Args:
+        decoder: The model.
+        params: Its parameters.
+        ids: Prompts, or else `embeds`.
+        mask: True where a prompt has a token, padding being on any side; None is
+            everywhere.
+        embeds: Prompts as embeddings, such as text and images together.
+        max_new_tokens: Where a row ends at the latest.
+        stop_ids: Tokens that end a row.
+        pad_id: What stands behind a row's end.
+        temperature: 0 takes the likeliest token; above it, tokens are drawn from
+            `softmax(logits / temperature)`.
+        top_p: Draws from the likeliest tokens alone that have this probability
+            together.
+        key: Random, for drawing; the same key draws the same tokens.
+        adapters: Of `init_adapters`, beside the parameters.
+        alpha: As in the adapters' config.
+
+    Raises:
+        ValueError: If a number is out of its range, or drawing has no key.
+    """
+    if max_new_tokens < 1 or temperature < 0 or not 0 < top_p <= 1:
+        raise ValueError(
+            "Need max_new_tokens >= 1, temperature >= 0 and top_p in (0, 1]; got "
+            f"{max_new_tokens}, {temperature}, {top_p}."
+        )
+    if temperature > 0 and key is None:
+        raise ValueError(f"temperature={temperature} draws tokens: it needs a key.")
+    prompt = embeds if ids is None else ids
+    room = (0 if prompt is None else prompt.shape[1]) + max_new_tokens - 1
+    adapted = {"adapters": adapters, "alpha": alpha}
+    logits, cache = prefill(
+        decoder, params, ids, mask, embeds=embeds, room=room, **adapted
+    )
+    draws = temperature > 0
+    generated, _ = _continue(
+        decoder,
+        params,
+        logits,
+        cache,
+        jnp.asarray(stop_ids, jnp.int32),
+        jnp.int32(pad_id),
+        key if draws else None,
+        jnp.float32(temperature),
+        jnp.float32(top_p) if draws and top_p < 1 else None,
+        max_new_tokens=max_new_tokens,
+        **adapted,
+    )
+    return generated
+
+
+@functools.partial(jax.jit, static_argnames=("decoder", "room", "alpha"))
+def prefill(
+    decoder: Decoder,
+    params: PyTree,
+    ids: Int[Array, "b l"] | None = None,
+    mask: Bool[Array, "b l"] | None = None,
+    *,
+    embeds: Float[Array, "b l d"] | None = None,
+    room: int,
+    adapters: PyTree = None,
+    alpha: float = 1.0,
+) -> tuple[Float[Array, "b v"], Cache]:
+    """Reads prompts in one call: logits of what follows, and a cache of `room` slots.
+
+    The arguments are those of `generate`.
+    """
+    out = apply_decoder(
+        decoder,
+        params,
+        adapters,
+        alpha,
+        ids=ids,
+        mask=mask,
+        embeds=embeds,
+        room=room,
+        logits="last",
+    )
+    return out["logits"][:, 0], out["cache"]
+
+
+@functools.partial(
+    jax.jit,
+    static_argnames=("decoder", "max_new_tokens", "alpha"),
+    donate_argnames="cache",
+)
+def _continue(
+    decoder: Decoder,
+    params: PyTree,
+    logits: Float[Array, "b v"],
+    cache: Cache,
+    stop_ids: Int[Array, " s"],
+    pad_id: Int[Array, ""],
+    key: Key[Array, ""] | None,
+    temperature: Float[Array, ""],
+    top_p: Float[Array, ""] | None,
+    *,
+    max_new_tokens: int,
+    adapters: PyTree,
+    alpha: float,
+) -> tuple[Generated, Cache]:
+    """Chooses tokens until every row has ended; the cache comes back to be reused."""
+    b = logits.shape[0]
+
+    def choose(step: Array, logits: Array, stopped: Array, out: Generated) -> Any:
+        if key is None:
+            token = jnp.argmax(logits, axis=-1)
+        else:
+            wanted = _nucleus(logits / temperature, top_p)
+            token = jax.random.categorical(jax.random.fold_in(key, step), wanted)
+        token = jnp.where(stopped, pad_id, token.astype(jnp.int32))
+        scores = jnp.where(stopped, 0, log_likelihood(logits, token))
+        put = functools.partial(jax.lax.dynamic_update_index_in_dim, axis=1)
+        out = Generated(
+            put(out.tokens, token, step),
+            out.lengths + ~stopped,
+            put(out.logprobs, scores, step),
+        )
+        return step + 1, token, stopped | jnp.isin(token, stop_ids), out
+
+    def is_open(state: Any) -> Array:
+        (step, _, stopped, _), _ = state
+        return (step < max_new_tokens) & ~stopped.all()
+
+    def read(state: Any) -> Any:
+        (step, token, stopped, out), cache = state
+        tensors = apply_decoder(
+            decoder,
+            params,
+            adapters,
+            alpha,
+            ids=token[:, None],
+            mask=~stopped[:, None],
+            cache=cache,
+        )
+        chosen = choose(step, tensors["logits"][:, 0], stopped, out)
+        return chosen, tensors["cache"]
+
+    none = Generated(
+        jnp.full((b, max_new_tokens), pad_id),
+        jnp.zeros(b, jnp.int32),
+        jnp.zeros((b, max_new_tokens), logits.dtype),
+    )
+    chosen = choose(jnp.int32(0), logits, jnp.zeros(b, bool), none)
+    (_, _, _, out), cache = jax.lax.while_loop(is_open, read, (chosen, cache))
+    return out, cache
+
+
+def apply_decoder(
+    decoder: Decoder, params: PyTree, adapters: PyTree, alpha: float, **inputs: Any
+) -> dict[str, Any]:
+    """Calls a decoder, with adapters if there are any."""
+    if adapters is None:
+        return apply_params(decoder, params, **inputs)
+    return apply_adapted(decoder, params, adapters, alpha=alpha, **inputs)
+
+
+def log_likelihood(
+    logits: Float[Array, "*b v"], tokens: Int[Array, "*b"]
+) -> Float[Array, "*b"]:
+    """Computes the log-softmax at the tokens; leading axes may broadcast."""
+    logits = jnp.broadcast_to(logits, (*tokens.shape, logits.shape[-1]))
+    chosen = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
+    return chosen - jax.nn.logsumexp(logits, axis=-1)
+
+
+def _nucleus(
+    logits: Float[Array, "b v"], top_p: Float[Array, ""] | None
+) -> Float[Array, "b v"]:
+    """Bars all tokens but the likeliest that have the probability `top_p` together."""
+    if top_p is None:
+        return logits
+    ordered = jnp.sort(logits, axis=-1, descending=True)
+    probabilities = jax.nn.softmax(ordered)
+    before = jnp.cumsum(probabilities, axis=-1) - probabilities
+    # The likeliest token always stays: nothing stands before it.
+    lowest = jnp.min(
+        ordered, axis=-1, keepdims=True, where=before < top_p, initial=jnp.inf
+    )
+    return jnp.where(logits >= lowest, logits, -jnp.inf)

@@ -1,0 +1,95 @@
+"""Keys and values of earlier tokens, in a number of slots that is fixed.
+
+All rows write to the same slots, so that a write is one slice; what differs by row, the
+length of a prompt, is in the mask.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from eegkd.typing import Array, Bool, Float, Int
+
+
+class Cache(NamedTuple):
+    """Keys and values, a layer, a slot and a head.
+
+    Attributes:
+        key: Keys, rotated to their positions.
+        value: Values.
+        mask: Which slots hold a token: not a free one, not one of padding.
+        length: The first free slot, equal in all rows.
+    """
+
+    key: Float[Array, "depth b m g e"]
+    value: Float[Array, "depth b m g e"]
+    mask: Bool[Array, "b m"]
+    length: Int[Array, ""]
+
+
+def begin_cache(
+    keys: tuple[Float[Array, "depth b l g e"], Float[Array, "depth b l g e"]],
+    mask: Bool[Array, "b l"],
+    room: int,
+) -> Cache:
+    """Makes a cache of `room` slots, of which the tokens given take the first.
+
+    Raises:
+        ValueError: If there are more tokens than slots.
+    """
+    length = mask.shape[1]
+    if length > room:
+        raise ValueError(f"{length} tokens do not fit into {room} slots.")
+    free = ((0, 0), (0, 0), (0, room - length), (0, 0), (0, 0))
+    key, value = (jnp.pad(part, free) for part in keys)
+    return Cache(key, value, jnp.pad(mask, free[1:3]), jnp.int32(length))
+
+
+def append_keys(
+    cache: Cache,
+    keys: tuple[Float[Array, "depth b l g e"], Float[Array, "depth b l g e"]],
+    mask: Bool[Array, "b l"],
+) -> Cache:
+    """Writes tokens into the next slots, in place where the cache is given away.
+
+    The caller sees to it that so many are free: how many are taken is known only when
+    the program runs, and a write past the end lands on the last slots.
+
+    Raises:
+        ValueError: If there are more tokens than slots.
+    """
+    (b, room), length = cache.mask.shape, mask.shape[1]
+    if length > room or mask.shape[0] != b:
+        raise ValueError(
+            f"{mask.shape[0]} rows of {length} tokens do not fit into {b} of {room} "
+            "slots."
+        )
+    put, at = jax.lax.dynamic_update_slice_in_dim, cache.length
+    return Cache(
+        put(cache.key, keys[0], at, axis=2),
+        put(cache.value, keys[1], at, axis=2),
+        put(cache.mask, mask, at, axis=1),
+        at + length,
+    )
+
+
+def visible_keys(
+    mask: Bool[Array, "b l"],
+    visible: Bool[Array, "#b l l"] | None,
+    cache: Cache | None,
+) -> Bool[Array, "b l n"]:
+    """Returns which keys each token sees, those of the cache first.
+
+    Args:
+        mask: True where there is a token.
+        visible: Which of these tokens each sees; None is itself and earlier ones.
+        cache: What all of them see.
+    """
+    b, length = mask.shape
+    seen = jnp.tri(length, dtype=bool)[None] if visible is None else visible
+    seen = seen & mask[:, None]
+    if cache is None:
+        return seen
+    earlier = jnp.broadcast_to(cache.mask[:, None], (b, length, cache.mask.shape[1]))
+    return jnp.concatenate([earlier, seen], axis=2)

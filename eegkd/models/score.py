@@ -1,0 +1,113 @@
+"""How likely a decoder finds given texts after a prompt, as labels of a class."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from eegkd.models.decoder import Decoder
+from eegkd.models.generate import apply_decoder, log_likelihood, prefill
+from eegkd.ops.rotary import token_positions
+from eegkd.typing import Array, Bool, Float, Int, PyTree
+
+
+def score_continuations(
+    decoder: Decoder,
+    params: PyTree,
+    ids: Int[Array, "b l"] | None = None,
+    mask: Bool[Array, "b l"] | None = None,
+    *,
+    continuations: Int[Array, "*b k n"],
+    continuation_mask: Bool[Array, "*b k n"] | None = None,
+    embeds: Float[Array, "b l d"] | None = None,
+    adapters: PyTree = None,
+    alpha: float = 1.0,
+) -> Float[Array, "b k"]:
+    """Computes `log p(continuation | prompt)`, the sum over the continuation's tokens.
+
+    A prompt is read once: all its continuations are one row behind it, in which none
+    sees another. Continuations of one token, such as letters of choices, are not read.
+
+    Args:
+        decoder: The model.
+        params: Its parameters.
+        ids: Prompts, or else `embeds`.
+        mask: True where a prompt has a token, padding being on any side; None is
+            everywhere.
+        continuations: Token ids, the same for all prompts or others for each.
+        continuation_mask: True where there is a token, padding coming last; None is
+            everywhere.
+        embeds: Prompts as embeddings.
+        adapters: Of `init_adapters`, beside the parameters.
+        alpha: As in the adapters' config.
+
+    Raises:
+        ValueError: If padding stands before a continuation's token.
+    """
+    shape = continuations.shape
+    kept = np.ones(shape, bool) if continuation_mask is None else continuation_mask
+    if (np.diff(np.asarray(kept, np.int8), axis=-1) > 0).any():
+        raise ValueError("The padding of continuations comes after their tokens.")
+    return _score(
+        decoder,
+        params,
+        ids,
+        mask,
+        embeds,
+        continuations,
+        kept,
+        adapters=adapters,
+        alpha=alpha,
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("decoder", "alpha"))
+def _score(
+    decoder: Decoder,
+    params: PyTree,
+    ids: Array | None,
+    mask: Array | None,
+    embeds: Array | None,
+    tokens: Array,
+    kept: Array,
+    *,
+    adapters: PyTree,
+    alpha: float,
+) -> Float[Array, "b k"]:
+    prompt = embeds if ids is None else ids
+    b, length = (0, 0) if prompt is None else prompt.shape[:2]
+    k, n = tokens.shape[-2:]
+    tokens, kept = (jnp.broadcast_to(x, (b, k, n)) for x in (tokens, kept))
+    num_read = k * (n - 1)
+    logits, cache = prefill(
+        decoder,
+        params,
+        ids,
+        mask,
+        embeds=embeds,
+        room=length + num_read,
+        adapters=adapters,
+        alpha=alpha,
+    )
+    scores = log_likelihood(logits[:, None], tokens[:, :, 0])[:, :, None]
+    if num_read:
+        filled = kept[:, :, :-1].reshape(b * k, n - 1)
+        start = cache.mask.sum(axis=1, keepdims=True, dtype=jnp.int32)
+        positions = token_positions(filled).reshape(b, num_read) + start
+        own = np.kron(np.eye(k, dtype=bool), np.tri(n - 1, dtype=bool))
+        out = apply_decoder(
+            decoder,
+            params,
+            adapters,
+            alpha,
+            ids=tokens[:, :, :-1].reshape(b, num_read),
+            mask=filled.reshape(b, num_read),
+            positions=positions,
+            visible=own[None],
+            cache=cache,
+        )
+        later = out["logits"].reshape(b, k, n - 1, -1)
+        later = log_likelihood(later, tokens[:, :, 1:])
+        scores = jnp.concatenate([scores, later], axis=2)
+    return jnp.sum(jnp.where(kept, scores, 0), axis=2)
