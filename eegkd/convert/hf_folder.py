@@ -22,7 +22,8 @@ from eegkd.errors import InputError
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 _TORCH = (".bin", ".pth", ".pt")
-_FLOATS = ("F64", "F32", "F16", "BF16")
+FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+"""Types by their names in files, and in NumPy."""
 # Buffers that older versions wrote beside the weights; they follow from the config.
 _BUFFERS = ("*.rotary_emb.inv_freq", "*position_ids")
 _BLOCK = 1 << 22
@@ -66,13 +67,15 @@ class LazyArray(NamedTuple):
     Attributes:
         path: Of the parameter.
         shape: Its shape, stacked layers first.
+        dtype: The file's type, as NumPy names it.
         parts: Each reads a layer in Flax's layout, or the whole, where `is_stack` is
-            False, as a NumPy array of the file's type.
+            False, in the file's type.
         is_stack: Whether there is a part a layer.
     """
 
     path: Path_
     shape: tuple[int, ...]
+    dtype: str
     parts: tuple[Callable[[], np.ndarray], ...]
     is_stack: bool
 
@@ -209,9 +212,9 @@ def locate(
         found, {n: s for n, s in wanted.items() if n not in lost}, ignored=lost
     )
     problems += [
-        f"{name} is stored as {found[name].dtype}, not as {', '.join(_FLOATS)}"
+        f"{name} is stored as {found[name].dtype}, not as {', '.join(FLOATS)}"
         for name in wanted
-        if name in found and found[name].dtype not in _FLOATS
+        if name in found and found[name].dtype not in FLOATS
     ]
     if problems:
         raise InputError(
@@ -227,6 +230,7 @@ def locate(
         LazyArray(
             row.path,
             row.placed_shape,
+            FLOATS[found[row.names[0]].dtype],
             tuple(partial(read, row, found[name]) for name in row.names),
             row.depth > 0,
         )

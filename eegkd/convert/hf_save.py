@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eegkd.convert.hf_folder import INDEX, SINGLE
+from eegkd.convert.hf_folder import FLOATS, INDEX, SINGLE
 from eegkd.errors import InputError
 from eegkd.files import open_atomic, write_atomic
 
-_TYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+_TYPES = {ours: theirs for theirs, ours in FLOATS.items()}
 
 
 class Outgoing(NamedTuple):

@@ -102,11 +102,11 @@ def _read_config(path: Path) -> Section:
     config = Section(values, "", [])
     config.one_of("peft_type", ("LORA",))
     config.one_of("init_lora_weights", _DRAWS, True)
-    config.problems += [
+    config.problems.extend(
         f"{name} is {value!r}, which is not supported"
         for name, value in values.items()
         if name not in _HARMLESS and value not in _OFF
-    ]
+    )
     return config
 
 

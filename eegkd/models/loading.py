@@ -36,6 +36,11 @@ class Lazy(Protocol):
         ...
 
     @property
+    def dtype(self) -> str:
+        """The file's type."""
+        ...
+
+    @property
     def parts(self) -> tuple[Callable[[], np.ndarray], ...]:
         """Each reads a layer, or the whole."""
         ...
@@ -69,15 +74,13 @@ def load_tree(
 
 def _load(array: Lazy, dtype: Any, shardings: Shardings | None) -> Array:
     sharding = None if shardings is None else shardings(array.path, array.shape)
-    part = array.parts[0]()
-    wide = jnp.promote_types(part.dtype, jnp.float32)
+    wide = jnp.promote_types(array.dtype, jnp.float32)
     wanted = jax.dtypes.canonicalize_dtype(dtype if dtype and array.shape else wide)
     if not array.is_stack:
-        return _cast(wanted, sharding)(_put(part, sharding))
+        return _cast(wanted, sharding)(_put(array.parts[0](), sharding))
     stack = jnp.zeros(array.shape, wanted, device=sharding)
     for i, read in enumerate(array.parts):
-        part = read() if i else part
-        stack = _write(sharding)(stack, _put(part, _of_layer(sharding)), i)
+        stack = _write(sharding)(stack, _put(read(), _of_layer(sharding)), i)
         # Or files are read faster than devices take them, and tensors pile up.
         stack.block_until_ready()
     return stack
@@ -104,7 +107,9 @@ def _cast(dtype: Any, sharding: Sharding | None) -> Callable[[Array], Array]:
 @functools.lru_cache(maxsize=64)
 def _write(sharding: Sharding | None) -> Callable[[Array, Array, int], Array]:
     def write(stack: Array, part: Array, i: Array) -> Array:
-        return jax.lax.dynamic_update_index_in_dim(stack, part.astype(stack.dtype), i, 0)
+        return jax.lax.dynamic_update_index_in_dim(
+            stack, part.astype(stack.dtype), i, 0
+        )
 
     return jax.jit(write, donate_argnums=0, out_shardings=sharding)
 

@@ -1,6 +1,7 @@
 """Joins converted weights with the module they belong to."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,28 @@ from flax.traverse_util import unflatten_dict
 
 from eegkd.convert.bert import load_bert
 from eegkd.convert.cbramod import load_cbramod
+from eegkd.convert.clip import Part, load_clip
+from eegkd.convert.decoder import load_decoder
 from eegkd.convert.keras import load_eegnet
 from eegkd.convert.labram import load_labram
+from eegkd.convert.llava import load_llava
 from eegkd.errors import InputError
 from eegkd.models.bert import Bert, BertConfig
 from eegkd.models.cbramod import CBraMod, CBraModConfig
+from eegkd.models.clip import (
+    Clip,
+    ClipConfig,
+    ClipText,
+    ClipTextConfig,
+    ClipVision,
+    ClipVisionConfig,
+)
+from eegkd.models.decoder import Decoder, DecoderConfig
 from eegkd.models.eegnet import EEGNet, EEGNetConfig
 from eegkd.models.grid import TEN_TWENTY
 from eegkd.models.labram import Labram, LabramConfig
+from eegkd.models.llava import Llava, LlavaConfig
+from eegkd.models.loading import Shardings, load_tree
 from eegkd.typing import PyTree
 
 _Loaded = tuple[nn.Module, PyTree]
@@ -62,6 +77,67 @@ def _eegnet(path: str | Path, **options: Any) -> _Loaded:
     return EEGNet(EEGNetConfig(**config | options)), _tree(pairs)
 
 
+def _clip(
+    folder: str | Path,
+    *,
+    part: Part | None = None,
+    dtype: Any = None,
+    shardings: Shardings | None = None,
+    **options: Any,
+) -> _Loaded:
+    part, config, arrays = load_clip(folder, part)
+    if part == "both":
+        vision, text = (config.pop(name) | _types(dtype) for name in ("vision", "text"))
+        module = Clip(
+            ClipConfig(
+                vision=ClipVisionConfig(**vision),
+                text=ClipTextConfig(**text),
+                **config | options,
+            )
+        )
+    elif part == "vision":
+        module = ClipVision(ClipVisionConfig(**config | _types(dtype) | options))
+    else:
+        module = ClipText(ClipTextConfig(**config | _types(dtype) | options))
+    return module, {"params": load_tree(arrays, dtype=dtype, shardings=shardings)}
+
+
+def _decoder(
+    model: str,
+    folder: str | Path,
+    *,
+    dtype: Any = None,
+    shardings: Shardings | None = None,
+    **options: Any,
+) -> _Loaded:
+    config, arrays = load_decoder(folder, model)
+    module = Decoder(DecoderConfig(**config | _types(dtype) | options))
+    return module, {"params": load_tree(arrays, dtype=dtype, shardings=shardings)}
+
+
+def _llava(
+    folder: str | Path,
+    *,
+    dtype: Any = None,
+    shardings: Shardings | None = None,
+    **options: Any,
+) -> _Loaded:
+    config, arrays = load_llava(folder)
+    vision, language = (
+        config.pop(name) | _types(dtype) for name in ("vision", "language")
+    )
+    parts = {
+        "vision": ClipVisionConfig(**vision),
+        "language": DecoderConfig(**language),
+    }
+    module = Llava(LlavaConfig(**parts | config | options))
+    return module, {"params": load_tree(arrays, dtype=dtype, shardings=shardings)}
+
+
+def _types(dtype: Any) -> dict[str, Any]:
+    return {} if dtype is None else {"dtype": dtype, "param_dtype": dtype}
+
+
 def _tree(pairs: Any) -> PyTree:
     return unflatten_dict({path: jnp.asarray(array) for path, array in pairs})
 
@@ -69,8 +145,12 @@ def _tree(pairs: Any) -> PyTree:
 _LOADERS: dict[str, Callable[..., _Loaded]] = {
     "bert": _bert,
     "cbramod": _cbramod,
+    "clip": _clip,
     "eegnet": _eegnet,
     "labram": _labram,
+    "llama": partial(_decoder, "llama"),
+    "llava": _llava,
+    "qwen2": partial(_decoder, "qwen2"),
 }
 
 
@@ -80,14 +160,20 @@ def load_pretrained(
     """Builds a published model with its weights.
 
     Args:
-        name: "bert", "cbramod", "labram" or "eegnet".
-        folder_or_file: Its files; for "bert", a folder with `config.json` and
-            `model.safetensors`; for "cbramod" and "labram", such a folder, or a
-            safetensors or PyTorch file with the names of the authors or of
-            braindecode; for "eegnet", an HDF5 file of Keras.
+        name: "bert", "cbramod", "clip", "eegnet", "labram", "llama", "llava" (1.5 and
+            1.6) or "qwen2".
+        folder_or_file: Its files; for "cbramod" and "labram", a folder with
+            `config.json` and `model.safetensors`, or a safetensors or PyTorch file with
+            the names of the authors or of braindecode; for "eegnet", an HDF5 file of
+            Keras; for the others, a folder of Hugging Face with `config.json` and
+            `model.safetensors`, all but "bert" also in shards with their index.
         **options: Fields of the model's config that the files do not tell, or that are
             to differ: `channels` and `num_patches` of the windows at hand, `dropout`,
-            `dtype`; `reconstruct=False` leaves CBraMod's last layer out.
+            `dtype`, `layers_out`; `reconstruct=False` leaves CBraMod's last layer out.
+            For "clip", "llama", "llava" and "qwen2", which are read tensor by tensor:
+            `dtype` is also that of the parameters (None: the file's, at least float32),
+            and `shardings`, called with a parameter's path and shape, says how it is
+            spread over devices. `part="vision"` or "text" takes one tower of CLIP.
 
     Returns:
         The module, and variables for `module.apply`.
