@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from eegkd.ops.placing import gather_columns, split_batch
 from eegkd.typing import Array, Float, Int
 
 CHUNK = 256
@@ -59,10 +60,10 @@ def next_token_loss(
         pieces[1].reshape(-1, num, chunk).swapaxes(0, 1),
     )
     wide = jnp.promote_types(tokens.dtype, jnp.float32)
-    vocabulary = vocabulary.astype(tokens.dtype)
+    vocabulary = gather_columns(vocabulary.astype(tokens.dtype))
 
     def add(total: Array, piece: tuple[Array, Array]) -> tuple[Array, None]:
-        x, y = piece
+        x, y = split_batch(piece[0]), piece[1]
         logits = jnp.einsum("bcd,dv->bcv", x, vocabulary, preferred_element_type=wide)
         # A sum over words, and no lookup: words may lie on other devices too.
         hit = jnp.arange(logits.shape[-1]) == y[..., None]

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from eegkd.ops.placing import split_batch
 from eegkd.typing import Array, PyTree, Tensors
 
 Remat: TypeAlias = Literal["none", "full", "dots"]
@@ -81,7 +82,7 @@ def scan_layers(
         layer: Any, carry: tuple[Array, Array | None], slot: Array, *args: Any
     ) -> tuple[tuple[Array, Array | None], PyTree]:
         x, kept = carry
-        x, y = layer(x, *args)
+        x, y = layer(split_batch(x), *args)
         if kept is not None:
             kept = jax.lax.dynamic_update_index_in_dim(kept, x, slot, 0)
         return (x, kept), y

@@ -132,7 +132,9 @@ def mesh(
     step = make_step(None)
 
     def constrained(state, frozen, upstream, batch):
-        state, metrics = step(state, frozen, upstream, batch)
+        # Models say where their tokens lie (`eegkd.ops.placing`).
+        with jax.sharding.use_abstract_mesh(over.abstract_mesh):
+            state, metrics = step(state, frozen, upstream, batch)
         return _constrain(state, over, rule), _constrain(metrics, over)
 
     return Runner(

@@ -39,19 +39,23 @@ _logger = logging.getLogger(__name__)
 
 TABLE: tuple[tuple[str, Axes], ...] = (
     *((f"{_STACK}/{name}/kernel", (AXIS, MODEL)) for name in _INTO),
-    *((f"{_STACK}/{name}/bias", (MODEL,)) for name in _INTO),
+    *((f"{_STACK}/{name}/bias", (_BOTH,)) for name in _INTO),
     *((f"{_STACK}/{name}/lora_down", (AXIS, None)) for name in _INTO),
     *((f"{_STACK}/{name}/lora_up", (None, _BOTH)) for name in _INTO),
     *((f"{_STACK}/{name}/kernel", (MODEL, AXIS)) for name in _OUT_OF),
-    *((f"{_STACK}/{name}/bias", (None,)) for name in _OUT_OF),
+    *((f"{_STACK}/{name}/bias", (AXIS,)) for name in _OUT_OF),
     *((f"{_STACK}/{name}/lora_down", (_BOTH, None)) for name in _OUT_OF),
     *((f"{_STACK}/{name}/lora_up", (None, AXIS)) for name in _OUT_OF),
-    (f"{_STACK}/*norm*/*", (None,)),
+    ("*norm*/scale", (None,)),
+    ("*norm*/bias", (None,)),
     *((f"{name}/embedding", (MODEL, AXIS)) for name in _TABLES),
+    ("position/embedding", (None, _BOTH)),
+    ("patch/kernel", (None, None, None, _BOTH)),
     ("lm_head/kernel", (AXIS, MODEL)),
     ("linear_1/kernel", (AXIS, MODEL)),
-    ("linear_1/bias", (MODEL,)),
+    ("linear_1/bias", (_BOTH,)),
     ("linear_2/kernel", (MODEL, AXIS)),
+    ("linear_2/bias", (AXIS,)),
 )
 """Path patterns, matched at a path's end, and the mesh axes of an array's last axes.
 

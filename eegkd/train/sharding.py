@@ -10,9 +10,10 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from eegkd.errors import InputError
+from eegkd.ops.placing import DATA_AXIS, MODEL_AXIS
 from eegkd.typing import Batch
 
-AXIS, MODEL = "data", "model"
+AXIS, MODEL = DATA_AXIS, MODEL_AXIS
 MIN_SHARDED = 4096
 Devices = Sequence[Any]
 ShapeRule = Callable[[tuple[int, ...]], PartitionSpec]

@@ -13,6 +13,9 @@ from eegkd.train.partition import (
     shardings,
 )
 from eegkd.train.sharding import make_mesh
+from tests.train import language
+from tests.train.parity import largest_error
+from tests.train.test_parallel import launch
 
 D, M = "data", "model"
 MESH = AbstractMesh((4, 2), (D, M))
@@ -30,7 +33,8 @@ SCHEMES = {
         # What the axes become: fully sharded, tensor-parallel, and both.
         ("layers/query/kernel", (3, 8, 16), ((None, D), (None, None, M), (None, D, M))),
         ("layers/gate/kernel", (3, 8, 16), ((None, D), (None, None, M), (None, D, M))),
-        ("layers/key/bias", (3, 16), ((None, None), (None, M), (None, M))),
+        ("layers/key/bias", (3, 16), ((None, D), (None, M), (None, (M, D)))),
+        ("layers/out/bias", (3, 16), ((None, D), (), (None, D))),
         (
             "layers/out/kernel",
             (3, 8, 16),
@@ -122,3 +126,25 @@ def test_axes_are_those_of_the_options():
     assert mesh_axes(model=1, fully_sharded=True) == (D,)
     assert mesh_axes(model=2, fully_sharded=False) == (M,)
     assert mesh_axes(model=2, fully_sharded=True) == (M, D)
+
+
+def test_a_decoder_cut_both_ways_trains_as_on_one_device():
+    state, frozen, losses = language.train(language.HOW["both"], "lora")
+    language.check_layout(state, frozen, "both")
+    got, want = language.flat(state, frozen, losses), language.alone("lora")
+    assert largest_error(got, want) < 1e-5
+    # Training moves far enough for an error to show.
+    assert abs(want["losses"][-1] / want["losses"][0] - 1) > 1e-3
+
+
+@pytest.mark.slow
+def test_eight_devices_train_a_decoder_as_one(tmp_path):
+    cases = [f"{how}-{what}" for how in language.HOW for what in ("lora", "whole")]
+    launch(tmp_path, 8, cases, 1, module="tests.train.language")
+    wanted = {what: language.alone(what) for what in ("lora", "whole")}
+    check = lambda got, what: largest_error(dict(got), wanted[what])
+    errors = {}
+    for case in cases:
+        with np.load(tmp_path / f"{case}.npz") as got:
+            errors[case] = check(got, case.partition("-")[2])
+    assert max(errors.values()) < 1e-5, errors
