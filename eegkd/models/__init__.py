@@ -9,6 +9,14 @@ from eegkd.models.bridges import (
     pool_tokens,
 )
 from eegkd.models.cbramod import CBraMod, CBraModConfig, PatchEmbedding
+from eegkd.models.clip import (
+    Clip,
+    ClipConfig,
+    ClipText,
+    ClipTextConfig,
+    ClipVision,
+    ClipVisionConfig,
+)
 from eegkd.models.conformer import Conformer, ConformerConfig, skip_init
 from eegkd.models.decoder import Decoder, DecoderConfig
 from eegkd.models.dlink_student import DlinkStudent, DlinkStudentConfig
@@ -32,6 +40,14 @@ from eegkd.models.heads import (
 from eegkd.models.kv_cache import Cache
 from eegkd.models.labram import LABRAM_CHANNELS, Labram, LabramConfig
 from eegkd.models.layers import Projection
+from eegkd.models.llava import (
+    Llava,
+    LlavaConfig,
+    VisualProjector,
+    arrange_patches,
+    generate_text,
+    insert_visual,
+)
 from eegkd.models.lora import (
     LoraConfig,
     apply_adapted,
@@ -42,6 +58,7 @@ from eegkd.models.lora import (
 )
 from eegkd.models.pretrained import load_pretrained
 from eegkd.models.prompts import Prompts
+from eegkd.models.saving import load_adapters, save_adapters, save_pretrained
 from eegkd.models.score import score_continuations
 
 __all__ = [
@@ -53,6 +70,12 @@ __all__ = [
     "CBraMod",
     "CBraModConfig",
     "Cache",
+    "Clip",
+    "ClipConfig",
+    "ClipText",
+    "ClipTextConfig",
+    "ClipVision",
+    "ClipVisionConfig",
     "Conformer",
     "ConformerConfig",
     "Decoder",
@@ -68,6 +91,8 @@ __all__ = [
     "LabramConfig",
     "LayerRouter",
     "LinearHead",
+    "Llava",
+    "LlavaConfig",
     "LoraConfig",
     "MultiHeadAlignment",
     "PatchEmbedding",
@@ -76,18 +101,25 @@ __all__ = [
     "RoutedTarget",
     "TaskHead",
     "TokenProjector",
+    "VisualProjector",
     "apply_adapted",
     "apply_params",
+    "arrange_patches",
     "cbramod_head",
     "check_windows",
     "find_linears",
     "generate",
+    "generate_text",
     "init_adapters",
+    "insert_visual",
     "labram_head",
+    "load_adapters",
     "load_pretrained",
     "merge_adapters",
     "pool_tokens",
     "prefill",
+    "save_adapters",
+    "save_pretrained",
     "score_continuations",
     "skip_init",
     "unit_scale",

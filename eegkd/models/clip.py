@@ -7,7 +7,7 @@ Reference:
 
 import dataclasses
 import math
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +18,6 @@ from eegkd.models.stack import Remat, block_numbers, scan_layers
 from eegkd.ops.attention import dot_product_attention
 from eegkd.ops.dtypes import promote
 from eegkd.typing import Array, Bool, Float, Int, Tensors
-
-Activation: TypeAlias = Literal["quick_gelu", "gelu"]
 
 
 def quick_gelu(x: Array) -> Array:
@@ -36,7 +34,7 @@ class _TowerConfig:
     num_heads: int = 12
     ffn_dim: int = 3072
     eps: float = 1e-5
-    activation: Activation = "quick_gelu"
+    activation: str = "quick_gelu"
     layers_out: tuple[int, ...] = ()
     remat: Remat = "none"
     init_std: float = 0.02
@@ -66,7 +64,7 @@ class ClipVisionConfig(_TowerConfig):
         num_heads: Attention heads.
         ffn_dim: Width of the feed-forward layer.
         eps: Of every LayerNorm.
-        activation: Of the feed-forward layer.
+        activation: Of the feed-forward layer, quick_gelu or gelu.
         layers_out: Layers to return, as `block_i`; negative numbers count from the end,
             so that LLaVA's -2 of 24 is `block_22`.
         remat: What a backward pass computes again.

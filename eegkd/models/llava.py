@@ -11,6 +11,8 @@ References:
 """
 
 import dataclasses
+import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -21,9 +23,11 @@ from eegkd.models.clip import PRESETS as CLIPS
 from eegkd.models.clip import ClipVision, ClipVisionConfig
 from eegkd.models.decoder import PRESETS as DECODERS
 from eegkd.models.decoder import Decoder, DecoderConfig
+from eegkd.models.generate import Generated, generate
+from eegkd.models.heads import apply_params
 from eegkd.models.layers import gelu
 from eegkd.models.stack import block_numbers
-from eegkd.typing import Array, Bool, Float, Int, Tensors
+from eegkd.typing import Array, Bool, Float, Int, PyTree, Tensors
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -179,6 +183,52 @@ class Llava(nn.Module):
         """Projects features of the tower's width, its own or another model's."""
         return self.projector(features)
 
+    def embed(
+        self,
+        ids: Int[Array, "b l"],
+        *,
+        visual_at: Int[Array, "b l"] | None = None,
+        pixels: Float[Array, "b p s s 3"] | None = None,
+        visual_index: Int[Array, "b v"] | None = None,
+        visual: Float[Array, "b v d"] | None = None,
+        visual_mask: Bool[Array, "b v"] | None = None,
+    ) -> Tensors:
+        """Embeds a packed batch, images and text together, for the decoder to read.
+
+        Args:
+            ids: Token ids, any of the vocabulary at visual positions.
+            visual_at: Which visual token stands where; needed with images.
+            pixels: Tiles or images of each row, as `eegkd.data.anyres.stack_tiles`
+                makes them.
+            visual_index: Order of their patches and newlines; needed by LLaVA-1.6, in
+                1.5 None takes all patches in their order.
+            visual: Visual tokens of the decoder's width, in place of pixels.
+            visual_mask: Which of the visual tokens there are; None is all.
+
+        Returns:
+            `embeds [b, l, d]`; `visual [b, v, d]` and `visual_mask [b, v]`, the visual
+            tokens as the decoder gets them; of pixels also what `see` returns but
+            `patches`.
+
+        Raises:
+            ValueError: If arguments exclude each other or one is missing.
+        """
+        if pixels is not None and visual is not None:
+            raise ValueError("Give either pixels or visual tokens.")
+        out: Tensors = {}
+        if pixels is not None:
+            out = self.see(pixels)
+            visual = self._arrange(out.pop("patches"), visual_index, visual_mask)
+        if (visual is None) != (visual_at is None):
+            raise ValueError("Visual tokens and visual_at are needed together.")
+        embeds = self.language.embed_tokens(ids)
+        if visual is not None and visual_at is not None:
+            embeds = insert_visual(embeds, visual, visual_at)
+            if visual_mask is None:
+                visual_mask = jnp.ones(visual.shape[:2], bool)
+            out |= {"visual": visual, "visual_mask": visual_mask}
+        return out | {"embeds": embeds}
+
     def __call__(
         self,
         ids: Int[Array, "b l"],
@@ -194,43 +244,33 @@ class Llava(nn.Module):
         """Reads a packed batch.
 
         Args:
-            ids: Token ids, any of the vocabulary at visual positions.
+            ids: As `embed` takes them, and what follows `mask` too.
             mask: True where there is a token; None is everywhere.
-            visual_at: Which visual token stands where; needed with images.
-            pixels: Tiles or images of each row, as `eegkd.data.anyres.stack_tiles`
-                makes them.
-            visual_index: Order of their patches and newlines; needed by LLaVA-1.6, in
-                1.5 None takes all patches in their order.
-            visual: Visual tokens of the decoder's width, in place of pixels.
-            visual_mask: Which of the visual tokens there are; None is all.
+            visual_at: See `embed`.
+            pixels: See `embed`.
+            visual_index: See `embed`.
+            visual: See `embed`.
+            visual_mask: See `embed`.
             options: Of the `Decoder`: `positions`, `visible`, `cache`, `room`,
                 `logits`.
 
         Returns:
-            What the decoder returns; `visual [b, v, d]` and `visual_mask [b, v]`, the
-            visual tokens as the decoder gets them; of pixels also what `see` returns
-            but `patches`.
-
-        Raises:
-            ValueError: If arguments exclude each other or one is missing.
+            What the decoder returns (`embed` being of the whole sequence), and beside
+            it what `embed` returns.
         """
         if self.is_initializing() and pixels is None:
+            # Every part exists, whatever the model is first called with.
             side = self.cfg.vision.image_size
             self.see(jnp.zeros((1, 1, side, side, 3)))
-        if pixels is not None and visual is not None:
-            raise ValueError("Give either pixels or visual tokens.")
-        out: dict[str, Any] = {}
-        if pixels is not None:
-            out = self.see(pixels)
-            visual = self._arrange(out.pop("patches"), visual_index, visual_mask)
-        if (visual is None) != (visual_at is None):
-            raise ValueError("Visual tokens and visual_at are needed together.")
-        embeds = self.language.embed_tokens(ids)
-        if visual is not None and visual_at is not None:
-            embeds = insert_visual(embeds, visual, visual_at)
-            if visual_mask is None:
-                visual_mask = jnp.ones(visual.shape[:2], bool)
-            out |= {"visual": visual, "visual_mask": visual_mask}
+        out: dict[str, Any] = self.embed(
+            ids,
+            visual_at=visual_at,
+            pixels=pixels,
+            visual_index=visual_index,
+            visual=visual,
+            visual_mask=visual_mask,
+        )
+        embeds = out.pop("embeds")
         return out | self.language(embeds=embeds, mask=mask, **options)
 
     def _arrange(
@@ -245,6 +285,36 @@ class Llava(nn.Module):
         b, p, n, d = patches.shape
         flat = patches.reshape(b, p * n, d)
         return flat if mask is None else jnp.where(mask[..., None], flat, 0)
+
+
+def generate_text(
+    llava: Llava,
+    params: PyTree,
+    ids: Int[Array, "b l"],
+    mask: Bool[Array, "b l"] | None = None,
+    *,
+    inputs: Mapping[str, Array],
+    **options: Any,
+) -> Generated:
+    """Continues prompts with images.
+
+    Args:
+        llava: The model.
+        params: Its parameters.
+        ids: Packed prompts; padding may be on any side.
+        mask: True where there is a token; None is everywhere.
+        inputs: The images, as keywords of `Llava.embed`.
+        options: Of `generate`: `max_new_tokens`, `stop_ids`, `temperature`, ...; its
+            `adapters` are those of the decoder.
+    """
+    embeds = _embed(llava, params, ids, dict(inputs))
+    decoder = Decoder(llava.cfg.language)
+    return generate(decoder, params["language"], None, mask, embeds=embeds, **options)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _embed(llava: Llava, params: PyTree, ids: Array, inputs: dict[str, Array]) -> Array:
+    return apply_params(llava, params, ids, method="embed", **inputs)["embeds"]
 
 
 def _take(table: Float[Array, "b n d"], index: Int[Array, "b v"]) -> Array:

@@ -1,0 +1,218 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from eegkd.data.anyres import AnyresConfig, row_index
+from eegkd.data.packing import TextPart, VisualPart, pack_rows
+from eegkd.models import (
+    ClipVisionConfig,
+    DecoderConfig,
+    Llava,
+    LlavaConfig,
+    arrange_patches,
+    generate_text,
+    insert_visual,
+)
+from eegkd.models.llava import PRESETS
+
+GRIDS = ((4, 8), (8, 4), (8, 8))
+ANYRES = AnyresConfig(tile=4, patch=2, grids=GRIDS)
+TINY = LlavaConfig(
+    vision=ClipVisionConfig(
+        dim=8, depth=3, num_heads=2, ffn_dim=12, image_size=4, patch_size=2
+    ),
+    language=DecoderConfig(
+        vocab_size=20,
+        dim=12,
+        depth=2,
+        num_heads=2,
+        num_kv_heads=1,
+        head_dim=4,
+        ffn_dim=16,
+        layers_out=(0,),
+    ),
+    grids=GRIDS,
+)
+RNG = np.random.default_rng(0)
+# A wide, a tall and a square image: other grids, one compiled program.
+SIZES = [(3, 9), (9, 3), (7, 8)]
+COUNTS = [4 + 2 * 5, 4 + 4 * 3, 4 + 4 * 5]
+
+
+def batch_of(sizes, side="right"):
+    num = 5
+    indices = [row_index([size], ANYRES) for size in sizes]
+    rows = [
+        [TextPart([3]), VisualPart(int(mask.sum())), TextPart(range(5 + i), True)]
+        for i, (_, mask) in enumerate(indices)
+    ]
+    packed = pack_rows(rows, length=32, side=side)
+    packed.pop("labels")
+    return packed | {
+        "pixels": RNG.normal(size=(len(sizes), num, 4, 4, 3)).astype(np.float32),
+        "visual_index": np.stack([index for index, _ in indices]),
+        "visual_mask": np.stack([mask for _, mask in indices]),
+    }
+
+
+@pytest.fixture(scope="module")
+def params():
+    ids = jnp.zeros((1, 2), jnp.int32)
+    shapes = jax.eval_shape(Llava(TINY).init, jax.random.key(0), ids)
+    return jax.tree.map(
+        lambda leaf: (0.4 * RNG.normal(size=leaf.shape)).astype(np.float32), shapes
+    )["params"]
+
+
+@jax.jit
+def read(params, batch):
+    return Llava(TINY).apply({"params": params}, **batch)
+
+
+@pytest.mark.parametrize(
+    ("name", "projector", "total"),
+    [
+        ("llava-1.5-7b", 20_979_712, 7_062_902_784),
+        ("llava-1.5-13b", 31_467_520, 13_350_839_296),
+        ("llava-1.6-7b", 20_979_712, 7_062_906_880),
+    ],
+)
+def test_counts(name, projector, total):
+    cfg = PRESETS[name]
+    ids = jnp.zeros((1, 2), jnp.int32)
+    shapes = jax.eval_shape(Llava(cfg).init, jax.random.key(0), ids)["params"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == total
+    assert sum(x.size for x in jax.tree.leaves(shapes["projector"])) == projector
+    assert sum(x.size for x in jax.tree.leaves(shapes["vision"])) == 303_507_456
+    assert ("newline" in shapes) == (name == "llava-1.6-7b")
+    assert cfg.block == "block_22"
+
+
+def test_arranging_is_a_plain_loop():
+    patches = RNG.normal(size=(2, 3, 2, 4)).astype(np.float32)
+    newline = RNG.normal(size=4).astype(np.float32)
+    index = np.array([[5, 0, -1, 3, 0], [-1, 1, 2, -1, 4]])
+    mask = np.array([[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]], bool)
+    got = arrange_patches(patches, index, mask, newline)
+    for i, j in np.ndindex(2, 5):
+        number = index[i, j]
+        want = newline if number < 0 else patches[i, number // 2, number % 2]
+        np.testing.assert_array_equal(got[i, j], want if mask[i, j] else np.zeros(4))
+    # Past the last patch: as of embeddings, nothing that looks like a token.
+    assert np.isnan(arrange_patches(patches, index + 1, mask, newline)[0, 0]).all()
+
+
+def test_inserting_is_a_plain_loop():
+    text = RNG.normal(size=(2, 4, 3)).astype(np.float32)
+    visual = RNG.normal(size=(2, 2, 3)).astype(np.float32)
+    at = np.array([[-1, 1, 0, -1], [0, -1, -1, -1]])
+    got = insert_visual(text, visual, at)
+    for i, j in np.ndindex(2, 4):
+        want = text[i, j] if at[i, j] < 0 else visual[i, at[i, j]]
+        np.testing.assert_array_equal(got[i, j], want)
+
+
+def test_images_of_all_grids_share_one_program(params):
+    batch = batch_of(SIZES)
+    out = read(params, batch)
+    np.testing.assert_array_equal(out["visual_mask"].sum(axis=1), COUNTS)
+    assert out["visual"].shape == (3, ANYRES.max_tokens, 12)
+    assert out["logits"].shape == (3, 32, 20)
+    assert out["vision_block_1"].shape == (3, 5, 5, 8)
+    assert not out["visual"][~batch["visual_mask"]].any()
+    for row, number in enumerate(COUNTS):
+        stretch = out["embed"][row, 1 : 1 + number]
+        np.testing.assert_array_equal(stretch, out["visual"][row, :number])
+    before = read._cache_size()
+    read(params, batch_of(SIZES[::-1]))
+    assert read._cache_size() == before
+
+
+def test_a_callers_own_visual_tokens_go_the_same_way(params):
+    batch = batch_of(SIZES)
+    want = read(params, batch)
+    own = {key: batch[key] for key in ("ids", "mask", "positions", "visual_at")}
+    got = read(params, own | {"visual": want["visual"]})
+    for name in ("embed", "block_0", "tokens", "logits"):
+        np.testing.assert_allclose(got[name], want[name], rtol=1e-5, atol=1e-6)
+    assert got["visual_mask"].all()
+    assert "vision_block_1" not in got
+
+
+def test_another_models_features_are_added_by_the_same_projector(params):
+    # EEG-VLM: the tower's tokens, and again with one vector added to each.
+    batch = batch_of(SIZES[:2])
+    zf = RNG.normal(size=(2, 1, 8)).astype(np.float32)
+
+    @jax.jit
+    def fused(params, zf):
+        llava = Llava(dataclasses.replace(TINY, grids=())).bind({"params": params})
+        hv = llava.see(batch["pixels"][:, :1])["patches"][:, 0]
+        hf = llava.project(zf)
+        rows = [[TextPart([3]), VisualPart(4), TextPart([1]), VisualPart(4)]] * 2
+        packed = pack_rows(rows)
+        visual = jnp.concatenate([hv, hv + hf], axis=1)
+        out = llava(packed["ids"], visual_at=packed["visual_at"], visual=visual)
+        return hf, out["embed"]
+
+    hf, embed = fused(params, zf)
+    difference = embed[:, 6:] - embed[:, 1:5]
+    np.testing.assert_allclose(difference, np.repeat(hf, 4, 1), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(embed[:, 1:5], fused(params, zf + 1)[1][:, 1:5])
+
+
+def test_padding_changes_nothing_and_gradients_reach_every_part(params):
+    def loss(params, batch, index):
+        out = Llava(TINY).apply({"params": params}, **batch)
+        last = out["tokens"][jnp.arange(3), index]
+        return (last * jnp.arange(12)).sum(), last
+
+    grad = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    right, results = batch_of(SIZES), []
+    left = batch_of(SIZES, "left") | {"pixels": right["pixels"]}
+    for batch in (right, left):
+        index = 31 - batch["mask"][:, ::-1].argmax(axis=1)
+        results.append(grad(params, batch, index))
+    ((_, a), gradient), ((_, b), _) = results
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    parts = (
+        gradient["newline"],
+        gradient["projector"]["linear_1"]["kernel"],
+        gradient["vision"]["patch"]["kernel"],
+        gradient["vision"]["layers"]["query"]["kernel"][:2],
+        gradient["language"]["embed"]["embedding"],
+    )
+    for part in parts:
+        assert np.abs(part).max() > 0
+
+
+def test_a_prompt_is_continued(params):
+    batch = batch_of(SIZES, "left")
+    names = ("pixels", "visual_index", "visual_mask", "visual_at")
+    inputs = {name: batch.pop(name) for name in names}
+    llava = Llava(TINY)
+    out = generate_text(
+        llava, params, batch["ids"], batch["mask"], inputs=inputs, max_new_tokens=2
+    )
+    logits = read(params, batch | inputs)["logits"][:, -1]
+    np.testing.assert_array_equal(out.tokens[:, 0], logits.argmax(axis=-1))
+
+
+def test_what_does_not_fit_is_refused(params):
+    batch = batch_of(SIZES)
+
+    def shapes(**changes):
+        kept = {k: v for k, v in (batch | changes).items() if v is not None}
+        jax.eval_shape(lambda p: Llava(TINY).apply({"params": p}, **kept), params)
+
+    with pytest.raises(ValueError, match="either pixels or visual"):
+        shapes(visual=np.zeros((3, 24, 12), np.float32))
+    with pytest.raises(ValueError, match="visual_at are needed together"):
+        shapes(visual_at=None)
+    with pytest.raises(ValueError, match="needs visual_index"):
+        shapes(visual_index=None)
+    with pytest.raises(ValueError, match=r"3 layers; got \[-4\]"):
+        dataclasses.replace(TINY, select_layer=-4)
