@@ -210,7 +210,7 @@ def apply_decoder(
 
 
 def log_likelihood(
-    logits: Float[Array, "*b v"], tokens: Int[Array, "*b"]
+    logits: Float[Array, "*#b v"], tokens: Int[Array, "*b"]
 ) -> Float[Array, "*b"]:
     """Computes the log-softmax at the tokens; leading axes may broadcast."""
     logits = jnp.broadcast_to(logits, (*tokens.shape, logits.shape[-1]))

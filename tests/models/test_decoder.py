@@ -193,6 +193,7 @@ def adapters():
     return base, jax.tree.map(lambda x: x + 0.1 * rng.normal(size=x.shape), start)
 
 
+@pytest.mark.slow
 def test_adapters_learn_the_same_under_every_policy(adapters):
     base, start = adapters
     ids = TEXTS[0][None]
@@ -215,6 +216,7 @@ def test_adapters_learn_the_same_under_every_policy(adapters):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_adapters_are_wider_numbers_than_what_they_stand_beside(adapters):
     base, start = adapters
     ids = TEXTS[0][None]
@@ -231,11 +233,14 @@ def test_adapters_are_wider_numbers_than_what_they_stand_beside(adapters):
     assert out["logits"].dtype == np.float32
 
 
-def test_wrong_arguments_are_refused(adapters):
-    base, start = adapters
-    call = lambda *args, **given: Decoder(LLAMA).apply({"params": base}, *args, **given)
+def test_wrong_arguments_are_refused():
+    base = random_params(LLAMA)
+    call = lambda *args, **given: jax.eval_shape(
+        lambda: Decoder(LLAMA).apply({"params": base}, *args, **given)
+    )
     ids = np.zeros((1, 3), np.int32)
-    cache = call(ids, room=3)["cache"]
+    shapes = call(ids, room=3)["cache"]
+    cache = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     for given in ({}, {"ids": ids, "embeds": np.zeros((1, 3, 16), np.float32)}):
         with pytest.raises(ValueError, match="either ids or embeds"):
             call(**given)
@@ -247,5 +252,3 @@ def test_wrong_arguments_are_refused(adapters):
         call(ids, cache=cache, room=9)
     with pytest.raises(ValueError, match="num_kv_heads=3"):
         DecoderConfig(num_heads=4, num_kv_heads=3)
-    with pytest.raises(ValueError, match="dropout=0.1 needs rngs"):
-        apply_adapted(Decoder(LLAMA), base, start, ids, alpha=1.0, dropout=0.1)

@@ -107,6 +107,45 @@ def test_every_adapter_learns(net):
     assert float(jnp.abs(first["lora_up"]).max()) > 0
 
 
+class Readers(nn.Module):
+    """Layers that all read the same."""
+
+    @nn.compact
+    def __call__(self, x):
+        body = lambda layer, x, _: (x, layer(x))
+        scan = nn.scan(
+            body,
+            variable_axes={"params": 0},
+            split_rngs={"params": True, "dropout": True},
+            length=3,
+        )
+        _, y = scan(nn.Dense(x.shape[-1], name="layers"), x, None)
+        return y
+
+
+def test_dropout_is_on_what_adapters_read():
+    x = 1 + np.random.default_rng(0).random((64, 50)).astype(np.float32)
+    base = Readers().init(jax.random.key(0), x)["params"]
+    # A and B that change nothing show what they were given.
+    same = jnp.broadcast_to(jnp.eye(50), (3, 50, 50))
+    adapters = {"layers": {"lora_down": same, "lora_up": same}}
+
+    def read(seed):
+        noise = {"dropout": 0.25, "rngs": {"dropout": jax.random.key(seed)}}
+        y = apply_adapted(Readers(), base, adapters, x, alpha=50.0, **noise)
+        return np.asarray(y - apply_params(Readers(), base, x))
+
+    got = read(0)
+    kept = np.abs(got) > 0.5
+    np.testing.assert_allclose(got, np.where(kept, x / 0.75, 0), atol=1e-5)
+    np.testing.assert_allclose(kept.mean(axis=(1, 2)), 0.75, atol=0.04)
+    assert (kept[0] != kept[1]).any()  # Each layer draws for itself.
+    np.testing.assert_array_equal(read(0), got)
+    assert ((np.abs(read(1)) > 0.5) != kept).any()
+    with pytest.raises(ValueError, match=r"dropout=0\.25 needs rngs"):
+        apply_adapted(Readers(), base, adapters, x, alpha=1.0, dropout=0.25)
+
+
 def test_a_target_that_is_nothing_is_named(net):
     base, _, _ = net
     linears = find_linears(Net(), X)
@@ -116,3 +155,5 @@ def test_a_target_that_is_nothing_is_named(net):
             init_adapters(jax.random.key(0), base, linears, config)
     with pytest.raises(ValueError, match=r"lora\.rank is at least 1"):
         LoraConfig(rank=0)
+    with pytest.raises(ValueError, match=r"lora\.dropout is in \[0, 1\); got 1"):
+        LoraConfig(dropout=1.0)
