@@ -11,7 +11,7 @@ VERBS = {
     "predict": "Detect events in a recording with a run's student.",
     "export": "Write a run's student as StableHLO, ONNX and safetensors.",
     "bench": "Measure a training step: windows a second, and where the time goes.",
-    "plan": "Print parameters, FLOPs, memory and time of a system without running it.",
+    "plan": "Print parameters, FLOPs and memory of a system or model; nothing runs.",
 }
 
 USAGE = "\n".join(

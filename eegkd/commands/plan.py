@@ -1,4 +1,4 @@
-"""`eegkd plan SYSTEM`: parameters, operations, memory, cache, time; nothing runs."""
+"""`eegkd plan NAME`: parameters, operations, memory, cache, time; nothing runs."""
 
 import dataclasses
 import json
@@ -9,12 +9,15 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
+from eegkd.commands import plan_models
 from eegkd.commands.verbs import parse_verb, spell_out
 from eegkd.data.store import WindowStore
 from eegkd.errors import InputError
 from eegkd.pipeline.chips import get_chip
 from eegkd.pipeline.distill import signal_of
+from eegkd.pipeline.known_models import NAMES
 from eegkd.pipeline.plan import DEVICE_COUNTS, make_plan
+from eegkd.pipeline.registry import SYSTEMS
 
 _MEMORY_NOTE = (
     "Memory is an analytic account of one device. Activations are what the forward "
@@ -53,7 +56,16 @@ class Plan:
 
 
 def main(args: Sequence[str]) -> None:
-    """Runs the verb."""
+    """Runs the verb, of a system or of a model."""
+    name = args[0] if args else ""
+    if name in NAMES:
+        plan_models.main(name, args[1:])
+        return
+    if name and not name.startswith("-") and name not in SYSTEMS:
+        raise InputError(
+            f"There is no system or model {name!r}: choose {', '.join(SYSTEMS)}, or of "
+            f"the models {', '.join(NAMES)}."
+        )
     entry, options, config = parse_verb(
         Plan, spell_out(args, "json", "fully_sharded"), "plan"
     )

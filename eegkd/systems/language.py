@@ -68,8 +68,11 @@ def language_stage(
     def forward(
         variables: Variables, batch: Batch, upstream: Any, *, train: bool, key: Any
     ) -> tuple[Tensors, PyTree]:
-        del upstream, train, key
-        out = run_language(module, variables, batch, lora=lora, logits="none")
+        del upstream
+        options: dict[str, Any] = {"logits": "none"}
+        if train and lora is not None and lora.dropout:
+            options |= {"dropout": lora.dropout, "rngs": {"dropout": key.local}}
+        out = run_language(module, variables, batch, lora=lora, **options)
         head = vocabulary(join_base(variables))
         loss = next_token_loss(out["tokens"], head, batch["labels"], chunk=chunk)
         count = num_targets(batch["labels"])
@@ -146,7 +149,7 @@ def run_language(
         variables: As `split_variables` makes them.
         batch: Packed rows.
         lora: As the stage's.
-        options: Of the model.
+        options: Of the model; with adapters also of `apply_adapted`.
     """
     given = {k: batch[k] for k in (*TEXT, *IMAGES) if k in batch}
     base = join_base(variables)

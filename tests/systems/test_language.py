@@ -20,6 +20,7 @@ from eegkd.systems.language import (
     vocabulary,
 )
 from eegkd.train import init_state, make_train_step
+from eegkd.typing import StepKeys
 from tests.losses.test_language import oracle
 
 CFG = DecoderConfig(
@@ -62,7 +63,7 @@ def adapted(batch):
 
 
 def forward(stage, variables, batch):
-    run = jax.jit(lambda *args: stage.forward(*args, {}, train=True, key=None)[0])
+    run = jax.jit(lambda *args: stage.forward(*args, {}, train=False, key=None)[0])
     return run(variables, batch)
 
 
@@ -97,6 +98,22 @@ def test_adapters_alone_are_trained(adapted, batch):
     np.testing.assert_allclose(metrics["raw/next_token"], values, rtol=1e-5)
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), after.params, state.params)
     assert all(x > 0 for x in jax.tree.leaves(moved))
+
+
+def test_dropout_is_the_adapters_and_of_training_alone(adapted, batch):
+    _, _, variables = adapted
+    _, system = make(lora=dataclasses.replace(LORA, dropout=0.5))
+    stage = system.stages[0]
+    keys = [StepKeys(jax.random.key(9), jax.random.key(i)) for i in range(2)]
+    run = jax.jit(
+        lambda key, train: stage.forward(variables, batch, {}, train=train, key=key)[0],
+        static_argnums=1,
+    )
+    a, again, b = (run(keys[i], True)["nll"] for i in (0, 0, 1))
+    np.testing.assert_array_equal(a, again)
+    assert np.abs(a - b)[:3].max() > 1e-3
+    plain = forward(stage, variables, batch)["nll"]
+    np.testing.assert_allclose(run(keys[0], False)["nll"], plain, rtol=1e-6)
 
 
 def oracle_mean(variables, system, batch):
