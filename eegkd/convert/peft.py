@@ -81,8 +81,17 @@ def load_peft(
     path = folder / TENSORS
     if not path.is_file():
         raise InputError(f"{path}: no such file; save the adapters as safetensors.")
+    headers = read_headers(path)
+    others = [name for name in headers.tensors if ".lora_" not in name]
+    if others:
+        # PEFT adds embeddings and head by itself where these have adapters.
+        raise InputError(
+            f"{path}: holds weights of the model itself, {', '.join(others)}: save the "
+            "adapters with save_embedding_layers=False if these have not changed; "
+            "otherwise merge them into their model with PEFT, and load that."
+        )
     table = [row for linear in chosen for row in _adapter_rows(linear, rank)]
-    arrays = locate(read_headers(path), table, rename=rename)
+    arrays = locate(headers, table, rename=rename)
     targets = tuple("/".join(row.path[:-1]) for row in chosen)
     fields = {"rank": rank, "alpha": alpha, "dropout": dropout, "targets": targets}
     return fields, arrays
