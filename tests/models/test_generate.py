@@ -3,9 +3,11 @@
 import functools
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from eegkd.models import (
     Decoder,
@@ -194,6 +196,46 @@ def test_adapters_generate_and_score_as_merged_weights_do():
     )
     logits = apply_adapted(DECODER, PARAMS, adapters, ids, mask, alpha=4.0)["logits"]
     np.testing.assert_array_equal(logits[:, -1].argmax(-1), got.tokens[:, 0])
+
+
+@pytest.mark.slow
+def test_parameters_cut_over_a_mesh_generate_the_same():
+    auto = (jax.sharding.AxisType.Auto,) * 2
+    mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=auto)
+    on = lambda *axes: NamedSharding(mesh, PartitionSpec(*axes))
+
+    def cut(path, leaf):
+        name = path[-2].key
+        if name in ("query", "key", "value", "gate", "up"):
+            return jax.device_put(leaf, on(None, "data", "model"))
+        if name in ("out", "down"):
+            return jax.device_put(leaf, on(None, "model", "data"))
+        return jax.device_put(leaf, on())
+
+    ids, mask = padded(PROMPTS[:2], "left")
+    want = GENERATE(ids, mask)
+    params = jax.tree_util.tree_map_with_path(cut, PARAMS)
+    given = [jax.device_put(x, on("data")) for x in (ids, mask)]
+    got = generate(DECODER, params, *given, max_new_tokens=NEW)
+    np.testing.assert_array_equal(got.tokens, want.tokens)
+    _, cache = prefill(DECODER, params, *given, room=10)
+    # A device keeps the keys of its own prompts and heads.
+    sizes = {part.data.shape for part in cache.key.addressable_shards}
+    assert sizes == {(3, 1, 10, 1, 6)}
+
+
+@pytest.mark.slow
+def test_nothing_is_a_cpus_alone():
+    ids, mask = padded(PROMPTS, "left")
+
+    def both(params, key):
+        draw = {"temperature": 1.0, "top_p": 0.9, "key": key, "stop_ids": (2,)}
+        text = generate(DECODER, params, ids, mask, max_new_tokens=NEW, **draw)
+        choices = {"continuations": np.array([[4, 5], [8, 9]])}
+        return text, score_continuations(DECODER, params, ids, mask, **choices)
+
+    export = jax.export.export(jax.jit(both), platforms=("tpu", "cuda"))
+    assert export(PARAMS, jax.random.key(0)).platforms == ("tpu", "cuda")
 
 
 def test_wrong_arguments_are_refused():
