@@ -34,6 +34,12 @@ def test_a_page_of_an_electrocardiogram():
     assert LARGE.max_tokens == 576 + 48 * 49
 
 
+def test_a_product_that_a_float_misses_by_a_hair():
+    # 836 * 24 / 352 is 57, and in floats a little less: 7 columns go, not 8.
+    assert choose_grid((352, 836), LARGE) == (336, 1008)
+    assert unpad_box((352, 836), LARGE)[1] == slice(7, 65)
+
+
 @pytest.mark.parametrize(
     ("size", "grid"),
     [

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from eegkd.data.anyres import (
@@ -26,6 +26,9 @@ sides = st.integers(1, 5000) | st.sampled_from([336, 672, 1008])
 
 @settings(max_examples=500)
 @given(st.tuples(sides, sides))
+@example((1700, 2200))
+@example((352, 836))
+@example((1, 5000))
 def test_grids_and_numbers_of_tokens(size):
     from transformers.image_processing_utils import select_best_resolution
     from transformers.models.llava_next import (
