@@ -53,6 +53,39 @@ WEIGHTS_LICENCES = (
         "CC0-1.0 or Apache-2.0",
         "By the authors' part of that repository.",
     ),
+    WeightsLicence(
+        "clip",
+        "huggingface.co/openai/clip-vit-large-patch14-336",
+        "MIT",
+        "The licence of github.com/openai/CLIP; the weights' card states none, and "
+        "calls deployed uses out of scope.",
+    ),
+    WeightsLicence(
+        "llama",
+        "huggingface.co/lmsys/vicuna-7b-v1.5, -13b-v1.5",
+        "Llama 2 Community License",
+        "Made from Llama 2: its licence and acceptable use policy bind; read what it "
+        "says of other models that are improved with its outputs before you distil.",
+    ),
+    WeightsLicence(
+        "llava",
+        "huggingface.co/llava-hf/llava-1.5-7b-hf, -13b-hf",
+        "Llama 2 Community License",
+        "Its decoder is a Vicuna; its instructions were made with GPT-4, whose "
+        "provider's terms may bind too.",
+    ),
+    WeightsLicence(
+        "llava",
+        "huggingface.co/llava-hf/llava-v1.6-vicuna-7b-hf",
+        "Llama 2 Community License",
+        "Its decoder is a Vicuna.",
+    ),
+    WeightsLicence(
+        "qwen2",
+        "huggingface.co/Qwen/Qwen2-0.5B, Qwen2-1.5B",
+        "Apache-2.0",
+        "The largest Qwen2 has another licence.",
+    ),
 )
 
 

@@ -18,11 +18,11 @@ class Turn(NamedTuple):
 
     Attributes:
         there: From PyTorch's layout to Flax's.
-        back: The other way.
+        back: The other way; of NumPy's arrays or another library's.
     """
 
     there: Callable[[np.ndarray], np.ndarray]
-    back: Callable[[np.ndarray], np.ndarray]
+    back: Callable[[Any], Any]
 
 
 AS_IT_IS = Turn(np.asarray, np.asarray)

@@ -117,6 +117,6 @@ def _write(sharding: Sharding | None) -> Callable[[Array, Array, int], Array]:
 _take = jax.jit(lambda stack, i: stack[i])
 
 
-def fetch_layer(stack: Array, i: int) -> np.ndarray:
-    """Copies one layer of a stack to the host."""
-    return np.asarray(_take(stack, i))
+def take_layer(stack: Array, i: int) -> Array:
+    """Returns one layer of a stack, with one program for all layers."""
+    return _take(stack, i)

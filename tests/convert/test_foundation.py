@@ -13,7 +13,7 @@ from eegkd.convert import (
     read_weights,
 )
 from eegkd.errors import InputError
-from eegkd.models import load_pretrained
+from eegkd.models import load_pretrained, pretrained
 
 LAYERS = 2
 
@@ -233,7 +233,7 @@ def test_more_patches_than_the_file_knows_are_refused(tmp_path):
 
 
 def test_every_model_s_weights_have_a_licence():
-    for model in ("bert", "cbramod", "labram", "eegnet"):
+    for model in pretrained._LOADERS:
         assert licences_of(model)
     assert {entry.licence for entry in licences_of("cbramod")} == {
         "none stated",

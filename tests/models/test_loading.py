@@ -24,7 +24,7 @@ from eegkd.models import (
     save_adapters,
     save_pretrained,
 )
-from eegkd.models.loading import load_tree
+from eegkd.models.loading import _of_layer, _write, load_tree
 from tests.convert.llama_files import CONFIG, llama_tensors, write_shards
 
 LORA = LoraConfig(rank=2, alpha=3.0, targets=("layers/query", "layers/down"))
@@ -113,6 +113,19 @@ def test_no_layer_is_read_while_another_is_held():
     tree = load_tree([LazyArray(("a",), (3, 2, 50), "float64", parts, True)])
     assert len(made) == 3
     np.testing.assert_array_equal(tree["a"][:, 1, 0], [0, 1, 2])
+
+
+@pytest.mark.parametrize("spread", [False, True])
+def test_stacks_are_written_in_place(spread):
+    mesh = Mesh(np.array(jax.devices()), ("model",))
+    sharding = NamedSharding(mesh, PartitionSpec(None, None, "model"))
+    sharding = sharding if spread else None
+    stack = jax.ShapeDtypeStruct((64, 8, 16), jnp.bfloat16, sharding=sharding)
+    part = jax.ShapeDtypeStruct((8, 16), jnp.float32, sharding=_of_layer(sharding))
+    memory = _write(sharding).lower(stack, part, 0).compile().memory_analysis()
+    devices = len(jax.devices()) if spread else 1
+    assert memory.alias_size_in_bytes == 64 * 8 * 16 * 2 // devices
+    assert memory.temp_size_in_bytes <= 2 * 8 * 16 * 4
 
 
 def test_saved_files_are_what_was_loaded(tmp_path, folder, loaded):
