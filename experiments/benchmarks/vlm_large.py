@@ -25,13 +25,8 @@ import jax
 from jax.extend import core
 
 from eegkd.pipeline.host import force_cpu_devices
-from eegkd.pipeline.plan_models import (
-    LoraOptions,
-    ModelPlan,
-    Traced,
-    plan_model,
-    trace_model,
-)
+from eegkd.pipeline.plan_models import plan_model
+from eegkd.pipeline.trace_models import LoraOptions, ModelPlan, Traced, trace_model
 from eegkd.train.parallel import mesh
 
 PLATFORMS = ("tpu", "cuda")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from eegkd.pipeline.plan_models import LoraOptions, ModelPlan, trace_model
+from eegkd.pipeline.trace_models import LoraOptions, ModelPlan, trace_model
 from experiments.benchmarks.vlm_large import frozen_gradients
 
 ROOT = Path(__file__).parents[2]

@@ -8,13 +8,8 @@ import pytest
 from eegkd.cli import main
 from eegkd.errors import InputError
 from eegkd.pipeline.known_models import NAMES, Sizes, get_model
-from eegkd.pipeline.plan_models import (
-    LoraOptions,
-    ModelPlan,
-    count_model_parts,
-    plan_model,
-    trace_model,
-)
+from eegkd.pipeline.plan_models import count_model_parts, plan_model
+from eegkd.pipeline.trace_models import LoraOptions, ModelPlan, trace_model
 
 VISION = 303_507_456
 SMALL = {"batch_size": 2, "length": 1280}
