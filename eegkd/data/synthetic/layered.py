@@ -48,7 +48,10 @@ filters.
 
 In `layered` the teacher has seen twelve times the patients that the student has labels
 for. In `layered_null` patients are alike, and the student is told all that its teacher
-was told.
+was told. It has twice the windows, which was set after students had been seen: on as
+many as in `layered`, one student of three stayed at `low` and `high` with labels alone
+and none with a teacher's tokens to mimic (balanced accuracy 0.915 and 0.999). That is
+help in learning what labels hold as well, where a null world asks for knowledge.
 """
 
 import dataclasses
@@ -106,6 +109,7 @@ WORLDS = {
     "layered_null": World(
         name="layered_null",
         num_labelled=48,
+        num_windows=96,
         electrodes=("F4",),
         offsets_hz=(0.0,),
         sides=("left",),
