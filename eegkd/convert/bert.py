@@ -1,10 +1,11 @@
 """BERT weights of Hugging Face folders, as (path, array) pairs."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from eegkd.convert.safetensors import check_names, read_config, read_safetensors
+from eegkd.convert.safetensors import read_config, read_safetensors
+from eegkd.convert.tables import Pairs, Weight, linear, norm, place
 from eegkd.errors import InputError
 
 _SIZES = {
@@ -34,11 +35,10 @@ _NORMS = {
     "norm": "output.LayerNorm",
 }
 _HEADS = ("cls.", "classifier.", "qa_outputs.")
+_BUFFER = "embeddings.position_ids"
 
-Path_ = tuple[str, ...]
 
-
-def load_bert(folder: str | Path) -> tuple[dict, list[tuple[Path_, np.ndarray]]]:
+def load_bert(folder: str | Path) -> tuple[dict, Pairs]:
     """Reads a folder of `config.json` and safetensors files.
 
     Tensor names may begin with `bert.`, norms may be called gamma and beta, and heads
@@ -54,10 +54,11 @@ def load_bert(folder: str | Path) -> tuple[dict, list[tuple[Path_, np.ndarray]]]
     """
     config = _read_sizes(folder)
     tensors = {_rename(name): a for name, a in read_safetensors(folder).items()}
-    tensors = {name: a for name, a in tensors.items() if not name.startswith(_HEADS)}
+    left_out = (*_HEADS, _BUFFER)
+    tensors = {name: a for name, a in tensors.items() if not name.startswith(left_out)}
     config["pooler"] = "pooler.dense.weight" in tensors
-    check_names(folder, tensors, _shapes(config), ignored=("embeddings.position_ids",))
-    return config, _pairs(tensors, config)
+    depth, table = config["depth"], _table(config)
+    return config, place(folder, tensors, table, depth=depth, model="config.json")
 
 
 def _read_sizes(folder: str | Path) -> dict:
@@ -94,53 +95,27 @@ def _rename(name: str) -> str:
     return name
 
 
-def _shapes(config: dict) -> dict[str, tuple[int, ...]]:
-    d, ffn = config["dim"], config["ffn_dim"]
-    shapes: dict[str, tuple[int, ...]] = {
-        "embeddings.word_embeddings.weight": (config["vocab_size"], d),
-        "embeddings.position_embeddings.weight": (config["max_positions"], d),
-        "embeddings.token_type_embeddings.weight": (config["num_types"], d),
-        "embeddings.LayerNorm.weight": (d,),
-        "embeddings.LayerNorm.bias": (d,),
+def _table(config: Mapping[str, Any]) -> list[Weight]:
+    d, ffn, layer = config["dim"], config["ffn_dim"], "encoder.layer.{}."
+    sizes = {
+        "word": config["vocab_size"],
+        "position": config["max_positions"],
+        "type": config["num_types"],
     }
-    for i in range(config["depth"]):
-        for ours, theirs in _DENSE.items():
-            out, inner = {"up": (ffn, d), "down": (d, ffn)}.get(ours, (d, d))
-            shapes[f"encoder.layer.{i}.{theirs}.weight"] = (out, inner)
-            shapes[f"encoder.layer.{i}.{theirs}.bias"] = (out,)
-        for theirs in _NORMS.values():
-            shapes[f"encoder.layer.{i}.{theirs}.weight"] = (d,)
-            shapes[f"encoder.layer.{i}.{theirs}.bias"] = (d,)
-    if config["pooler"]:
-        shapes |= {"pooler.dense.weight": (d, d), "pooler.dense.bias": (d,)}
-    return shapes
-
-
-def _pairs(
-    tensors: dict[str, np.ndarray], config: dict
-) -> list[tuple[Path_, np.ndarray]]:
-    def stack(name: str) -> np.ndarray:
-        names = (f"encoder.layer.{i}.{name}" for i in range(config["depth"]))
-        return np.stack([tensors[name] for name in names])
-
-    pairs: list[tuple[Path_, np.ndarray]] = [
-        (("embeddings", ours, "embedding"), tensors[f"embeddings.{theirs}.weight"])
+    table = [
+        Weight(
+            ("embeddings", ours, "embedding"),
+            f"embeddings.{theirs}.weight",
+            (sizes[ours], d),
+        )
         for ours, theirs in _TABLES.items()
     ]
-    norm = "embeddings.LayerNorm"
-    pairs += [
-        (("embeddings", "norm", "scale"), tensors[f"{norm}.weight"]),
-        (("embeddings", "norm", "bias"), tensors[f"{norm}.bias"]),
-    ]
+    table += norm(("embeddings", "norm"), "embeddings.LayerNorm", d)
     for ours, theirs in _DENSE.items():
-        kernel = stack(f"{theirs}.weight").swapaxes(1, 2)
-        pairs.append((("layers", ours, "kernel"), kernel))
-        pairs.append((("layers", ours, "bias"), stack(f"{theirs}.bias")))
+        out, inner = {"up": (ffn, d), "down": (d, ffn)}.get(ours, (d, d))
+        table += linear(("layers", ours), f"{layer}{theirs}", out, inner)
     for ours, theirs in _NORMS.items():
-        pairs.append((("layers", ours, "scale"), stack(f"{theirs}.weight")))
-        pairs.append((("layers", ours, "bias"), stack(f"{theirs}.bias")))
+        table += norm(("layers", ours), f"{layer}{theirs}", d)
     if config["pooler"]:
-        kernel = tensors["pooler.dense.weight"].T
-        pairs.append((("pooler", "kernel"), kernel))
-        pairs.append((("pooler", "bias"), tensors["pooler.dense.bias"]))
-    return pairs
+        table += linear(("pooler",), "pooler.dense", d, d)
+    return table

@@ -65,7 +65,6 @@ def check_names(
     found: Mapping[str, np.ndarray],
     wanted: Mapping[str, tuple[int, ...]],
     *,
-    ignored: Iterable[str] = (),
     model: str = "config.json",
 ) -> None:
     """Compares tensors with what a model needs, and names every difference at once.
@@ -74,13 +73,12 @@ def check_names(
         source: Where they came from, for the message.
         found: Tensors by name.
         wanted: Shapes by name.
-        ignored: Names that may be there and are not used.
         model: What says which tensors are wanted, for the message.
 
     Raises:
         InputError: If a name is missing or unexpected, or a shape differs.
     """
-    problems = name_differences(found, wanted, ignored=ignored)
+    problems = name_differences(found, wanted)
     if problems:
         raise InputError(
             f"{source}: the weights do not fit {model}: {'; '.join(problems)}. "
