@@ -100,6 +100,7 @@ def test_adapters_alone_are_trained(adapted, batch):
     assert all(x > 0 for x in jax.tree.leaves(moved))
 
 
+@pytest.mark.slow
 def test_dropout_is_the_adapters_and_of_training_alone(adapted, batch):
     _, _, variables = adapted
     _, system = make(lora=dataclasses.replace(LORA, dropout=0.5))
@@ -122,6 +123,7 @@ def oracle_mean(variables, system, batch):
     return np.sum(out["nll"] * out["num_targets"]) / np.sum(out["num_targets"])
 
 
+@pytest.mark.slow
 def test_accumulated_steps_are_those_of_the_whole_batch(adapted, batch):
     _, system, variables = adapted
     tx = optax.sgd(0.1)
@@ -154,6 +156,7 @@ def test_prediction_is_of_the_next_word(adapted, batch):
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_a_projector_is_trained_beside_adapters():
     vision = ClipVisionConfig(
         dim=8, depth=2, num_heads=2, ffn_dim=8, image_size=28, param_dtype=jnp.bfloat16
