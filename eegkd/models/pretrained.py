@@ -1,6 +1,6 @@
 """Joins converted weights with the module they belong to."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -87,14 +87,11 @@ def _clip(
 ) -> _Loaded:
     part, config, arrays = load_clip(folder, part)
     if part == "both":
-        vision, text = (config.pop(name) | _types(dtype) for name in ("vision", "text"))
-        module = Clip(
-            ClipConfig(
-                vision=ClipVisionConfig(**vision),
-                text=ClipTextConfig(**text),
-                **config | options,
-            )
-        )
+        towers = {
+            "vision": ClipVisionConfig(**_part("vision", config, options, dtype)),
+            "text": ClipTextConfig(**_part("text", config, options, dtype)),
+        }
+        module = Clip(ClipConfig(**config | options | towers))
     elif part == "vision":
         module = ClipVision(ClipVisionConfig(**config | _types(dtype) | options))
     else:
@@ -123,15 +120,19 @@ def _llava(
     **options: Any,
 ) -> _Loaded:
     config, arrays = load_llava(folder)
-    vision, language = (
-        config.pop(name) | _types(dtype) for name in ("vision", "language")
-    )
     parts = {
-        "vision": ClipVisionConfig(**vision),
-        "language": DecoderConfig(**language),
+        "vision": ClipVisionConfig(**_part("vision", config, options, dtype)),
+        "language": DecoderConfig(**_part("language", config, options, dtype)),
     }
-    module = Llava(LlavaConfig(**parts | config | options))
+    module = Llava(LlavaConfig(**config | options | parts))
     return module, {"params": load_tree(arrays, dtype=dtype, shardings=shardings)}
+
+
+def _part(
+    name: str, config: Mapping[str, Any], options: Mapping[str, Any], dtype: Any
+) -> dict[str, Any]:
+    """Returns the fields of a part's config, and those of `options` in their place."""
+    return config[name] | _types(dtype) | options.get(name, {})
 
 
 def _types(dtype: Any) -> dict[str, Any]:
@@ -173,7 +174,9 @@ def load_pretrained(
             For "clip", "llama", "llava" and "qwen2", which are read tensor by tensor:
             `dtype` is also that of the parameters (None: the file's, at least float32),
             and `shardings`, called with a parameter's path and shape, says how it is
-            spread over devices. `part="vision"` or "text" takes one tower of CLIP.
+            spread over devices. Fields of a part of CLIP or LLaVA are given as
+            `language={"remat": "full"}`; `part="vision"` or "text" takes one tower of
+            CLIP.
 
     Returns:
         The module, and variables for `module.apply`.

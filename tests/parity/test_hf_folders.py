@@ -188,6 +188,15 @@ def test_a_tower_is_taken_from_both(tmp_path):
         assert_equal(one["params"], both["params"][part])
 
 
+def test_parts_take_options_of_their_own(tmp_path):
+    llava("Llava").save_pretrained(tmp_path)
+    module, _ = load_pretrained(
+        "llava", tmp_path, dtype=jnp.bfloat16, language={"layers_out": (0,)}
+    )
+    assert module.cfg.language.layers_out == (0,)
+    assert module.cfg.vision.dtype == module.cfg.language.dtype == jnp.bfloat16
+
+
 @pytest.mark.parametrize("wide", ["float16", "bfloat16", "float32"])
 def test_types_are_cast_as_pytorch_casts_them(tmp_path, wide):
     model = decoder("Llama")
