@@ -305,7 +305,7 @@ def test_an_unfinished_run_is_not_judged(refused, run):
 def test_unknown_words(refused):
     assert "no verb 'distil'" in refused("distil")
     assert "no system 'clip'" in refused("distill", "clip")
-    assert "no system 'clip'" in refused("plan", "clip")
+    assert "no system or model 'clip'" in refused("plan", "clip")
     assert "Name a system first" in refused("plan", "--json")
     assert "no preset 'huge'" in refused("plan", "distilclip_eeg", "--preset", "huge")
     assert "--data.corpus chb is unknown" in refused(
