@@ -128,6 +128,7 @@ def test_axes_are_those_of_the_options():
     assert mesh_axes(model=2, fully_sharded=True) == (M, D)
 
 
+@pytest.mark.slow
 def test_a_decoder_cut_both_ways_trains_as_on_one_device():
     state, frozen, losses = language.train(language.HOW["both"], "lora")
     language.check_layout(state, frozen, "both")
