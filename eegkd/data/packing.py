@@ -6,6 +6,7 @@ the model then gathers once. Labels are those of the texts to be learned (an ans
 `IGNORED` on visual positions, prompts and padding.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -80,9 +81,9 @@ def split_at_images(
     of_each = iter(counts if found == len(counts) else [1] * total)
     # A run of equal kind is one part.
     kinds = np.where(is_image, 2, is_label)
-    starts = np.flatnonzero(np.diff(kinds, prepend=-1)).tolist()
+    bounds = [*np.flatnonzero(np.diff(kinds, prepend=-1)).tolist(), len(ids)]
     parts: list[Part] = []
-    for start, stop in zip(starts, [*starts[1:], len(ids)], strict=True):
+    for start, stop in itertools.pairwise(bounds):
         if is_image[start]:
             parts.append(VisualPart(sum(next(of_each) for _ in range(start, stop))))
         else:
@@ -122,7 +123,7 @@ def pack_row(
         else `IGNORED`.
 
     Raises:
-        InputError: If the row is longer.
+        InputError: If the row is longer, or an id of text is negative.
     """
     num = count_positions(parts)
     if num > length:
@@ -141,6 +142,11 @@ def pack_row(
             visual_at[place] = np.arange(seen, seen + part.count)
             seen += part.count
         else:
+            if min(part.ids, default=0) < 0:
+                raise InputError(
+                    f"{name}: token {min(part.ids)} is no text: cut it at its images "
+                    "first (split_at_images), and give answers apart from prompts."
+                )
             place = slice(at, at + len(part.ids))
             ids[place] = part.ids
             if part.learned:

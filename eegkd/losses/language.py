@@ -31,7 +31,8 @@ def next_token_loss(
         chunk: Tokens of each example at a time.
 
     Returns:
-        0 for an example without targets. `num_targets` is the count that makes a mean
+        0 for an example without targets, NaN where a target is no word of the
+        vocabulary. `num_targets` is the count that makes a mean
         over examples one over all targets.
 
     Raises:
@@ -69,6 +70,7 @@ def next_token_loss(
         hit = jnp.arange(logits.shape[-1]) == y[..., None]
         picked = jnp.sum(jnp.where(hit, logits, 0), axis=-1)
         loss = jax.nn.logsumexp(logits, axis=-1) - picked
+        loss = jnp.where(y < logits.shape[-1], loss, jnp.nan)
         return total + jnp.sum(jnp.where(y >= 0, loss, 0), axis=-1), None
 
     zero = jnp.zeros(len(tokens), wide)

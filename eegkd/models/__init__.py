@@ -47,6 +47,7 @@ from eegkd.models.llava import (
     arrange_patches,
     generate_text,
     insert_visual,
+    score_text,
 )
 from eegkd.models.lora import (
     LoraConfig,
@@ -121,6 +122,7 @@ __all__ = [
     "save_adapters",
     "save_pretrained",
     "score_continuations",
+    "score_text",
     "skip_init",
     "unit_scale",
     "unmerge_adapters",

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from eegkd.models.decoder import Decoder
 from eegkd.models.heads import apply_params
@@ -48,7 +49,7 @@ def generate(
     top_p: float = 1.0,
     key: Key[Array, ""] | None = None,
     adapters: PyTree = None,
-    alpha: float = 1.0,
+    alpha: float | None = None,
 ) -> Generated:
     """Continues prompts.
 
@@ -68,10 +69,11 @@ def generate(
             together.
         key: Random, for drawing; the same key draws the same tokens.
         adapters: Of `init_adapters`, beside the parameters.
-        alpha: As in the adapters' config.
+        alpha: As in the adapters' config; needed with them.
 
     Raises:
-        ValueError: If a number is out of its range, or drawing has no key.
+        ValueError: If a number is out of its range, drawing has no key, or adapters
+            come without alpha.
     """
     if max_new_tokens < 1 or temperature < 0 or not 0 < top_p <= 1:
         raise ValueError(
@@ -113,7 +115,7 @@ def prefill(
     embeds: Float[Array, "b l d"] | None = None,
     room: int,
     adapters: PyTree = None,
-    alpha: float = 1.0,
+    alpha: float | None = None,
 ) -> tuple[Float[Array, "b v"], Cache]:
     """Reads prompts in one call: logits of what follows, and a cache of `room` slots.
 
@@ -151,7 +153,7 @@ def _continue(
     *,
     max_new_tokens: int,
     adapters: PyTree,
-    alpha: float,
+    alpha: float | None,
 ) -> tuple[Generated, Cache]:
     """Chooses tokens until every row has ended; the cache comes back to be reused."""
     b = logits.shape[0]
@@ -201,11 +203,21 @@ def _continue(
 
 
 def apply_decoder(
-    decoder: Decoder, params: PyTree, adapters: PyTree, alpha: float, **inputs: Any
+    decoder: nn.Module,
+    params: PyTree,
+    adapters: PyTree,
+    alpha: float | None,
+    **inputs: Any,
 ) -> dict[str, Any]:
-    """Calls a decoder, with adapters if there are any."""
+    """Calls a decoder, or a model around one, with adapters if there are any.
+
+    Raises:
+        ValueError: If adapters come without alpha: any default would be wrong.
+    """
     if adapters is None:
         return apply_params(decoder, params, **inputs)
+    if alpha is None:
+        raise ValueError("adapters need alpha, that of their LoraConfig.")
     return apply_adapted(decoder, params, adapters, alpha=alpha, **inputs)
 
 

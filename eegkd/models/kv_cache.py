@@ -54,7 +54,7 @@ def append_keys(
     """Writes tokens into the next slots, in place where the cache is given away.
 
     The caller sees to it that so many are free: how many are taken is known only when
-    the program runs, and a write past the end lands on the last slots.
+    the program runs. After a write past the end all that reads the cache is NaN.
 
     Raises:
         ValueError: If there are more tokens than slots.
@@ -66,9 +66,12 @@ def append_keys(
             "slots."
         )
     put, at = jax.lax.dynamic_update_slice_in_dim, cache.length
+    # It lands on the last slots, in place of other tokens: loud, and not silently so.
+    fits = at + length <= room
+    new_key, new_value = (jnp.where(fits, part, jnp.nan) for part in keys)
     return Cache(
-        put(cache.key, keys[0], at, axis=2),
-        put(cache.value, keys[1], at, axis=2),
+        put(cache.key, new_key, at, axis=2),
+        put(cache.value, new_value, at, axis=2),
         put(cache.mask, mask, at, axis=1),
         at + length,
     )

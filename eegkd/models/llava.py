@@ -23,9 +23,9 @@ from eegkd.models.clip import PRESETS as CLIPS
 from eegkd.models.clip import ClipVision, ClipVisionConfig
 from eegkd.models.decoder import PRESETS as DECODERS
 from eegkd.models.decoder import Decoder, DecoderConfig
-from eegkd.models.generate import Generated, generate
-from eegkd.models.heads import apply_params
+from eegkd.models.generate import Generated, apply_decoder, generate
 from eegkd.models.layers import gelu
+from eegkd.models.score import score_continuations
 from eegkd.models.stack import block_numbers
 from eegkd.typing import Array, Bool, Float, Int, PyTree, Tensors
 
@@ -294,6 +294,8 @@ def generate_text(
     mask: Bool[Array, "b l"] | None = None,
     *,
     inputs: Mapping[str, Array],
+    adapters: PyTree = None,
+    alpha: float | None = None,
     **options: Any,
 ) -> Generated:
     """Continues prompts with images.
@@ -304,17 +306,71 @@ def generate_text(
         ids: Packed prompts; padding may be on any side.
         mask: True where there is a token; None is everywhere.
         inputs: The images, as keywords of `Llava.embed`.
-        options: Of `generate`: `max_new_tokens`, `stop_ids`, `temperature`, ...; its
-            `adapters` are those of the decoder.
+        adapters: Of the whole model, beside its parameters.
+        alpha: As in the adapters' config; needed with them.
+        options: Of `generate`: `max_new_tokens`, `stop_ids`, `temperature`, ...
     """
-    embeds = _embed(llava, params, ids, dict(inputs))
+    given = _language(llava, params, ids, inputs, adapters, alpha)
+    return generate(Decoder(llava.cfg.language), mask=mask, **given, **options)
+
+
+def score_text(
+    llava: Llava,
+    params: PyTree,
+    ids: Int[Array, "b l"],
+    mask: Bool[Array, "b l"] | None = None,
+    *,
+    inputs: Mapping[str, Array],
+    adapters: PyTree = None,
+    alpha: float | None = None,
+    **options: Any,
+) -> Float[Array, "b k"]:
+    """Computes how likely continuations are after prompts with images.
+
+    Args:
+        llava: As in `generate_text`, and what follows too.
+        params: See `generate_text`.
+        ids: See `generate_text`.
+        mask: See `generate_text`.
+        inputs: See `generate_text`.
+        adapters: See `generate_text`.
+        alpha: See `generate_text`.
+        options: Of `score_continuations`: `continuations`, `continuation_mask`.
+    """
+    given = _language(llava, params, ids, inputs, adapters, alpha)
     decoder = Decoder(llava.cfg.language)
-    return generate(decoder, params["language"], None, mask, embeds=embeds, **options)
+    return score_continuations(decoder, mask=mask, **given, **options)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _embed(llava: Llava, params: PyTree, ids: Array, inputs: dict[str, Array]) -> Array:
-    return apply_params(llava, params, ids, method="embed", **inputs)["embeds"]
+def _language(
+    llava: Llava,
+    params: PyTree,
+    ids: Array,
+    inputs: Mapping[str, Array],
+    adapters: PyTree,
+    alpha: float | None,
+) -> dict[str, Any]:
+    """Returns what the decoder gets: its parameters and adapters, and embeddings."""
+    return {
+        "params": params["language"],
+        "adapters": None if adapters is None else adapters.get("language"),
+        "alpha": alpha,
+        "embeds": _embed(llava, params, ids, dict(inputs), adapters, alpha=alpha),
+    }
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames="alpha")
+def _embed(
+    llava: Llava,
+    params: PyTree,
+    ids: Array,
+    inputs: dict[str, Array],
+    adapters: PyTree,
+    *,
+    alpha: float | None,
+) -> Array:
+    given: dict[str, Any] = {"ids": ids, "method": "embed", **inputs}
+    return apply_decoder(llava, params, adapters, alpha, **given)["embeds"]
 
 
 def _take(table: Float[Array, "b n d"], index: Int[Array, "b v"]) -> Array:

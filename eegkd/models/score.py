@@ -22,7 +22,7 @@ def score_continuations(
     continuation_mask: Bool[Array, "*b k n"] | None = None,
     embeds: Float[Array, "b l d"] | None = None,
     adapters: PyTree = None,
-    alpha: float = 1.0,
+    alpha: float | None = None,
 ) -> Float[Array, "b k"]:
     """Computes `log p(continuation | prompt)`, the sum over the continuation's tokens.
 
@@ -40,10 +40,11 @@ def score_continuations(
             everywhere.
         embeds: Prompts as embeddings.
         adapters: Of `init_adapters`, beside the parameters.
-        alpha: As in the adapters' config.
+        alpha: As in the adapters' config; needed with them.
 
     Raises:
-        ValueError: If padding stands before a continuation's token.
+        ValueError: If padding stands before a continuation's token, or adapters come
+            without alpha.
     """
     shape = continuations.shape
     kept = np.ones(shape, bool) if continuation_mask is None else continuation_mask
@@ -73,7 +74,7 @@ def _score(
     kept: Array,
     *,
     adapters: PyTree,
-    alpha: float,
+    alpha: float | None,
 ) -> Float[Array, "b k"]:
     prompt = embeds if ids is None else ids
     b, length = (0, 0) if prompt is None else prompt.shape[:2]

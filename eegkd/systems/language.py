@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import softmax
 
+from eegkd.errors import InputError
 from eegkd.losses import Term, next_token_loss, num_targets
 from eegkd.losses.language import CHUNK
 from eegkd.models import LoraConfig, apply_adapted, apply_params
@@ -22,7 +23,7 @@ TEXT = ("ids", "mask", "positions")
 IMAGES = ("visual_at", "pixels", "visual_index", "visual", "visual_mask")
 """What a model takes of a batch, where it is there (`eegkd.data.packing`)."""
 
-_BASE, _LORA, _LANGUAGE = "base", "lora", "language"
+_BASE, _LORA, _LANGUAGE, _HEAD = "base", "lora", "language", "lm_head"
 
 
 def language_stage(
@@ -112,6 +113,8 @@ def split_variables(
     Arguments as `language_stage`'s.
 
     Raises:
+        InputError: If a target of the adapters is the head, which the loss applies
+            without them, or no linear layer.
         ValueError: If the model has no such group.
     """
     if trained is None:
@@ -124,7 +127,12 @@ def split_variables(
     widen = lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32))
     params = {_BASE: {name: jax.tree.map(widen, weights[name]) for name in trained}}
     if lora is not None:
-        params[_LORA] = init_adapters(key, weights, linears, lora)
+        adapters = params[_LORA] = init_adapters(key, weights, linears, lora)
+        if _HEAD in adapters.get(_LANGUAGE, adapters):
+            raise InputError(
+                f"lora.targets {', '.join(lora.targets)}: the head ({_HEAD}) has no "
+                "adapters here: name layers alone, as *layers/*, or train it whole."
+            )
     frozen = {name: value for name, value in weights.items() if name not in trained}
     return Variables(params, frozen, {})
 
@@ -162,8 +170,8 @@ def run_language(
 def vocabulary(weights: PyTree) -> Float[Array, "d v"]:
     """Returns the head of a decoder's or a LLaVA's weights, tied or not."""
     language = weights.get(_LANGUAGE, weights)
-    if "lm_head" in language:
-        return language["lm_head"]["kernel"]
+    if _HEAD in language:
+        return language[_HEAD]["kernel"]
     return language["embed"]["embedding"].T
 
 

@@ -102,3 +102,12 @@ def test_long_rows_are_refused_by_name():
         pack_rows([ROW[:2], ROW], length=10)
     with pytest.raises(InputError, match="scan 3: 11 tokens"):
         pack_rows({"scan 3": ROW}, length=10)
+
+
+def test_a_text_of_nothing_has_no_parts():
+    assert split_at_images([], image_id=9, counts=[]) == []
+
+
+def test_placeholders_left_in_a_text_are_refused_by_name():
+    with pytest.raises(InputError, match=r"page 7: token -200 is no text"):
+        pack_row([TextPart([1, -200])], length=4, name="page 7")

@@ -87,3 +87,10 @@ def test_no_more_logits_than_a_chunk_of_them_are_held():
 def test_a_chunk_of_none_is_refused(data):
     with pytest.raises(ValueError, match="at least 1"):
         next_token_loss(*data, chunk=0)
+
+
+def test_a_target_out_of_the_vocabulary_is_never_a_number():
+    labels = jnp.array([[-100, 5], [-100, 4]])
+    loss = next_token_loss(jnp.zeros((2, 2, 3)), jnp.ones((3, 5)), labels)
+    assert np.isnan(loss[0])
+    np.testing.assert_allclose(loss[1], np.log(5), rtol=1e-6)

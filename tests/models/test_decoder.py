@@ -95,6 +95,19 @@ def test_what_is_cached_is_read_as_if_it_stood_there(model, side):
             np.testing.assert_allclose(got["logits"][i, 0], want, atol=2e-4)
 
 
+@pytest.mark.slow
+def test_a_cache_that_overflows_is_not_silent(model):
+    cfg, params, _, _ = model
+    ids = np.ones((2, 3), np.int32)
+    begun = run(cfg, params, room=4)(ids=ids)
+    step = run(cfg, params)
+    last = step(ids=ids[:, :1], cache=begun["cache"])
+    over = step(ids=ids[:, :1], cache=last["cache"])
+    assert np.isfinite(over["logits"]).all()
+    after = step(ids=ids[:, :1], cache=over["cache"])
+    assert np.isnan(after["logits"]).all()
+
+
 def test_tokens_see_what_they_are_let_see():
     params, (text, *_) = random_params(LLAMA), TEXTS
     begun = run(LLAMA, params, room=9, logits="none")(ids=text[None, :3])

@@ -248,6 +248,8 @@ def test_wrong_arguments_are_refused():
         GENERATE(ids, temperature=1.0)
     with pytest.raises(ValueError, match="either ids or embeds"):
         GENERATE()
+    with pytest.raises(ValueError, match="adapters need alpha"):
+        GENERATE(ids, adapters={})
     late = np.array([[False, True]])
     with pytest.raises(ValueError, match="after their tokens"):
         score_continuations(

@@ -12,9 +12,13 @@ from eegkd.models import (
     DecoderConfig,
     Llava,
     LlavaConfig,
+    LoraConfig,
     arrange_patches,
     generate_text,
+    init_adapters,
     insert_visual,
+    merge_adapters,
+    score_text,
 )
 from eegkd.models.llava import PRESETS
 
@@ -225,6 +229,47 @@ def test_a_prompt_is_continued(params):
     )
     logits = read(params, batch | inputs)["logits"][:, -1]
     np.testing.assert_array_equal(out.tokens[:, 0], logits.argmax(axis=-1))
+    choices = np.array([[3], [5]])
+    got = score_text(
+        llava,
+        params,
+        batch["ids"],
+        batch["mask"],
+        inputs=inputs,
+        continuations=choices,
+    )
+    want = jax.nn.log_softmax(logits)[:, choices[:, 0]]
+    np.testing.assert_allclose(got, want, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_adapters_of_all_parts_generate_and_score_as_merged_weights_do(params):
+    batch = batch_of(SIZES, "left")
+    names = ("pixels", "visual_index", "visual_mask", "visual_at")
+    inputs = {name: batch.pop(name) for name in names}
+    linears = ("projector/linear_1", "language/layers/query", "language/lm_head")
+    config = LoraConfig(rank=2, alpha=6.0, targets=linears)
+    adapters = init_adapters(jax.random.key(0), params, linears, config)
+    adapters = jax.tree.map(lambda x: x + 0.2, adapters)
+    merged = merge_adapters(params, adapters, alpha=6.0)
+    given = (batch["ids"], batch["mask"])
+    beside = {"inputs": inputs, "adapters": adapters, "alpha": 6.0}
+    ends = {"continuations": np.array([[3, 4], [5, 1]])}
+    llava = Llava(TINY)
+    np.testing.assert_allclose(
+        score_text(llava, params, *given, **beside, **ends),
+        score_text(llava, merged, *given, inputs=inputs, **ends),
+        rtol=1e-4,
+    )
+    # The control: without the projector's they are others.
+    part = beside | {"adapters": {"language": adapters["language"]}}
+    other = score_text(llava, params, *given, **part, **ends)
+    whole = generate_text(llava, params, *given, **beside, max_new_tokens=2)
+    want = generate_text(llava, merged, *given, inputs=inputs, max_new_tokens=2)
+    np.testing.assert_allclose(whole.logprobs, want.logprobs, rtol=1e-4)
+    assert (
+        np.abs(other - score_text(llava, params, *given, **beside, **ends)).max() > 1e-3
+    )
 
 
 def test_what_does_not_fit_is_refused(params):

@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 
+from eegkd.errors import InputError
 from eegkd.models import LoraConfig, find_linears, merge_adapters
 from eegkd.models.clip import ClipVisionConfig
 from eegkd.models.decoder import Decoder, DecoderConfig
@@ -192,3 +193,11 @@ def test_a_projector_is_trained_beside_adapters():
 def test_an_unknown_group_is_refused():
     with pytest.raises(ValueError, match="has the groups a, b; got c"):
         split_variables(jax.random.key(0), {"a": {}, "b": {}}, None, trained=("a", "c"))
+
+
+def test_adapters_of_the_head_are_refused(adapted):
+    module, _, variables = adapted
+    linears = ("layers/query", "lm_head")
+    config = dataclasses.replace(LORA, targets=("*",))
+    with pytest.raises(InputError, match="lora.targets .*the head"):
+        split_variables(jax.random.key(0), variables.frozen, config, linears)
