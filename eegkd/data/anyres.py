@@ -209,8 +209,8 @@ def stack_tiles(
 
     Args:
         images: What an image processor of transformers returns, `[tiles, 3, s, s]` an
-            image, without the tiles that it pads a batch with (`count_tiles` of them
-            are real). A row of text alone has none.
+            image. Tiles of zeros at its end, which the processor pads a batch with, are
+            dropped: no image comes out as zeros. A row of text alone has none.
         num_tiles: Tiles to pad to, with zeros; the same for all rows of a batch.
         tile: Side of a tile.
 
@@ -225,6 +225,7 @@ def stack_tiles(
                 f"Image {i} of a row is {image.shape}, and need be [tiles, 3, {tile}, "
                 f"{tile}]: take the image processor of this model's folder."
             )
+        image = image[: image.any(axis=(1, 2, 3)).nonzero()[0].max(initial=-1) + 1]
         stop = first + len(image)
         if stop > num_tiles:
             raise InputError(

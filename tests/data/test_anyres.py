@@ -121,6 +121,8 @@ def test_tiles_are_stacked_channels_last():
     assert tiles.dtype == np.float32
     np.testing.assert_array_equal(tiles[4, :, :, 1], np.float32(images[1][1, 1]))
     assert not tiles[5:].any()
+    padded = [np.concatenate([image, np.zeros((3, 3, 6, 6))]) for image in images]
+    np.testing.assert_array_equal(stack_tiles(padded, num_tiles=7, tile=6), tiles)
     assert not stack_tiles([], num_tiles=2, tile=6).any()
     with pytest.raises(InputError, match="5 tiles or more, and 4"):
         stack_tiles(images, num_tiles=4, tile=6)
