@@ -225,7 +225,8 @@ def stack_tiles(
                 f"Image {i} of a row is {image.shape}, and need be [tiles, 3, {tile}, "
                 f"{tile}]: take the image processor of this model's folder."
             )
-        image = image[: image.any(axis=(1, 2, 3)).nonzero()[0].max(initial=-1) + 1]
+        shown = np.flatnonzero(np.any(image, axis=(1, 2, 3)))
+        image = image[: shown.max(initial=-1) + 1]
         stop = first + len(image)
         if stop > num_tiles:
             raise InputError(
