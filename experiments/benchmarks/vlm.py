@@ -162,12 +162,17 @@ def to_row(
 
 
 def show(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Prints rows as a table."""
-    table = Table("case", "implementation", "metric", "value")
+    """Prints rows as a table a model."""
+    tables: dict[str, Table] = {}
     for row in rows:
-        cells = (str(row[name]) for name in ("case", "implementation", "metric"))
-        table.add_row(*cells, f"{row['value']:,.4g}")
-    Console().print(table)
+        model, _, way = str(row["case"]).rpartition(": ")
+        if model not in tables:
+            columns = ("step", "implementation", "metric", "value")
+            tables[model] = Table(*columns, title=model or None)
+        cells = (way, row["implementation"], row["metric"])
+        tables[model].add_row(*cells, f"{row['value']:,.4g}")
+    for table in tables.values():
+        Console().print(table)
 
 
 def run_part(module: str, *args: str) -> list[dict]:
