@@ -20,6 +20,7 @@ from eegkd.data.store_files import (
     complete_manifest,
     count_windows,
     damaged,
+    hash_arrays,
     hash_file,
     read_manifest,
     sealed,
@@ -103,7 +104,10 @@ class WindowStore:
         if path is not None:
             return write_store(path, [signal], index, manifest)
         check_finite(signal, index)
-        return cls(signal, index, sealed({**manifest, "files": {}}))
+        # No files, but the fingerprint is to cover what they would hold.
+        sha256 = hash_arrays(signal, *(index[name] for name in sorted(index)))
+        files = {"arrays": {"bytes": signal.nbytes, "sha256": sha256}}
+        return cls(signal, index, sealed({**manifest, "files": files}))
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """Pickles a store on disk as its path: a worker maps the same file."""

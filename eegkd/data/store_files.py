@@ -135,6 +135,15 @@ def hash_json(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def hash_arrays(*arrays: np.ndarray) -> str:
+    """Hashes arrays with their types and shapes."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
 def hash_file(path: Path) -> str:
     """Computes the SHA-256 of a file."""
     with open(path, "rb") as file:

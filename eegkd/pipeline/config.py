@@ -106,6 +106,9 @@ class RunConfig(SystemConfig):
         split: How subjects are divided; random-windows leaks them and says so.
         num_folds: Of kfold and random-windows.
         rows: Controls and baselines beside teacher and student.
+        teacher_run: Folder of another run on the same windows and folds whose finished
+            teachers are taken; empty: they are trained. The run may differ in all that
+            the student alone reads.
         store: A window store that `eegkd prepare` wrote; empty prepares one inside
             the run folder.
         data: Corpus and preprocessing.
@@ -122,6 +125,7 @@ class RunConfig(SystemConfig):
     split: Literal["kfold", "loso", "fixed", "random-windows"] = "kfold"
     num_folds: int = 5
     rows: tuple[str, ...] = ROWS
+    teacher_run: str = ""
     store: str = ""
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()

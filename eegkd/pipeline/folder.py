@@ -134,8 +134,8 @@ def _check_same(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
         # signal, is compared below.
         if was != now and key not in ("out", "store", "signal"):
             raise InputError(
-                f"{folder} holds a run with another `{key}`: {_differs(was, now)} "
-                f"{cure}"
+                f"{folder} holds a run with another `{key}`: "
+                f"{first_difference(was, now)} {cure}"
             )
     if old["store"].get("fingerprint") != new["store"]["fingerprint"]:
         raise InputError(
@@ -148,8 +148,8 @@ def _check_same(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
         was, now = old.get(key, new.get(key)), new.get(key)
         if was != now:
             raise InputError(
-                f"{folder} holds a run with other {key}: {_differs(was, now)} Choose "
-                "another --out, or go on with the program that began it."
+                f"{folder} holds a run with other {key}: {first_difference(was, now)} "
+                "Choose another --out, or go on with the program that began it."
             )
 
 
@@ -158,7 +158,8 @@ def _without_placement(train: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in train.items() if key not in PLACEMENT}
 
 
-def _differs(was: Any, now: Any) -> str:
+def first_difference(was: Any, now: Any) -> str:
+    """Says what two values of one option differ in, in one sentence."""
     if isinstance(was, dict) and isinstance(now, dict):
         for key in sorted(was.keys() | now.keys()):
             if was.get(key) != now.get(key):

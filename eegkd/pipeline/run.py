@@ -45,6 +45,7 @@ from eegkd.pipeline.results import (
 )
 from eegkd.pipeline.sweep import fit_many, groups
 from eegkd.pipeline.teacher_outputs import Watch
+from eegkd.pipeline.teacher_run import take_teachers, teacher_notes
 from eegkd.systems import System
 from eegkd.systems.channels import student_columns
 from eegkd.train.distributed import first_only, in_turn, is_first
@@ -124,7 +125,7 @@ def run_distillation(
     systems = [("", make_system(config))]
     systems += [(name, make(config)) for name, make in variants]
     check_columns(config, dict(systems))
-    notes = (*notes, *channel_notes(config, store))
+    notes = (*notes, *channel_notes(config, store), *teacher_notes(config))
     record = {
         "system": systems[0][1].name,
         "run": config,
@@ -152,7 +153,8 @@ def _run(
 ) -> list[dict[str, Any]]:
     """Does what `run_distillation` says, in a folder that is this process's own."""
     folder = Path(config.out).absolute()
-    first_only(lambda: write_json(folder / "splits.json", splits_json(store, folds)))
+    splits = splits_json(store, folds)
+    first_only(lambda: write_json(folder / "splits.json", splits))
     steps = num_steps(config.train, folds)
     teacher_steps = num_steps(config.train, folds, teacher=True)
     models = {
@@ -164,6 +166,9 @@ def _run(
         for name in list(models)[1:]:
             models[name] = models[name]._replace(stages=stages, shared=True)
     models = in_turn(lambda: choose_teachers(models, store, folds, config, folder))
+    if config.teacher_run:
+        stages = [program.stage for program in models[""].stages]
+        console.print(in_turn(lambda: take_teachers(folder, record, splits, stages)))
     nets = {}
     if "small_net" in config.rows:
         columns = student_columns(config)

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -27,7 +26,7 @@ from eegkd.data.cache_fill import (
 from eegkd.data.cache_given import Given, open_given
 from eegkd.data.config import CacheConfig
 from eegkd.data.store import WindowStore
-from eegkd.data.store_files import hash_json
+from eegkd.data.store_files import hash_arrays, hash_json
 from eegkd.pipeline.config import RunConfig
 from eegkd.pipeline.folder import to_json
 from eegkd.pipeline.programs import prepare_fn
@@ -214,7 +213,7 @@ def _identity(
     skip = (of_run - of_both).union(_NOT_THE_TEACHERS, [system.stages[-1].name])
     options = {k: v for k, v in to_json(config).items() if k not in skip}
     manifest, files = store.manifest, store.manifest["files"]
-    signal = files.get("signal.npy", {}).get("sha256") or _hash(store.signal)
+    signal = files.get("signal.npy", {}).get("sha256") or hash_arrays(store.signal)
     view: Any = "none"
     if config.augment.active:
         view = to_json(config.augment)
@@ -226,15 +225,7 @@ def _identity(
         "preprocessing": manifest["preprocessing_hash"],
         "sources": hash_json(manifest["sources"]),
         "signal": signal,
-        "windows": _hash(ids),
-        "zscore": "none" if zscore is None else _hash(*zscore),
+        "windows": hash_arrays(ids),
+        "zscore": "none" if zscore is None else hash_arrays(*zscore),
         "augment": view,
     }
-
-
-def _hash(*arrays: np.ndarray) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(f"{array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()

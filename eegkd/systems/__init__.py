@@ -7,7 +7,7 @@ one new file beside this one.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -44,7 +44,11 @@ class SystemConfig:
         signal: What goes in and comes out.
         student_channels: Names of those that the student sees, and all rows beside it,
             of the many that its teacher does; empty: all.
+        student_options: Names of the options, or groups of them, that no stage before
+            the student reads; `signal` and `student_channels` are known.
     """
+
+    student_options: ClassVar[tuple[str, ...]] = ()
 
     signal: SignalConfig = SignalConfig()
     student_channels: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
 """Options of DistilCLIP-EEG and its presets."""
 
 import dataclasses
-from typing import Literal
+from typing import ClassVar, Literal
 
 from eegkd.models.conformer import ConformerConfig
 from eegkd.systems import SystemConfig
@@ -133,6 +133,8 @@ class DistilClipConfig(SystemConfig):
         kd: Distillation.
         student: How the student differs.
     """
+
+    student_options: ClassVar = ("kd", "student")
 
     eeg: ConformerConfig = ConformerConfig()
     text: TextConfig = TextConfig()

@@ -1,7 +1,7 @@
 """Options of DLink and its presets."""
 
 import dataclasses
-from typing import Literal
+from typing import ClassVar, Literal
 
 from eegkd.models.cbramod import CBraModConfig
 from eegkd.models.dlink_student import DlinkStudentConfig
@@ -139,6 +139,8 @@ class DlinkConfig(SystemConfig):
         spec: The spectral loss.
         kd: Distillation of class probabilities.
     """
+
+    student_options: ClassVar = ("student", "router", "loss", "spec", "kd")
 
     teacher: TeacherConfig = TeacherConfig()
     student: DlinkStudentConfig = DlinkStudentConfig()

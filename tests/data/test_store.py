@@ -52,6 +52,16 @@ def test_a_store_on_disk_equals_the_one_in_memory(folder):
     assert not list(folder.parent.glob("*.writing"))
 
 
+def test_a_store_in_memory_is_told_from_one_of_other_windows():
+    signal, index = toy_arrays()
+    first, again = (
+        WindowStore.from_arrays(None, signal, index, MANIFEST) for _ in range(2)
+    )
+    assert first.fingerprint == again.fingerprint
+    other = WindowStore.from_arrays(None, 2 * signal, index, MANIFEST)
+    assert first.fingerprint != other.fingerprint
+
+
 def test_counts_rows_and_subjects(folder):
     store = WindowStore.open(folder)
     assert store.manifest["counts"] == {

@@ -1,5 +1,6 @@
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -8,7 +9,7 @@ from eegkd.errors import InputError
 from eegkd.evaluate.statistics import Summary
 from eegkd.export.weights import load_variables
 from eegkd.pipeline.config import TrainConfig, num_steps
-from eegkd.pipeline.fit import selection_metric
+from eegkd.pipeline.fit import RESULTS, selection_metric
 from eegkd.pipeline.folder import from_json, read_json, to_json
 from eegkd.pipeline.registry import DistilClipRun, get_entry, get_preset
 from eegkd.pipeline.results import head_room_note
@@ -141,3 +142,23 @@ def test_a_teacher_below_the_small_net_is_said_to_have_nothing_to_give():
     (note,) = head_room_note(Summary(rows(0.7, 0.8), {}), "auroc")
     assert "0.700" in note
     assert "cannot show transfer" in note
+
+
+@pytest.mark.slow
+def test_students_of_taken_teachers_are_those_of_teachers_trained_there(
+    finished, tmp_path
+):
+    source, _ = finished
+    tiny.run(tmp_path, teacher_run=str(source), rows=())
+    for fold in ("fold0", "fold1"):
+        done = read_json(tmp_path / fold / "teacher" / "done.json")
+        assert done["taken_from"] == str(source / fold / "teacher")
+        file = f"{fold}/student/seed0/variables.safetensors"
+        old, new = (load_variables(folder / file) for folder in (source, tmp_path))
+        jax.tree.map(np.testing.assert_array_equal, old, new)
+    assert str(source) in (tmp_path / "report.html").read_text()
+    # A damaged copy is found when it is read.
+    file = tmp_path / "fold0" / "teacher" / RESULTS[0]
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(InputError, match="altered or damaged"):
+        tiny.run(tmp_path, teacher_run=str(source), rows=())
