@@ -74,7 +74,9 @@ def next_token_loss(
         return total + jnp.sum(jnp.where(y >= 0, loss, 0), axis=-1), None
 
     zero = jnp.zeros(len(tokens), wide)
-    total, _ = jax.lax.scan(jax.checkpoint(add, prevent_cse=False), zero, pieces)
+    if num > 1:  # One piece is in memory at once anyway, and is not computed again.
+        add = jax.checkpoint(add, prevent_cse=False)
+    total, _ = jax.lax.scan(add, zero, pieces)
     return total / jnp.maximum(num_targets(labels), 1).astype(wide)
 
 

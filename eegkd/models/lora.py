@@ -25,6 +25,7 @@ from eegkd.errors import InputError
 from eegkd.models.grid import uniform_fan_in
 from eegkd.models.heads import apply_params
 from eegkd.ops.dropout import keep_mask
+from eegkd.ops.low_rank import low_rank_product
 from eegkd.typing import Array, PyTree
 
 _DOWN, _UP = "lora_down", "lora_up"
@@ -162,7 +163,7 @@ def apply_adapted(
         if dropout:
             keep = keep_mask(layer.make_rng("dropout"), x.shape, rate=dropout)
             x = jnp.where(keep, x / (1 - dropout), jnp.zeros_like(x))
-        return y + alpha / down.shape[-1] * ((x @ down) @ up)
+        return y + low_rank_product(x, down, alpha / down.shape[-1] * up)
 
     with nn.intercept_methods(add):
         return apply_params(module, _join(base, adapters), *args, **options)
