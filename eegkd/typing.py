@@ -9,6 +9,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
+# Booleans, or ones and zeros outside jit; `ops.masks.boolean_mask` refuses others by a
+# message of its own.
+from jaxtyping import Shaped as Mask
+
 Batch: TypeAlias = Mapping[str, Any]
 """`signal f32[b, c, t]`, `label i32[b]` (-1 unlabelled), `subject i32[b]`,
 `window_id i32[b]`, plus what a system's `prepare` adds; cached outputs of earlier
@@ -52,6 +56,7 @@ __all__ = [
     "Float",
     "Int",
     "Key",
+    "Mask",
     "PyTree",
     "StepKeys",
     "Tensors",

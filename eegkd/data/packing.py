@@ -123,8 +123,13 @@ def pack_row(
         else `IGNORED`.
 
     Raises:
-        InputError: If the row is longer, or an id of text is negative.
+        InputError: If the row is longer, or an id is negative.
     """
+    if pad_id < 0:
+        raise InputError(
+            f"pad_id={pad_id} is no token: take one of the vocabulary, as 0; it is not "
+            "read."
+        )
     num = count_positions(parts)
     if num > length:
         visual = sum(part.count for part in parts if isinstance(part, VisualPart))
@@ -182,8 +187,17 @@ def pack_rows(
             every other length.
         side: As in `pack_row`.
         pad_id: As in `pack_row`.
+
+    Raises:
+        InputError: As in `pack_row`; if there is no row, or one has nothing in it.
     """
     named = rows if isinstance(rows, Mapping) else dict(enumerate(rows))
+    empty = [str(name) for name, parts in named.items() if not count_positions(parts)]
+    if empty or not named:
+        where = f" in {', '.join(empty)}" if empty else ": there are no rows"
+        raise InputError(
+            f"Nothing to pack{where}. Give one row or more, each with a token or more."
+        )
     if length is None:
         length = max(count_positions(parts) for parts in named.values())
     packed = [

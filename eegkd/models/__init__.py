@@ -45,10 +45,9 @@ from eegkd.models.llava import (
     LlavaConfig,
     VisualProjector,
     arrange_patches,
-    generate_text,
     insert_visual,
-    score_text,
 )
+from eegkd.models.llava_text import generate_text, score_text
 from eegkd.models.lora import (
     LoraConfig,
     apply_adapted,

@@ -12,7 +12,8 @@ from flax import linen as nn
 
 from eegkd.models.layers import Dropout, gelu
 from eegkd.models.prompts import append_tokens
-from eegkd.typing import Array, Bool, Float, Int, Tensors
+from eegkd.ops.masks import boolean_mask
+from eegkd.typing import Array, Bool, Float, Int, Mask, Tensors
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -130,7 +131,7 @@ class Bert(nn.Module):
     def __call__(
         self,
         ids: Int[Array, "b l"],
-        mask: Bool[Array, "b l"] | None = None,
+        mask: Mask[Array, "b l"] | None = None,
         *,
         prompts: Float[Array, "depth p d"] | None = None,
         train: bool = False,
@@ -155,7 +156,7 @@ class Bert(nn.Module):
         cfg, (b, length) = self.cfg, ids.shape
         if length > cfg.max_positions:
             raise ValueError(f"{length} tokens, more than {cfg.max_positions}.")
-        mask = jnp.ones((b, length), bool) if mask is None else mask
+        mask = boolean_mask(mask, (b, length))
         if prompts is not None:
             num = prompts.shape[1]
             if prompts.shape != (cfg.depth, num, cfg.dim):

@@ -7,17 +7,19 @@ Reference:
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from eegkd.models.checks import check_choice
 from eegkd.models.layers import gelu
 from eegkd.models.stack import Remat, block_numbers, scan_layers
 from eegkd.ops.attention import dot_product_attention
 from eegkd.ops.dtypes import promote
-from eegkd.typing import Array, Bool, Float, Int, Tensors
+from eegkd.ops.masks import boolean_mask
+from eegkd.typing import Array, Bool, Float, Int, Mask, Tensors
 
 
 def quick_gelu(x: Array) -> Array:
@@ -42,15 +44,13 @@ class _TowerConfig:
     param_dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
-        """Checks heads, layers and the activation."""
+        """Checks heads, layers and choices."""
         if self.dim % self.num_heads:
             raise ValueError(
                 f"dim={self.dim} is no multiple of num_heads={self.num_heads}."
             )
-        if self.activation not in ("quick_gelu", "gelu"):
-            raise ValueError(
-                f"activation is quick_gelu or gelu; got {self.activation!r}."
-            )
+        check_choice("activation", self.activation, ("quick_gelu", "gelu"))
+        check_choice("remat", self.remat, get_args(Remat))
         block_numbers(self.layers_out, self.depth)
 
 
@@ -219,7 +219,7 @@ class ClipText(nn.Module):
 
     @nn.compact
     def __call__(
-        self, ids: Int[Array, "b l"], mask: Bool[Array, "b l"] | None = None
+        self, ids: Int[Array, "b l"], mask: Mask[Array, "b l"] | None = None
     ) -> Tensors:
         """Encodes texts.
 
@@ -241,7 +241,9 @@ class ClipText(nn.Module):
         x = _embed(cfg, cfg.vocab_size, "token")(ids)
         x = x + _embed(cfg, cfg.max_positions, "position")(jnp.arange(length))
         out = {"embed": x}
-        keys = None if mask is None else mask[:, None, None, :]
+        keys = None
+        if mask is not None:
+            keys = boolean_mask(mask, ids.shape)[:, None, None]
         x, blocks = _scan(ClipLayer(cfg, causal=True, name="layers"), x, keys, cfg)
         x = _norm(cfg, "final_norm")(x)
         last = ids if cfg.eos_id is None else ids == cfg.eos_id
@@ -259,7 +261,7 @@ class Clip(nn.Module):
         self,
         pixels: Float[Array, "b s s 3"],
         ids: Int[Array, "k l"],
-        mask: Bool[Array, "k l"] | None = None,
+        mask: Mask[Array, "k l"] | None = None,
     ) -> Tensors:
         """Encodes images and texts.
 

@@ -7,17 +7,19 @@ Reference:
 
 import dataclasses
 import functools
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from eegkd.models.checks import check_choice
 from eegkd.models.kv_cache import Cache, append_keys, begin_cache, visible_keys
 from eegkd.models.stack import Remat, block_numbers, scan_layers
-from eegkd.ops.attention import dot_product_attention
+from eegkd.ops.attention import IMPLEMENTATIONS, dot_product_attention
+from eegkd.ops.masks import boolean_mask
 from eegkd.ops.rotary import rotary_angles, rotate, token_positions
-from eegkd.typing import Array, Bool, Float, Int
+from eegkd.typing import Array, Bool, Float, Int, Mask
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,13 +66,15 @@ class DecoderConfig:
     param_dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
-        """Checks heads and layers."""
+        """Checks heads, layers and choices."""
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
                 f"num_heads={self.num_heads} is no multiple of "
                 f"num_kv_heads={self.num_kv_heads}."
             )
         block_numbers(self.layers_out, self.depth)
+        check_choice("remat", self.remat, get_args(Remat))
+        check_choice("attention", self.attention, (None, *IMPLEMENTATIONS))
 
 
 _QWEN2 = DecoderConfig(
@@ -179,18 +183,19 @@ class Decoder(nn.Module):
             )
 
     def embed_tokens(self, ids: Int[Array, "b l"]) -> Float[Array, "b l d"]:
-        """Looks up token embeddings."""
-        return self.embed(ids)
+        """Looks up token embeddings; NaN for an id that is none of the vocabulary."""
+        # A lookup counts negative ones from the end.
+        return self.embed(jnp.where(ids < 0, self.cfg.vocab_size, ids))
 
     @nn.compact
     def __call__(
         self,
         ids: Int[Array, "b l"] | None = None,
-        mask: Bool[Array, "b l"] | None = None,
+        mask: Mask[Array, "b l"] | None = None,
         *,
         embeds: Float[Array, "b l d"] | None = None,
         positions: Int[Array, "b l"] | None = None,
-        visible: Bool[Array, "#b l l"] | None = None,
+        visible: Mask[Array, "#b l l"] | None = None,
         cache: Cache | None = None,
         room: int | None = None,
         logits: Literal["all", "last", "none"] = "all",
@@ -207,7 +212,8 @@ class Decoder(nn.Module):
                 ones. All see what is in the cache.
             cache: Of earlier tokens; there have to be as many free slots as tokens.
             room: Slots of a new cache, which these tokens begin.
-            logits: For which tokens: "last" is each row's last real one.
+            logits: For which tokens: "last" is each row's last real one; NaN where a
+                row has none.
 
         Returns:
             `embed`; `block_i` of `layers_out`; `tokens` after the last norm; `logits
@@ -219,16 +225,18 @@ class Decoder(nn.Module):
         cfg = self.cfg
         if logits not in ("all", "last", "none"):
             raise ValueError(f"logits is all, last or none; got {logits!r}.")
-        if ids is not None and embeds is None:
-            x = self.embed_tokens(ids)
-        elif embeds is not None and ids is None:
-            x = embeds.astype(cfg.dtype)
-        else:
+        prompt = embeds if ids is None else ids
+        if prompt is None or (ids is not None and embeds is not None):
             raise ValueError("Need either ids or embeds.")
-        b, length, _ = x.shape
+        b, length = prompt.shape[:2]
+        filled = boolean_mask(mask, (b, length))
+        if ids is not None:
+            # Padding may have any id: a NaN there would reach all that is averaged.
+            x = self.embed_tokens(jnp.where(filled, ids, jnp.maximum(ids, 0)))
+        else:
+            x = prompt.astype(cfg.dtype)
         if cache is not None and room is not None:
             raise ValueError("A cache that is given has its room already.")
-        filled = jnp.ones((b, length), bool) if mask is None else mask
         if positions is None:
             positions = token_positions(filled)
             if cache is not None:
@@ -237,7 +245,7 @@ class Decoder(nn.Module):
         if not causal:
             keep = visible_keys(filled, visible, cache)[:, None]
         else:
-            keep = None if mask is None else mask[:, None, None]
+            keep = None if mask is None else filled[:, None, None]
         angles = rotary_angles(positions, dim=cfg.head_dim, theta=cfg.rope_theta)
         returns_keys = cache is not None or room is not None
         out: dict[str, Any] = {"embed": x}
@@ -280,6 +288,7 @@ def _wide_dot(x: Array, y: Array, dims: Any, **options: Any) -> Array:
 
 
 def _last_token(x: Array, filled: Array) -> Array:
-    """Returns the last real token of each row, `[b, 1, d]`."""
+    """Returns the last real token of each row, `[b, 1, d]`, or NaN."""
     index = filled.shape[1] - 1 - jnp.argmax(filled[:, ::-1], axis=1)
-    return jnp.take_along_axis(x, index[:, None, None], axis=1)
+    last = jnp.take_along_axis(x, index[:, None, None], axis=1)
+    return jnp.where(filled.any(axis=1)[:, None, None], last, jnp.nan)

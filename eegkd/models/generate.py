@@ -13,21 +13,25 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from eegkd.models.checks import check_prompts, refuse_nan
 from eegkd.models.decoder import Decoder
 from eegkd.models.heads import apply_params
 from eegkd.models.kv_cache import Cache
 from eegkd.models.lora import apply_adapted
-from eegkd.typing import Array, Bool, Float, Int, Key, PyTree
+from eegkd.typing import Array, Float, Int, Key, Mask, PyTree
+
+LOST = -1
+"""In place of a token, where a model's logits were NaN: the row ends there."""
 
 
 class Generated(NamedTuple):
     """What follows each prompt.
 
     Attributes:
-        tokens: Ids; behind a row's end the padding's.
+        tokens: Ids; behind a row's end the padding's; `LOST` where logits were NaN.
         lengths: Tokens of each row, the one that stopped it included.
         logprobs: The model's own log-likelihood of each token, whatever temperature it
-            was drawn at; 0 behind a row's end.
+            was drawn at; NaN where logits were; 0 behind a row's end.
     """
 
     tokens: Int[Array, "b t"]
@@ -39,7 +43,7 @@ def generate(
     decoder: Decoder,
     params: PyTree,
     ids: Int[Array, "b l"] | None = None,
-    mask: Bool[Array, "b l"] | None = None,
+    mask: Mask[Array, "b l"] | None = None,
     *,
     embeds: Float[Array, "b l d"] | None = None,
     max_new_tokens: int,
@@ -52,6 +56,9 @@ def generate(
     alpha: float | None = None,
 ) -> Generated:
     """Continues prompts.
+
+    Prompts and results are looked at, so the call waits for them. Inside jit, where
+    neither is known, a row without tokens or of NaN has `LOST` in place of a token.
 
     Args:
         decoder: The model.
@@ -72,6 +79,8 @@ def generate(
         alpha: As in the adapters' config; needed with them.
 
     Raises:
+        InputError: If there are no prompts, one has no token, an id is none of the
+            vocabulary, or logits are NaN.
         ValueError: If a number is out of its range, drawing has no key, or adapters
             come without alpha.
     """
@@ -82,6 +91,8 @@ def generate(
         )
     if temperature > 0 and key is None:
         raise ValueError(f"temperature={temperature} draws tokens: it needs a key.")
+    vocab_size = decoder.cfg.vocab_size
+    mask = check_prompts(ids, embeds, mask, vocab_size)
     prompt = embeds if ids is None else ids
     room = (0 if prompt is None else prompt.shape[1]) + max_new_tokens - 1
     adapted = {"adapters": adapters, "alpha": alpha}
@@ -102,15 +113,15 @@ def generate(
         max_new_tokens=max_new_tokens,
         **adapted,
     )
+    refuse_nan(generated.logprobs, "generate")
     return generated
 
 
-@functools.partial(jax.jit, static_argnames=("decoder", "room", "alpha"))
 def prefill(
     decoder: Decoder,
     params: PyTree,
     ids: Int[Array, "b l"] | None = None,
-    mask: Bool[Array, "b l"] | None = None,
+    mask: Mask[Array, "b l"] | None = None,
     *,
     embeds: Float[Array, "b l d"] | None = None,
     room: int,
@@ -119,8 +130,33 @@ def prefill(
 ) -> tuple[Float[Array, "b v"], Cache]:
     """Reads prompts in one call: logits of what follows, and a cache of `room` slots.
 
-    The arguments are those of `generate`.
+    The arguments are those of `generate`, and so is what is refused.
     """
+    mask = check_prompts(ids, embeds, mask, decoder.cfg.vocab_size)
+    return _prefill(
+        decoder,
+        params,
+        ids,
+        mask,
+        embeds,
+        room=room,
+        adapters=adapters,
+        alpha=alpha,
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("decoder", "room", "alpha"))
+def _prefill(
+    decoder: Decoder,
+    params: PyTree,
+    ids: Array | None,
+    mask: Array | None,
+    embeds: Array | None,
+    *,
+    room: int,
+    adapters: PyTree,
+    alpha: float | None,
+) -> tuple[Float[Array, "b v"], Cache]:
     out = apply_decoder(
         decoder,
         params,
@@ -164,7 +200,9 @@ def _continue(
         else:
             wanted = _nucleus(logits / temperature, top_p)
             token = jax.random.categorical(jax.random.fold_in(key, step), wanted)
-        token = jnp.where(stopped, pad_id, token.astype(jnp.int32))
+        lost = jnp.isnan(logits).any(axis=-1)
+        token = jnp.where(lost, LOST, token.astype(jnp.int32))
+        token = jnp.where(stopped, pad_id, token)
         scores = jnp.where(stopped, 0, log_likelihood(logits, token))
         put = functools.partial(jax.lax.dynamic_update_index_in_dim, axis=1)
         out = Generated(
@@ -172,7 +210,7 @@ def _continue(
             out.lengths + ~stopped,
             put(out.logprobs, scores, step),
         )
-        return step + 1, token, stopped | jnp.isin(token, stop_ids), out
+        return step + 1, token, stopped | lost | jnp.isin(token, stop_ids), out
 
     def is_open(state: Any) -> Array:
         (step, _, stopped, _), _ = state

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from eegkd.typing import Array, Bool, Float, Int
+from eegkd.ops.masks import boolean_mask
+from eegkd.typing import Array, Bool, Float, Int, Mask
 
 
 class Cache(NamedTuple):
@@ -79,7 +80,7 @@ def append_keys(
 
 def visible_keys(
     mask: Bool[Array, "b l"],
-    visible: Bool[Array, "#b l l"] | None,
+    visible: Mask[Array, "#b l l"] | None,
     cache: Cache | None,
 ) -> Bool[Array, "b l n"]:
     """Returns which keys each token sees, those of the cache first.
@@ -90,7 +91,9 @@ def visible_keys(
         cache: What all of them see.
     """
     b, length = mask.shape
-    seen = jnp.tri(length, dtype=bool)[None] if visible is None else visible
+    seen = jnp.tri(length, dtype=bool)[None]
+    if visible is not None:
+        seen = boolean_mask(visible, visible.shape, "visible")
     seen = seen & mask[:, None]
     if cache is None:
         return seen

@@ -11,23 +11,21 @@ References:
 """
 
 import dataclasses
-import functools
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from eegkd.models.checks import check_visual
 from eegkd.models.clip import PRESETS as CLIPS
 from eegkd.models.clip import ClipVision, ClipVisionConfig
 from eegkd.models.decoder import PRESETS as DECODERS
 from eegkd.models.decoder import Decoder, DecoderConfig
-from eegkd.models.generate import Generated, apply_decoder, generate
 from eegkd.models.layers import gelu
-from eegkd.models.score import score_continuations
 from eegkd.models.stack import block_numbers
-from eegkd.typing import Array, Bool, Float, Int, PyTree, Tensors
+from eegkd.ops.masks import boolean_mask, keep_rows
+from eegkd.typing import Array, Float, Int, Mask, Tensors
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,7 +104,7 @@ class VisualProjector(nn.Module):
 def arrange_patches(
     patches: Float[Array, "b p n d"],
     index: Int[Array, "b v"],
-    mask: Bool[Array, "b v"],
+    mask: Mask[Array, "b v"] | None = None,
     newline: Float[Array, " d"] | None = None,
 ) -> Float[Array, "b v d"]:
     """Puts patches of tiles into the order of a row's visual tokens, by one gather.
@@ -115,13 +113,14 @@ def arrange_patches(
         patches: Projected, of all tiles of a row; tiles that only pad are never read.
         index: `tile * n + patch`, or below 0 for the newline vector, as
             `eegkd.data.anyres.row_index` makes it.
-        mask: Where it holds a token; the rest is zero.
+        mask: Where it holds a token, None being everywhere; the rest is zero.
         newline: The vector; None where the index has none.
 
     Returns:
         Visual tokens; an index past the last patch gives NaN, as of embeddings.
     """
     b, p, n, d = patches.shape
+    mask = boolean_mask(mask, index.shape, "visual_mask")
     tokens = _take(patches.reshape(b, p * n, d), index)
     if newline is not None:
         tokens = jnp.where((index < 0)[..., None], newline.astype(tokens.dtype), tokens)
@@ -132,6 +131,7 @@ def insert_visual(
     text: Float[Array, "b l d"],
     visual: Float[Array, "b v d"],
     visual_at: Int[Array, "b l"],
+    mask: Mask[Array, "b v"] | None = None,
 ) -> Float[Array, "b l d"]:
     """Puts visual tokens into a sequence of text embeddings, by one gather.
 
@@ -139,10 +139,20 @@ def insert_visual(
         text: Embeddings of ids; those at visual positions are not used.
         visual: Each row's visual tokens, from whatever they were made.
         visual_at: Which of them stands at a position, below 0 for none, as
-            `eegkd.data.packing.pack_row` makes it; past the last one gives NaN.
+            `eegkd.data.packing.pack_row` makes it.
+        mask: Which visual tokens there are; None is all.
+
+    Returns:
+        The sequence; NaN in the whole of a row that has another number of places than
+        of visual tokens, or a place for one that is not there.
     """
+    there = boolean_mask(mask, visual.shape[:2], "visual_mask")
+    is_place = visual_at >= 0
     tokens = _take(visual.astype(text.dtype), visual_at)
-    return jnp.where((visual_at >= 0)[..., None], tokens, text)
+    fits = is_place.sum(axis=1) == there.sum(axis=1)
+    fits &= (_take(there, visual_at) | ~is_place).all(axis=1)
+    joined = jnp.where(is_place[..., None], tokens, text)
+    return jnp.where(fits[:, None, None], joined, jnp.nan)
 
 
 class Llava(nn.Module):
@@ -191,7 +201,7 @@ class Llava(nn.Module):
         pixels: Float[Array, "b p s s 3"] | None = None,
         visual_index: Int[Array, "b v"] | None = None,
         visual: Float[Array, "b v d"] | None = None,
-        visual_mask: Bool[Array, "b v"] | None = None,
+        visual_mask: Mask[Array, "b v"] | None = None,
     ) -> Tensors:
         """Embeds a packed batch, images and text together, for the decoder to read.
 
@@ -205,12 +215,16 @@ class Llava(nn.Module):
             visual: Visual tokens of the decoder's width, in place of pixels.
             visual_mask: Which of the visual tokens there are; None is all.
 
+        Each visual token has one place in the text: other numbers are refused, or give
+        NaN in all of their row inside jit, where they are not known.
+
         Returns:
             `embeds [b, l, d]`; `visual [b, v, d]` and `visual_mask [b, v]`, the visual
             tokens as the decoder gets them; of pixels also what `see` returns but
             `patches`.
 
         Raises:
+            InputError: If places and visual tokens do not fit each other.
             ValueError: If arguments exclude each other or one is missing.
         """
         if pixels is not None and visual is not None:
@@ -220,25 +234,28 @@ class Llava(nn.Module):
             out = self.see(pixels)
             visual = self._arrange(out.pop("patches"), visual_index, visual_mask)
         if (visual is None) != (visual_at is None):
-            raise ValueError("Visual tokens and visual_at are needed together.")
+            raise ValueError(
+                "Visual tokens and visual_at are needed together: give pixels or "
+                "visual beside it, or leave it out where no row has an image."
+            )
         embeds = self.language.embed_tokens(ids)
         if visual is not None and visual_at is not None:
-            embeds = insert_visual(embeds, visual, visual_at)
-            if visual_mask is None:
-                visual_mask = jnp.ones(visual.shape[:2], bool)
+            visual_mask = boolean_mask(visual_mask, visual.shape[:2], "visual_mask")
+            check_visual(visual_at, visual_mask)
+            embeds = insert_visual(embeds, visual, visual_at, visual_mask)
             out |= {"visual": visual, "visual_mask": visual_mask}
         return out | {"embeds": embeds}
 
     def __call__(
         self,
         ids: Int[Array, "b l"],
-        mask: Bool[Array, "b l"] | None = None,
+        mask: Mask[Array, "b l"] | None = None,
         *,
         visual_at: Int[Array, "b l"] | None = None,
         pixels: Float[Array, "b p s s 3"] | None = None,
         visual_index: Int[Array, "b v"] | None = None,
         visual: Float[Array, "b v d"] | None = None,
-        visual_mask: Bool[Array, "b v"] | None = None,
+        visual_mask: Mask[Array, "b v"] | None = None,
         **options: Any,
     ) -> dict[str, Any]:
         """Reads a packed batch.
@@ -277,103 +294,22 @@ class Llava(nn.Module):
         self, patches: Array, index: Array | None, mask: Array | None
     ) -> Float[Array, "b v d"]:
         if index is not None:
-            mask = jnp.ones(index.shape, bool) if mask is None else mask
             newline = self.newline if self.cfg.grids else None
             return arrange_patches(patches, index, mask, newline)
         if self.cfg.grids:
             raise ValueError("LLaVA-1.6 needs visual_index beside pixels.")
         b, p, n, d = patches.shape
         flat = patches.reshape(b, p * n, d)
-        return flat if mask is None else jnp.where(mask[..., None], flat, 0)
+        if mask is None:
+            return flat
+        return keep_rows(flat, boolean_mask(mask, flat.shape[:2], "visual_mask"))
 
 
-def generate_text(
-    llava: Llava,
-    params: PyTree,
-    ids: Int[Array, "b l"],
-    mask: Bool[Array, "b l"] | None = None,
-    *,
-    inputs: Mapping[str, Array],
-    adapters: PyTree = None,
-    alpha: float | None = None,
-    **options: Any,
-) -> Generated:
-    """Continues prompts with images.
+def _take(table: Array, index: Int[Array, "b v"]) -> Array:
+    """Takes rows of each example's own table, so that a batch may be spread.
 
-    Args:
-        llava: The model.
-        params: Its parameters.
-        ids: Packed prompts; padding may be on any side.
-        mask: True where there is a token; None is everywhere.
-        inputs: The images, as keywords of `Llava.embed`.
-        adapters: Of the whole model, beside its parameters.
-        alpha: As in the adapters' config; needed with them.
-        options: Of `generate`: `max_new_tokens`, `stop_ids`, `temperature`, ...
+    Past its end come NaN, or False of booleans.
     """
-    given = _language(llava, params, ids, inputs, adapters, alpha)
-    return generate(Decoder(llava.cfg.language), mask=mask, **given, **options)
-
-
-def score_text(
-    llava: Llava,
-    params: PyTree,
-    ids: Int[Array, "b l"],
-    mask: Bool[Array, "b l"] | None = None,
-    *,
-    inputs: Mapping[str, Array],
-    adapters: PyTree = None,
-    alpha: float | None = None,
-    **options: Any,
-) -> Float[Array, "b k"]:
-    """Computes how likely continuations are after prompts with images.
-
-    Args:
-        llava: As in `generate_text`, and what follows too.
-        params: See `generate_text`.
-        ids: See `generate_text`.
-        mask: See `generate_text`.
-        inputs: See `generate_text`.
-        adapters: See `generate_text`.
-        alpha: See `generate_text`.
-        options: Of `score_continuations`: `continuations`, `continuation_mask`.
-    """
-    given = _language(llava, params, ids, inputs, adapters, alpha)
-    decoder = Decoder(llava.cfg.language)
-    return score_continuations(decoder, mask=mask, **given, **options)
-
-
-def _language(
-    llava: Llava,
-    params: PyTree,
-    ids: Array,
-    inputs: Mapping[str, Array],
-    adapters: PyTree,
-    alpha: float | None,
-) -> dict[str, Any]:
-    """Returns what the decoder gets: its parameters and adapters, and embeddings."""
-    return {
-        "params": params["language"],
-        "adapters": None if adapters is None else adapters.get("language"),
-        "alpha": alpha,
-        "embeds": _embed(llava, params, ids, dict(inputs), adapters, alpha=alpha),
-    }
-
-
-@functools.partial(jax.jit, static_argnums=0, static_argnames="alpha")
-def _embed(
-    llava: Llava,
-    params: PyTree,
-    ids: Array,
-    inputs: dict[str, Array],
-    adapters: PyTree,
-    *,
-    alpha: float | None,
-) -> Array:
-    given: dict[str, Any] = {"ids": ids, "method": "embed", **inputs}
-    return apply_decoder(llava, params, adapters, alpha, **given)["embeds"]
-
-
-def _take(table: Float[Array, "b n d"], index: Int[Array, "b v"]) -> Array:
-    """Takes rows of each example's own table, so that a batch may be spread."""
-    take = lambda rows, i: rows.at[jnp.maximum(i, 0)].get(mode="fill")
+    fill = False if table.dtype == bool else None
+    take = lambda rows, i: rows.at[jnp.maximum(i, 0)].get(mode="fill", fill_value=fill)
     return jax.vmap(take)(table, index)

@@ -6,20 +6,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from eegkd.errors import InputError
+from eegkd.models.checks import check_ids, check_prompts, refuse_nan
 from eegkd.models.decoder import Decoder
 from eegkd.models.generate import apply_decoder, log_likelihood, prefill
+from eegkd.ops.masks import boolean_mask
 from eegkd.ops.rotary import token_positions
-from eegkd.typing import Array, Bool, Float, Int, PyTree
+from eegkd.typing import Array, Float, Int, Mask, PyTree
 
 
 def score_continuations(
     decoder: Decoder,
     params: PyTree,
     ids: Int[Array, "b l"] | None = None,
-    mask: Bool[Array, "b l"] | None = None,
+    mask: Mask[Array, "b l"] | None = None,
     *,
     continuations: Int[Array, "*b k n"],
-    continuation_mask: Bool[Array, "*b k n"] | None = None,
+    continuation_mask: Mask[Array, "*b k n"] | None = None,
     embeds: Float[Array, "b l d"] | None = None,
     adapters: PyTree = None,
     alpha: float | None = None,
@@ -43,14 +46,30 @@ def score_continuations(
         alpha: As in the adapters' config; needed with them.
 
     Raises:
+        InputError: As in `generate`; of continuations too.
         ValueError: If padding stands before a continuation's token, or adapters come
             without alpha.
     """
+    vocab_size = decoder.cfg.vocab_size
+    mask = check_prompts(ids, embeds, mask, vocab_size)
     shape = continuations.shape
-    kept = np.ones(shape, bool) if continuation_mask is None else continuation_mask
-    if (np.diff(np.asarray(kept, np.int8), axis=-1) > 0).any():
+    if continuations.ndim not in (2, 3) or 0 in shape:
+        raise InputError(
+            f"continuations have the shape {shape}: need [k, n], or [b, k, n], with "
+            "one of one token or more."
+        )
+    kept = np.ones(shape, bool)
+    if continuation_mask is not None:
+        kept = np.asarray(boolean_mask(continuation_mask, shape, "continuation_mask"))
+    if (np.diff(kept.astype(np.int8), axis=-1) > 0).any():
         raise ValueError("The padding of continuations comes after their tokens.")
-    return _score(
+    if not kept[..., 0].all():
+        raise InputError(
+            "continuation_mask: a continuation without any token has no likelihood: "
+            "leave it out."
+        )
+    check_ids(continuations, kept, vocab_size, "continuations")
+    scores = _score(
         decoder,
         params,
         ids,
@@ -61,6 +80,8 @@ def score_continuations(
         adapters=adapters,
         alpha=alpha,
     )
+    refuse_nan(scores, "score_continuations")
+    return scores
 
 
 @functools.partial(jax.jit, static_argnames=("decoder", "alpha"))

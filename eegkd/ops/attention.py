@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from eegkd.ops.dtypes import promote
-from eegkd.typing import Array, Bool, Float
+from eegkd.ops.masks import boolean_mask
+from eegkd.typing import Array, Float, Mask
 
+IMPLEMENTATIONS = ("plain", "xla", "cudnn")
 _HALF = (jnp.bfloat16, jnp.float16)
 _FLASH_HEAD = 128
 """The widest head that cuDNN's kernels take on every GPU they run on."""
@@ -19,7 +21,7 @@ def dot_product_attention(
     k: Float[Array, "b m g e"],
     v: Float[Array, "b m g e"],
     *,
-    mask: Bool[Array, "#b #h #n m"] | None = None,
+    mask: Mask[Array, "#b #h #n m"] | None = None,
     causal: bool = False,
     scale: float | None = None,
     implementation: str | None = None,
@@ -43,7 +45,8 @@ def dot_product_attention(
             a mask an even n and m. None is "cudnn" where it runs, else "plain".
 
     Raises:
-        ValueError: If shapes do not fit, or the implementation is unknown.
+        ValueError: If shapes do not fit, or the implementation is unknown; if the mask
+            is of another type than bool, or ones and zeros.
     """
     (_, n, h, e), (_, m, g, _) = q.shape, k.shape
     if h % g or k.shape != v.shape or (q.shape[0], e) != (k.shape[0], k.shape[3]):
@@ -55,7 +58,7 @@ def dot_product_attention(
         raise ValueError(f"causal needs as many queries as keys; got {n} and {m}.")
     if implementation is None:
         implementation = "cudnn" if _fused(q, k, mask) else "plain"
-    if implementation not in ("plain", "xla", "cudnn"):
+    if implementation not in IMPLEMENTATIONS:
         raise ValueError(
             f"implementation is plain, xla or cudnn; got {implementation}."
         )
@@ -65,6 +68,7 @@ def dot_product_attention(
         if implementation == "plain":
             return _plain(q, k, v, lower if causal else None, factor)
         return _library(q, k, v, None, causal, factor, implementation)
+    mask = boolean_mask(mask, mask.shape)
     mask = mask & lower if causal else mask
     some = mask.any(axis=-1, keepdims=True)
     # What a kernel makes of an empty row is its own affair: such a row sees every key.

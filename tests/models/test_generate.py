@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from eegkd.errors import InputError
 from eegkd.models import (
     Decoder,
     LoraConfig,
@@ -19,7 +20,8 @@ from eegkd.models import (
     prefill,
     score_continuations,
 )
-from eegkd.models.generate import _continue
+from eegkd.models.generate import LOST, _continue
+from eegkd.ops.masks import boolean_mask
 from tests.models.decoders import LLAMA, padded, random_params
 
 DECODER, PARAMS = Decoder(LLAMA), random_params(LLAMA)
@@ -236,6 +238,86 @@ def test_nothing_is_a_cpus_alone():
 
     export = jax.export.export(jax.jit(both), platforms=("tpu", "cuda"))
     assert export(PARAMS, jax.random.key(0)).platforms == ("tpu", "cuda")
+
+
+def test_ones_and_zeros_are_a_mask_and_other_numbers_are_none():
+    ids, mask = padded(PROMPTS, "left")
+    want = GENERATE(ids, mask)
+    for ones in (mask.astype(np.int64), jnp.asarray(mask, jnp.int32)):
+        np.testing.assert_array_equal(GENERATE(ids, ones).tokens, want.tokens)
+    ends, kept = padded(ENDS, "right")
+    score = lambda mask, kept: score_continuations(
+        DECODER, PARAMS, ids, mask, continuations=ends, continuation_mask=kept
+    )
+    ones = kept.astype(np.int8)
+    np.testing.assert_array_equal(score(mask * 1, ones), score(mask, kept))
+    run = lambda mask: DECODER.apply({"params": PARAMS}, ids, mask)
+    with pytest.raises(InputError, match=r"mask is int64.*mask.astype\(bool\)"):
+        run(mask * 2)
+    with pytest.raises(InputError, match="mask is float64.*mask == 0"):
+        GENERATE(ids, np.where(mask, 0, -np.inf))
+    with pytest.raises(InputError, match="mask is int.* inside jit"):
+        jax.eval_shape(run, mask * 1)
+    with pytest.raises(InputError, match=r"mask has the shape \(3, 5\), and \(3, 6\)"):
+        boolean_mask(mask[:, 1:], ids.shape)
+
+
+def test_prompts_without_tokens_and_ids_of_no_vocabulary_are_refused():
+    ids, mask = padded(PROMPTS, "left")
+    empty = mask & ~np.array([True, False, True])[:, None]
+    ends = {"continuations": np.array([[4], [8]])}
+    for call in (
+        GENERATE,
+        functools.partial(score_continuations, DECODER, PARAMS, **ends),
+    ):
+        with pytest.raises(InputError, match="no token in rows 0, 2: leave it out"):
+            call(ids, empty)
+        with pytest.raises(InputError, match=r"ids: token -200 at \(0, 0\).*of 40"):
+            call(np.where(ids == ids[0, 0], -200, ids), mask)
+        with pytest.raises(InputError, match=r"shape \(0, 6\): need ids \[b, l\]"):
+            call(ids[:0], mask[:0])
+    # Padding is not read, whatever stands there.
+    padding = np.where(mask, ids, -100)
+    np.testing.assert_array_equal(
+        GENERATE(padding, mask).tokens, GENERATE(ids, mask)[0]
+    )
+    # Inside jit, where nobody can tell, the row says it itself, and it alone.
+    run = jax.jit(lambda ids, mask: GENERATE(ids, mask, pad_id=39))
+    got, want = run(ids, empty), GENERATE(ids, mask)
+    np.testing.assert_array_equal(got.tokens[1], want.tokens[1])
+    np.testing.assert_array_equal(got.tokens[::2], [[LOST] + [39] * (NEW - 1)] * 2)
+    assert np.isnan(got.logprobs[::2, 0]).all()
+    np.testing.assert_array_equal(got.lengths, [1, NEW, 1])
+
+
+def test_logits_that_are_no_numbers_are_refused_by_row():
+    embeds = np.array(PARAMS["embed"]["embedding"][padded(PROMPTS, "left")[0]])
+    embeds[1, -1] = np.nan
+    with pytest.raises(InputError, match=r"generate: .* no numbers \(NaN\) for row 1:"):
+        GENERATE(embeds=embeds)
+    ends = {"continuations": np.array([[4], [8]])}
+    with pytest.raises(InputError, match="score_continuations: .* for row 1:"):
+        score_continuations(DECODER, PARAMS, embeds=embeds, **ends)
+
+
+def test_wrong_continuations_are_refused():
+    ids, ends = np.zeros((1, 2), np.int32), np.array([[4, 5], [8, 9]])
+    score = functools.partial(score_continuations, DECODER, PARAMS, ids)
+    # It would be as likely as can be.
+    kept = np.array([[True, True], [False, False]])
+    with pytest.raises(InputError, match="without any token has no likelihood"):
+        score(continuations=ends, continuation_mask=kept)
+    with pytest.raises(InputError, match=r"continuations: token -100 at \(1, 1\)"):
+        score(continuations=np.where(ends == 9, -100, ends))
+    with pytest.raises(InputError, match=r"shape \(0, 2\): need \[k, n\]"):
+        score(continuations=ends[:0])
+    same = score(
+        continuations=np.where(ends == 9, -100, ends),
+        continuation_mask=np.array([[1, 1], [1, 0]]),
+    )
+    np.testing.assert_allclose(
+        same[:, 1:], score(continuations=np.array([[8]])), atol=1e-5
+    )
 
 
 def test_wrong_arguments_are_refused():

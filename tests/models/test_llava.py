@@ -7,6 +7,7 @@ import pytest
 
 from eegkd.data.anyres import AnyresConfig, row_index
 from eegkd.data.packing import TextPart, VisualPart, pack_rows
+from eegkd.errors import InputError
 from eegkd.models import (
     ClipVisionConfig,
     DecoderConfig,
@@ -20,6 +21,7 @@ from eegkd.models import (
     merge_adapters,
     score_text,
 )
+from eegkd.models.checks import check_visual
 from eegkd.models.llava import PRESETS
 
 GRIDS = ((4, 8), (8, 4), (8, 8))
@@ -134,10 +136,37 @@ def test_inserting_is_a_plain_loop():
     text = RNG.normal(size=(2, 4, 3)).astype(np.float32)
     visual = RNG.normal(size=(2, 2, 3)).astype(np.float32)
     at = np.array([[-1, 1, 0, -1], [0, -1, -1, -1]])
-    got = insert_visual(text, visual, at)
+    there = np.array([[True, True], [True, False]])
+    got = insert_visual(text, visual, at, there)
     for i, j in np.ndindex(2, 4):
         want = text[i, j] if at[i, j] < 0 else visual[i, at[i, j]]
         np.testing.assert_array_equal(got[i, j], want)
+
+
+# Places for the visual tokens 0, 1 and 2 of row 1, whose images have two.
+@pytest.mark.parametrize(
+    ("places", "message"),
+    [
+        ([0], "row 1 has places for 1 visual tokens, and its images have 2"),
+        ([], "row 1 has places for 0 visual tokens, and its images have 2"),
+        ([0, 1, 2], "row 1 has places for 3 visual tokens, and its images have 2"),
+        ([0, 2], "row 1 has as many places.*see token 1"),
+        ([0, 9], "row 1 has as many places.*see token 1"),
+    ],
+    ids=["few", "none", "many", "another", "past the last"],
+)
+def test_each_visual_token_needs_its_place(places, message):
+    text = RNG.normal(size=(2, 5, 3)).astype(np.float32)
+    visual = RNG.normal(size=(2, 3, 3)).astype(np.float32)
+    there = np.array([[True, False, False], [True, True, False]])
+    at = np.full((2, 5), -1)
+    at[0, 1] = 0
+    at[1, 1 : 1 + len(places)] = places
+    got = jax.jit(insert_visual)(text, visual, at, there)
+    assert np.isnan(got[1]).all()
+    np.testing.assert_array_equal(got[0], [*text[0, :1], visual[0, 0], *text[0, 2:]])
+    with pytest.raises(InputError, match=rf"{message}.*split_at_images"):
+        check_visual(at, there)
 
 
 def test_images_of_all_grids_share_one_program(params):
@@ -159,11 +188,12 @@ def test_images_of_all_grids_share_one_program(params):
 def test_a_callers_own_visual_tokens_go_the_same_way(params):
     batch = batch_of(SIZES)
     want = read(params, batch)
-    own = {key: batch[key] for key in ("ids", "mask", "positions", "visual_at")}
+    names = ("ids", "mask", "positions", "visual_at", "visual_mask")
+    own = {key: batch[key] for key in names}
     got = read(params, own | {"visual": want["visual"]})
     for name in ("embed", "block_0", "tokens", "logits"):
         np.testing.assert_allclose(got[name], want[name], rtol=1e-5, atol=1e-6)
-    assert got["visual_mask"].all()
+    np.testing.assert_array_equal(got["visual_mask"], batch["visual_mask"])
     assert "vision_block_1" not in got
 
 
@@ -270,6 +300,31 @@ def test_adapters_of_all_parts_generate_and_score_as_merged_weights_do(params):
     assert (
         np.abs(other - score_text(llava, params, *given, **beside, **ends)).max() > 1e-3
     )
+
+
+def test_images_without_a_place_are_refused_before_anything_runs(params):
+    batch = batch_of(SIZES, "left")
+    names = ("pixels", "visual_index", "visual_mask", "visual_at")
+    given = (Llava(TINY), params, batch["ids"], batch["mask"])
+    inputs = {name: batch[name] for name in names}
+    lost = inputs | {
+        "visual_at": np.where(batch["visual_at"] == 2, -1, batch["visual_at"])
+    }
+    ends = {"continuations": np.array([[3]])}
+    for wrong, message in (
+        (lost, "row 0 has places for 13 visual tokens, and its images have 14"),
+        (inputs | {"visual_mask": None}, "row 0 has places for 14 .* images have 24"),
+    ):
+        with pytest.raises(InputError, match=message):
+            generate_text(*given, inputs=wrong, max_new_tokens=1)
+        with pytest.raises(InputError, match=message):
+            score_text(*given, inputs=wrong, **ends)
+    ids = batch["ids"].copy()
+    ids[1, -1] = 20
+    with pytest.raises(
+        InputError, match=r"ids: token 20 at \(1, 31\).*split_at_images"
+    ):
+        generate_text(*given[:2], ids, given[3], inputs=inputs, max_new_tokens=1)
 
 
 def test_what_does_not_fit_is_refused(params):
