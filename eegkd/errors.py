@@ -1,8 +1,15 @@
-"""The two ways a command ends early: bad input, and an interruption."""
+"""The two ways a command ends early, bad input and an interruption; words for them."""
 
 import contextlib
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Returns a sentence that names what was probably meant, or nothing."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 class InputError(ValueError):

@@ -12,7 +12,7 @@ from rich.table import Table
 from eegkd.commands import plan_models
 from eegkd.commands.verbs import parse_verb, spell_out
 from eegkd.data.store import WindowStore
-from eegkd.errors import InputError
+from eegkd.errors import InputError, suggest
 from eegkd.pipeline.chips import get_chip
 from eegkd.pipeline.distill import signal_of
 from eegkd.pipeline.known_models import NAMES
@@ -61,10 +61,22 @@ def main(args: Sequence[str]) -> None:
     if name in NAMES:
         plan_models.main(name, args[1:])
         return
-    if name and not name.startswith("-") and name not in SYSTEMS:
+    known = f"{', '.join(SYSTEMS)}; or of the models {', '.join(NAMES)}"
+    if name in ("-h", "--help"):
+        sys.stdout.write(
+            f"usage: eegkd plan NAME [options]\n\nNAME is one of the systems {known}.\n"
+            f"`eegkd plan NAME --help` lists its options; those of "
+            f"{next(iter(SYSTEMS))} follow.\n\n"
+        )
+    elif not name or name.startswith("-"):
         raise InputError(
-            f"There is no system or model {name!r}: choose {', '.join(SYSTEMS)}, or of "
-            f"the models {', '.join(NAMES)}."
+            "Name a system first, as in `eegkd plan distilclip_eeg --preset paper`, or "
+            f"a model: choose {known}."
+        )
+    elif name not in SYSTEMS:
+        raise InputError(
+            f"There is no system or model {name!r}: choose {known}."
+            f"{suggest(name, (*SYSTEMS, *NAMES))}"
         )
     entry, options, config = parse_verb(
         Plan, spell_out(args, "json", "fully_sharded"), "plan"

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from eegkd.convert.hf_config import check_type
 from eegkd.convert.safetensors import read_config, read_safetensors
 from eegkd.convert.tables import Pairs, Weight, linear, norm, place
 from eegkd.errors import InputError
@@ -63,14 +64,14 @@ def load_bert(folder: str | Path) -> tuple[dict, Pairs]:
 
 def _read_sizes(folder: str | Path) -> dict:
     raw = read_config(folder)
+    check_type(folder, raw.get("model_type", "bert"), ("bert",))
     missing = [name for name in _SIZES.values() if name not in raw]
     if missing:
         raise InputError(
-            f"{Path(folder) / 'config.json'}: fields {', '.join(missing)} are missing; "
-            "is this a BERT?"
+            f"{Path(folder) / 'config.json'}: fields {', '.join(missing)} are missing: "
+            "is this a BERT? Download the file again."
         )
     fixed = {
-        "model_type": "bert",
         "hidden_act": "gelu",
         "position_embedding_type": "absolute",
     }
@@ -78,7 +79,7 @@ def _read_sizes(folder: str | Path) -> dict:
         if raw.get(name, value) not in (value, None):
             raise InputError(
                 f"{Path(folder) / 'config.json'}: {name} must be {value!r}; got "
-                f"{raw[name]!r}."
+                f"{raw[name]!r}, which is not supported: take other weights."
             )
     config = {ours: raw[theirs] for ours, theirs in _SIZES.items()}
     config["eps"] = raw.get("layer_norm_eps", 1e-12)

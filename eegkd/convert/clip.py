@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from eegkd.convert.hf_config import Section, open_config, refuse_problems
+from eegkd.convert.hf_config import Section, check_type, open_config, refuse_problems
 from eegkd.convert.hf_folder import LazyArray, locate, read_headers
 from eegkd.convert.tables import (
     IMAGE_KERNEL,
@@ -15,6 +15,7 @@ from eegkd.convert.tables import (
     stacked,
     under,
 )
+from eegkd.errors import InputError
 
 Part: TypeAlias = Literal["both", "vision", "text"]
 
@@ -76,14 +77,21 @@ def load_clip(
         without its projection.
 
     Raises:
-        InputError: If a file is missing or broken, the model is another or has what
-            `Clip` has not, or names or shapes differ.
+        InputError: If there is no such part, a file is missing or broken, the model is
+            another or has what `Clip` has not, or names or shapes differ.
     """
+    if part not in (None, *CLIP_FAMILIES):
+        raise InputError(
+            f"part={part!r}: a CLIP has the parts {', '.join(CLIP_FAMILIES)}."
+        )
     config = open_config(folder)
-    there = _TYPES[config.one_of("model_type", tuple(_TYPES))]
+    check_type(folder, config.get("model_type"), _TYPES)
+    there = _TYPES[config.values["model_type"]]
     part = part or there
     if there not in ("both", part):
-        config.problems.append(f"model_type is of {there} alone, and {part} is asked")
+        config.problems.append(
+            f"model_type is of {there} alone, and {part} is asked: leave part out"
+        )
     if there != "both":
         fields = _FIELDS[there](config)
     elif part == "both":

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from eegkd.convert.hf_config import Section, open_config, refuse_problems
+from eegkd.convert.hf_config import Section, check_type, open_config, refuse_problems
 from eegkd.convert.hf_folder import (
     Checkpoint,
     LazyArray,
@@ -52,7 +52,7 @@ def load_decoder(folder: str | Path, model: str) -> tuple[dict, list[LazyArray]]
             `Decoder` has not, or names or shapes differ.
     """
     config = open_config(folder)
-    config.one_of("model_type", (model,))
+    check_type(folder, config.get("model_type"), (model,))
     fields = decoder_fields(config, model)
     refuse_problems(folder, config)
     checkpoint = read_headers(folder)

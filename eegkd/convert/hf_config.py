@@ -1,11 +1,23 @@
 """Fields of a `config.json` of Hugging Face, all that is wrong with them at once."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from eegkd.convert.safetensors import read_config
 from eegkd.errors import InputError
+
+_LOADERS = {
+    "bert": "bert",
+    "clip": "clip",
+    "clip_text_model": "clip",
+    "clip_vision_model": "clip",
+    "llama": "llama",
+    "llava": "llava",
+    "llava_next": "llava",
+    "qwen2": "qwen2",
+}
+"""Which model of `load_pretrained` takes a `model_type`."""
 
 
 class Section(NamedTuple):
@@ -83,6 +95,31 @@ def open_config(folder: str | Path) -> Section:
     return Section(read_config(folder), "", [])
 
 
+def check_type(folder: str | Path, found: Any, allowed: Collection[str]) -> None:
+    """Refuses a folder of another model before its fields are read as this one's.
+
+    Args:
+        folder: Of the `config.json`.
+        found: Its `model_type`.
+        allowed: Those that are wanted.
+
+    Raises:
+        InputError: If it is another one; the message says what takes it.
+    """
+    if isinstance(found, str) and found in allowed:
+        return
+    wanted = " or ".join(repr(each) for each in allowed)
+    cure = (
+        f'load it as load_pretrained("{_LOADERS[found]}", ...).'
+        if isinstance(found, str) and found in _LOADERS
+        else f"take weights of a known type: {', '.join(_LOADERS)}."
+    )
+    raise InputError(
+        f"{Path(folder) / 'config.json'}: model_type has to be {wanted}; got "
+        f"{found!r}: {cure}"
+    )
+
+
 def refuse_problems(folder: str | Path, config: Section) -> None:
     """Raises what was found wrong.
 
@@ -91,6 +128,7 @@ def refuse_problems(folder: str | Path, config: Section) -> None:
     """
     if config.problems:
         raise InputError(
-            f"{Path(folder) / 'config.json'}: {'; '.join(config.problems)}. Take "
-            "weights of an architecture that is known, or name the model they are of."
+            f"{Path(folder) / 'config.json'}: {'; '.join(config.problems)}. If the "
+            "file was edited, download it again; if not, these weights are of an "
+            "architecture that is not supported: take others."
         )

@@ -11,7 +11,7 @@ from eegkd.convert.decoder import (
     decoder_table,
     tied_names,
 )
-from eegkd.convert.hf_config import Section, open_config, refuse_problems
+from eegkd.convert.hf_config import Section, check_type, open_config, refuse_problems
 from eegkd.convert.hf_folder import LazyArray, locate, read_headers
 from eegkd.convert.tables import Family, Weight, linear, under
 
@@ -58,6 +58,7 @@ def load_llava(folder: str | Path) -> tuple[dict, list[LazyArray]]:
             `Llava` has not, or names or shapes differ.
     """
     config = open_config(folder)
+    check_type(folder, config.get("model_type"), _TYPES)
     fields = llava_fields(config)
     refuse_problems(folder, config)
     checkpoint = read_headers(folder)
@@ -87,7 +88,7 @@ def _start_with(starts: tuple[tuple[str, str], ...], name: str) -> str:
 
 def llava_fields(config: Section) -> dict[str, Any]:
     """Returns sizes as fields of `models.LlavaConfig`, those of the parts nested."""
-    model = config.one_of("model_type", _TYPES)
+    model = config.get("model_type")
     config.one_of("projector_hidden_act", ("gelu",), "gelu")
     config.one_of("vision_feature_select_strategy", ("default",), "default")
     config.one_of("multimodal_projector_bias", (True,), True)

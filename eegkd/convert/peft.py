@@ -67,12 +67,15 @@ def load_peft(
     config = _read_config(folder / CONFIG)
     rank = config.size("r")
     dropout = config.get("lora_dropout", 0.0)
+    if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+        config.problems.append(f"lora_dropout has to be in [0, 1); got {dropout!r}")
     alpha = config.number("lora_alpha", 8.0)
     chosen = _choose(config, _linears(family, model), family)
     if config.problems:
         raise InputError(
-            f"{folder / CONFIG}: {'; '.join(config.problems)}. Merge these adapters "
-            "into their model with PEFT (merge_and_unload), and load that."
+            f"{folder / CONFIG}: {'; '.join(config.problems)}. If the file was edited, "
+            "take it anew; if not, merge these adapters into their model with PEFT "
+            "(merge_and_unload), and load that."
         )
 
     def rename(name: str) -> str:
@@ -150,7 +153,10 @@ def _choose(config: Section, linears: Iterable[Weight], family: Family) -> list[
                 f"{'/'.join(row.path[:-1])}: all or none can have adapters"
             )
     if not chosen:
-        config.problems.append(f"target_modules {wanted!r} names no linear layer")
+        config.problems.append(
+            f"target_modules {wanted!r} names no linear layer of this model: is it the "
+            f"one they were made for ({config.get('base_model_name_or_path')})?"
+        )
     return chosen
 
 

@@ -24,7 +24,7 @@ def read_config(folder: str | Path) -> dict:
     except OSError:
         raise InputError(
             f"{path}: no readable file; a folder of weights needs config.json and "
-            "model.safetensors."
+            "model.safetensors (a name on a hub is no folder: download it first)."
         ) from None
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: not JSON ({error}); download it again.") from None

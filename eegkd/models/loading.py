@@ -15,6 +15,7 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
+from eegkd.errors import InputError
 from eegkd.typing import Array, PyTree
 
 Path: TypeAlias = tuple[str, ...]
@@ -66,7 +67,14 @@ def load_tree(
 
     Returns:
         The parameters, nested by their paths.
+
+    Raises:
+        InputError: If the type is no floating one.
     """
+    if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
+        raise InputError(
+            f"dtype={jnp.dtype(dtype)} holds no weights: take float32 or bfloat16."
+        )
     return unflatten_dict(
         {array.path: _load(array, dtype, shardings) for array in arrays}
     )

@@ -1,9 +1,10 @@
 """Joins converted weights with the module they belong to."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -16,7 +17,7 @@ from eegkd.convert.decoder import load_decoder
 from eegkd.convert.keras import load_eegnet
 from eegkd.convert.labram import load_labram
 from eegkd.convert.llava import load_llava
-from eegkd.errors import InputError
+from eegkd.errors import InputError, suggest
 from eegkd.models.bert import Bert, BertConfig
 from eegkd.models.cbramod import CBraMod, CBraModConfig
 from eegkd.models.clip import (
@@ -33,20 +34,22 @@ from eegkd.models.grid import TEN_TWENTY
 from eegkd.models.labram import Labram, LabramConfig
 from eegkd.models.llava import Llava, LlavaConfig
 from eegkd.models.loading import Shardings, load_tree
+from eegkd.models.saving import check_fit
 from eegkd.typing import PyTree
 
 _Loaded = tuple[nn.Module, PyTree]
+_Config = TypeVar("_Config")
 
 
 def _bert(folder: str | Path, **options: Any) -> _Loaded:
     config, pairs = load_bert(folder)
-    return Bert(BertConfig(**config | options)), {"params": _tree(pairs)}
+    return Bert(_config(BertConfig, config, options)), {"params": _tree(pairs)}
 
 
 def _cbramod(path: str | Path, **options: Any) -> _Loaded:
     config, pairs = load_cbramod(path)
     _check_order(path, config.get("channels", TEN_TWENTY), options.get("channels"))
-    cfg = CBraModConfig(**config | options)
+    cfg = _config(CBraModConfig, config, options)
     params = _tree(pairs)
     if not cfg.reconstruct:
         params.pop("proj_out", None)
@@ -69,12 +72,12 @@ def _check_order(
 
 def _labram(path: str | Path, **options: Any) -> _Loaded:
     config, pairs = load_labram(path)
-    return Labram(LabramConfig(**config | options)), {"params": _tree(pairs)}
+    return Labram(_config(LabramConfig, config, options)), {"params": _tree(pairs)}
 
 
 def _eegnet(path: str | Path, **options: Any) -> _Loaded:
     config, pairs = load_eegnet(path)
-    return EEGNet(EEGNetConfig(**config | options)), _tree(pairs)
+    return EEGNet(_config(EEGNetConfig, config, options)), _tree(pairs)
 
 
 def _clip(
@@ -88,14 +91,15 @@ def _clip(
     part, config, arrays = load_clip(folder, part)
     if part == "both":
         towers = {
-            "vision": ClipVisionConfig(**_part("vision", config, options, dtype)),
-            "text": ClipTextConfig(**_part("text", config, options, dtype)),
+            "vision": _part(ClipVisionConfig, "vision", config, options, dtype),
+            "text": _part(ClipTextConfig, "text", config, options, dtype),
         }
-        module = Clip(ClipConfig(**config | options | towers))
+        module = Clip(_config(ClipConfig, config, options, towers))
     elif part == "vision":
-        module = ClipVision(ClipVisionConfig(**config | _types(dtype) | options))
+        module = ClipVision(_config(ClipVisionConfig, config | _types(dtype), options))
     else:
-        module = ClipText(ClipTextConfig(**config | _types(dtype) | options))
+        module = ClipText(_config(ClipTextConfig, config | _types(dtype), options))
+    check_fit(folder, module, arrays)
     return module, {"params": load_tree(arrays, dtype=dtype, shardings=shardings)}
 
 
@@ -108,7 +112,8 @@ def _decoder(
     **options: Any,
 ) -> _Loaded:
     config, arrays = load_decoder(folder, model)
-    module = Decoder(DecoderConfig(**config | _types(dtype) | options))
+    module = Decoder(_config(DecoderConfig, config | _types(dtype), options))
+    check_fit(folder, module, arrays)
     return module, {"params": load_tree(arrays, dtype=dtype, shardings=shardings)}
 
 
@@ -121,18 +126,66 @@ def _llava(
 ) -> _Loaded:
     config, arrays = load_llava(folder)
     parts = {
-        "vision": ClipVisionConfig(**_part("vision", config, options, dtype)),
-        "language": DecoderConfig(**_part("language", config, options, dtype)),
+        "vision": _part(ClipVisionConfig, "vision", config, options, dtype),
+        "language": _part(DecoderConfig, "language", config, options, dtype),
     }
-    module = Llava(LlavaConfig(**config | options | parts))
+    module = Llava(_config(LlavaConfig, config, options, parts))
+    check_fit(folder, module, arrays)
     return module, {"params": load_tree(arrays, dtype=dtype, shardings=shardings)}
 
 
+def _config(
+    cls: type[_Config],
+    found: Mapping[str, Any],
+    options: Mapping[str, Any],
+    parts: Mapping[str, Any] | None = None,
+) -> _Config:
+    """Makes a config of what the files tell, and what is asked in its place.
+
+    Args:
+        cls: Of the config.
+        found: Fields by the files.
+        options: Fields by the caller.
+        parts: Configs of its parts.
+
+    Raises:
+        InputError: If an option is no field, of its name or value; the message lists
+            the fields.
+    """
+    known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    for name in options:
+        if name not in known:
+            inside = [
+                part
+                for part, config in (parts or {}).items()
+                if name in {field.name for field in dataclasses.fields(config)}
+            ]
+            cure = suggest(name, known)
+            if inside:
+                ways = " or ".join(f'{part}={{"{name}": ...}}' for part in inside)
+                cure = f" It is one of a part: give {ways}."
+            raise InputError(
+                f"load_pretrained: {cls.__name__} has no field {name}.{cure} It has "
+                f"{', '.join(known)}."
+            )
+    return cls(**{**found, **options, **(parts or {})})
+
+
 def _part(
-    name: str, config: Mapping[str, Any], options: Mapping[str, Any], dtype: Any
-) -> dict[str, Any]:
-    """Returns the fields of a part's config, and those of `options` in their place."""
-    return config[name] | _types(dtype) | options.get(name, {})
+    cls: type[_Config],
+    name: str,
+    config: Mapping[str, Any],
+    options: Mapping[str, Any],
+    dtype: Any,
+) -> _Config:
+    """Makes the config of a part, whose fields are an option of the whole."""
+    given = options.get(name, {})
+    if not isinstance(given, Mapping):
+        raise InputError(
+            f"load_pretrained: {name} is {given!r}, and has to list fields of the part "
+            f'by name, as {name}={{"layers_out": (-1,)}}.'
+        )
+    return _config(cls, config[name] | _types(dtype), given)
 
 
 def _types(dtype: Any) -> dict[str, Any]:
@@ -182,11 +235,14 @@ def load_pretrained(
         The module, and variables for `module.apply`.
 
     Raises:
-        ValueError: If the name is unknown.
-        InputError: If the files are missing, broken or of another model; if LaBraM has
+        InputError: If the name or an option is unknown, or an option does not fit the
+            files; if the files are missing, broken or of another model; if LaBraM has
             no embedding for a channel or for so many patches; if CBraMod's channels
             are in another order than they were trained in.
     """
     if name not in _LOADERS:
-        raise ValueError(f"Unknown model {name!r}; there is {', '.join(_LOADERS)}.")
+        raise InputError(
+            f"Unknown model {name!r}; there is {', '.join(_LOADERS)}."
+            f"{suggest(name, _LOADERS)}"
+        )
     return _LOADERS[name](folder_or_file, **options)

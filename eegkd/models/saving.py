@@ -1,7 +1,7 @@
 """Models and adapters in files that transformers and PEFT read, and adapters back."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ from eegkd.convert.hf_save import Outgoing, write_checkpoint
 from eegkd.convert.llava import LLAVA
 from eegkd.convert.peft import adapter_table, load_peft, name_targets, write_peft
 from eegkd.convert.tables import Family, Weight
+from eegkd.errors import InputError
 from eegkd.models.clip import Clip, ClipText, ClipVision
 from eegkd.models.decoder import Decoder
 from eegkd.models.llava import Llava
-from eegkd.models.loading import Shardings, load_tree, take_layer
+from eegkd.models.loading import Lazy, Shardings, load_tree, take_layer
 from eegkd.models.lora import LoraConfig
 from eegkd.typing import PyTree
 
@@ -127,6 +128,34 @@ def save_adapters(
         targets=name_targets(family, fields, paths),
         base=base,
     )
+
+
+def check_fit(source: str | Path, module: nn.Module, arrays: Sequence[Lazy]) -> None:
+    """Refuses options that change what a model's parameters are.
+
+    Args:
+        source: Of the parameters, for the message.
+        module: With the options.
+        arrays: What the files hold.
+
+    Raises:
+        InputError: If a shape differs, or a parameter is not there.
+    """
+    family, fields = _family(module)
+    wanted = {row.path: row.placed_shape for row in family.table(fields)}
+    found = {array.path: array.shape for array in arrays}
+    wrong = [
+        f"{'/'.join(path)} is {found.get(path)} in the files, and by the options "
+        f"{wanted.get(path)}"
+        for path in dict.fromkeys([*wanted, *found])
+        if wanted.get(path) != found.get(path)
+    ]
+    if wrong:
+        more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise InputError(
+            f"{source}: {wrong[0]}{more}: leave out of the options the sizes that "
+            "config.json says."
+        )
 
 
 def _family(module: nn.Module) -> tuple[Family, dict[str, Any]]:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from eegkd.data.anyres import AnyresConfig, count_tiles, count_tokens
-from eegkd.errors import InputError
+from eegkd.errors import InputError, suggest
 from eegkd.losses import Term
 from eegkd.models import LoraConfig, find_linears
 from eegkd.models.clip import PRESETS as CLIPS
@@ -106,7 +106,10 @@ def get_model(
         module = Decoder(cfg)
         return Known(name, cfg, module, "language", "layers/*", ((), None), cfg)
     if name not in LLAVAS:
-        raise InputError(f"There is no model {name!r}: choose {', '.join(NAMES)}.")
+        raise InputError(
+            f"There is no model {name!r}: choose {', '.join(NAMES)}."
+            f"{suggest(name, NAMES)}"
+        )
     preset = LLAVAS[name]
     # The tower is not trained: nothing goes back through it, and nothing is kept.
     tower = {"dtype": types["dtype"], "param_dtype": types["param_dtype"]}

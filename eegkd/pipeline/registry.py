@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from eegkd.data.config import DataConfig
-from eegkd.errors import InputError
+from eegkd.errors import InputError, suggest
 from eegkd.models import ConformerConfig
 from eegkd.pipeline.config import QUICK_ROWS, RunConfig, TrainConfig
 from eegkd.systems import System, distilclip_eeg, dlink
@@ -166,7 +166,10 @@ def get_entry(name: str) -> Entry:
         InputError: If there is none.
     """
     if name not in SYSTEMS:
-        raise InputError(f"There is no system {name!r}: choose {', '.join(SYSTEMS)}.")
+        raise InputError(
+            f"There is no system {name!r}: choose {', '.join(SYSTEMS)}."
+            f"{suggest(name, SYSTEMS)}"
+        )
     return SYSTEMS[name]
 
 

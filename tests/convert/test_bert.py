@@ -138,7 +138,7 @@ def test_float16_rises_and_shards_are_joined(tmp_path):
             lambda f: (f / "config.json").write_text(
                 json.dumps(CONFIG | {"model_type": "roberta"})
             ),
-            "model_type must be 'bert'; got 'roberta'",
+            "model_type has to be 'bert'; got 'roberta'",
         ),
         (
             lambda f: (f / "config.json").write_text(

@@ -1,10 +1,11 @@
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from eegkd.convert import load_clip, load_decoder, load_llava
+from eegkd.convert import load_bert, load_clip, load_decoder, load_llava
 from eegkd.convert.hf_folder import read_headers
 from eegkd.errors import InputError
 from tests.convert.llama_files import CONFIG, llama_tensors, write_shards
@@ -270,10 +271,31 @@ def test_other_llavas_are_refused(tmp_path, config, messages):
     assert all(message in str(error.value) for message in messages)
 
 
+@pytest.mark.parametrize(
+    ("load", "found", "cure"),
+    [
+        (partial(load_decoder, model="llama"), "qwen2", r'load_pretrained\("qwen2"'),
+        (partial(load_decoder, model="qwen2"), "bert", r'load_pretrained\("bert"'),
+        (load_llava, "llama", r'load_pretrained\("llama"'),
+        (load_clip, "llava_next", r'load_pretrained\("llava"'),
+        (load_bert, "clip", r'load_pretrained\("clip"'),
+        (load_clip, "siglip", "known type: bert, clip,"),
+        (partial(load_decoder, model="llama"), None, "known type: bert, clip,"),
+    ],
+)
+def test_a_folder_of_another_model_says_what_takes_it(tmp_path, load, found, cure):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": found}))
+    message = f"config.json: model_type has to be .*; got {found!r}: .*{cure}"
+    with pytest.raises(InputError, match=message):
+        load(tmp_path)
+
+
 def test_a_tower_that_is_not_there_is_refused(tmp_path):
     config = {"model_type": "clip_text_model", "hidden_act": "relu"}
     write_shards(tmp_path, {"a": np.zeros(1, np.float32)}, config, shards=1)
-    with pytest.raises(InputError, match="of text alone, and vision is asked"):
+    with pytest.raises(InputError, match="of text alone, and vision is asked: leave"):
         load_clip(tmp_path, "vision")
+    with pytest.raises(InputError, match="part='image': .* parts both, vision, text"):
+        load_clip(tmp_path, "image")  # pyright: ignore[reportArgumentType]
     with pytest.raises(InputError, match="hidden_act has to be 'quick_gelu' or 'gelu'"):
         load_clip(tmp_path)

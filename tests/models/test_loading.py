@@ -19,6 +19,10 @@ from eegkd.errors import InputError
 from eegkd.models import (
     ClipText,
     ClipTextConfig,
+    ClipVisionConfig,
+    DecoderConfig,
+    Llava,
+    LlavaConfig,
     LoraConfig,
     load_adapters,
     load_pretrained,
@@ -30,6 +34,9 @@ from eegkd.train.partition import partition_rule, shardings
 from eegkd.train.sharding import AXIS, MODEL
 from tests.convert.llama_files import CONFIG, llama_tensors, write_shards
 
+SIZES = {"dim": 8, "depth": 2, "num_heads": 2, "ffn_dim": 4}
+VISION = ClipVisionConfig(**SIZES, image_size=4, patch_size=2)
+SIZES |= {"vocab_size": 6, "num_kv_heads": 1, "head_dim": 4}
 LORA = LoraConfig(rank=2, alpha=3.0, targets=("layers/query", "layers/down"))
 
 
@@ -72,6 +79,53 @@ def test_options_are_fields_of_the_config(folder):
     np.testing.assert_array_equal(
         variables["params"]["layers"]["up"]["kernel"][1], want
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"layer_out": (0,)},
+            "DecoderConfig has no field layer_out. .*mean .layers_out",
+        ),
+        ({"attention": "flash"}, "attention is one of None, 'plain', .* got 'flash'"),
+        ({"depth": 2}, r"layers/\S+ is \(3, 8\) in the files, and .* \(2, 8\)"),
+        ({"tied": True}, "lm_head/kernel is .* by the options None: leave out"),
+        ({"dtype": jnp.int8}, "dtype=int8 holds no weights: take float32"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(folder, options, message):
+    with pytest.raises(ValueError, match=message):
+        load_pretrained("llama", folder, **options)
+
+
+@pytest.mark.parametrize("cfg", [DecoderConfig(), ClipVisionConfig()])
+def test_policies_of_another_name_are_refused(cfg):
+    # What checks types in the tests would be first to say so.
+    object.__setattr__(cfg, "remat", "all")
+    with pytest.raises(ValueError, match="remat is one of 'none', 'full', .*got 'all'"):
+        cfg.__post_init__()
+
+
+def test_options_of_a_part_say_where_they_belong(tmp_path):
+    with pytest.raises(InputError, match="there is bert, .*Did you mean 'llama'"):
+        load_pretrained("lama", tmp_path)
+    cfg = LlavaConfig(vision=VISION, language=DecoderConfig(**SIZES))
+    module = Llava(cfg)
+    ids = jnp.zeros((1, 1), jnp.int32)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), ids)
+    variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    save_pretrained(tmp_path, module, variables)
+    way = r'give vision=\{"remat": ...\} or language=\{"remat": ...\}'
+    with pytest.raises(InputError, match=f"LlavaConfig has no field remat. .*{way}"):
+        load_pretrained("llava", tmp_path, remat="full")
+    with pytest.raises(InputError, match="language is 'full', and has to list fields"):
+        load_pretrained("llava", tmp_path, language="full")
+    with pytest.raises(InputError, match="ClipVisionConfig has no field qkv_bias"):
+        load_pretrained("llava", tmp_path, vision={"qkv_bias": True})
+    loaded, _ = load_pretrained("llava", tmp_path, language={"remat": "full"})
+    assert loaded.cfg.language.remat == "full"
+    assert loaded.cfg.vision.remat == "none"
 
 
 def test_half_precision_files_rise_unless_asked(tmp_path):
@@ -257,7 +311,8 @@ def test_targets_are_found_by_the_rules_of_peft(tmp_path, loaded, targets):
         ({"init_lora_weights": "pissa"}, "init_lora_weights has to be"),
         ({"peft_type": "IA3"}, "peft_type has to be 'LORA'; got 'IA3'"),
         ({"target_modules": ["0.mlp.down_proj"]}, "1 of 3 layers of layers/down"),
-        ({"target_modules": ["c_attn"]}, "names no linear layer"),
+        ({"target_modules": ["c_attn"]}, "names no linear layer of this model: is it"),
+        ({"lora_dropout": 1.0}, r"lora_dropout has to be in \[0, 1\); got 1.0"),
         ({"target_modules": None}, "names no layers"),
         ({"target_modules": "all-linear"}, "missing model.layers.0.self_attn.k_proj"),
         ({"r": 3}, r"has shape \(2, 8\), not \(3, 8\)"),

@@ -9,6 +9,7 @@ from eegkd.cli import main
 from eegkd.errors import InputError
 from eegkd.pipeline.known_models import NAMES, Sizes, get_model
 from eegkd.pipeline.plan_models import count_model_parts, plan_model
+from eegkd.pipeline.registry import SYSTEMS
 from eegkd.pipeline.trace_models import LoraOptions, ModelPlan, trace_model
 
 VISION = 303_507_456
@@ -185,6 +186,8 @@ def test_the_verb_prints_json_and_tables(capsys, monkeypatch):
     ("args", "message"),
     [
         (["vicuna-70b"], "no system or model 'vicuna-70b'"),
+        (["vicuna-70b"], "Did you mean 'vicuna-7b'?"),
+        (["--chip", "H100"], "qwen2-0.5b, qwen2-1.5b, llava-1.5-7b"),
         (["vicuna-7b", "--devices", "3"], "--batch_size 8 cannot be split over 3"),
         (["vicuna-7b", "--lora.rank", "-1"], "--lora.rank is at least 0"),
         (["qwen2-0.5b", "--chip", "B9", "--length", "8"], "--chip is one of"),
@@ -197,6 +200,14 @@ def test_the_verb_prints_json_and_tables(capsys, monkeypatch):
 def test_a_wrong_option_is_one_message(args, message, capsys):
     assert main(["plan", *args]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_help_names_all_that_has_a_plan(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["plan", "--help"])
+    assert end.value.code == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in (*SYSTEMS, *NAMES))
 
 
 def test_nothing_is_allocated():
