@@ -101,7 +101,7 @@ def _size(facts: ModelFacts) -> str:
     rest = facts.parameters - facts.head
     return (
         f"{count(facts.parameters)}"
-        f"<small>{count(rest)} + head {count(facts.head)}</small>"
+        f"<small>{count(rest)}<br>+ head {count(facts.head)}</small>"
     )
 
 
