@@ -17,7 +17,8 @@ students are trained beside the system's own, from the same teacher:
               no_teacher, which starts from the same numbers
     spectral  magnitude or phase alone; the axis of the transform; its site
     design    no_probe (the router learns from nothing but its start), compress_only
-              (a student that never reaches the teacher's tokens)
+              (a student that never reaches the teacher's tokens), no_spectrum (one that
+              embeds patches without their spectrum)
     none      no variant
 """
 
@@ -52,6 +53,7 @@ _CHANGES: dict[str, dict[str, dict[str, Any]]] = {
     "both": {"spec": {"site": "both"}},
     "no_probe": {"router": {"aux_probe": False}},
     "compress_only": {"student": {"order": "compress_only"}},
+    "no_spectrum": {"student": {"spectrum": False}},
 }
 VARIANTS = {
     name: functools.partial(vary, make_system, changes)
@@ -66,7 +68,7 @@ EXPERIMENT = Experiment(
             *("magnitude", "phase", "patch", "channel_series", "feature"),
             *("compress", "both"),
         ),
-        "design": ("no_probe", "compress_only"),
+        "design": ("no_probe", "compress_only", "no_spectrum"),
         "none": (),
     },
     options={

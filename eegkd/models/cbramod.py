@@ -86,6 +86,7 @@ class PatchEmbedding(nn.Module):
         dropout: Rate on the spectrum.
         dtype: Of activations.
         position_kernel: Channels and patches that a position is made from.
+        spectrum: Whether there is a spectrum; the published model has one.
     """
 
     filters: int = 25
@@ -93,6 +94,7 @@ class PatchEmbedding(nn.Module):
     dropout: float = 0.1
     dtype: jnp.dtype = jnp.dtype("float32")
     position_kernel: tuple[int, int] = (19, 7)
+    spectrum: bool = True
 
     @nn.compact
     def __call__(
@@ -110,9 +112,10 @@ class PatchEmbedding(nn.Module):
         )
         # A feature's index is its filter times 8 plus its step in time.
         y = y.swapaxes(2, 3).reshape(b, c, n, dim)
-        spectrum = patch_spectrum(x).astype(self.dtype)
-        spectrum = _dense(dim, self.dtype, "spectral", spectrum.shape[-1])(spectrum)
-        y = y + Dropout(self.dropout)(spectrum, train=train)
+        if self.spectrum:
+            bins = patch_spectrum(x).astype(self.dtype)
+            bins = _dense(dim, self.dtype, "spectral", bins.shape[-1])(bins)
+            y = y + Dropout(self.dropout)(bins, train=train)
         return y + GridConv(self.position_kernel, self.dtype, name="position")(y)
 
 

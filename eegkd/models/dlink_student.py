@@ -40,6 +40,8 @@ class DlinkStudentConfig(GridConfig):
         norm_groups: Of GroupNorm.
         momentum: Of BatchNorm's running statistics.
         order: `compress_only` leaves the mimic blocks out.
+        spectrum: Whether a patch is embedded by its spectrum too; without, a device
+            needs no Fourier transform.
         num_classes: Logits; 1 for a binary task.
     """
 
@@ -56,6 +58,7 @@ class DlinkStudentConfig(GridConfig):
     norm_groups: int = 8
     momentum: float = 0.9
     order: Literal["project_compress", "compress_only"] = "project_compress"
+    spectrum: bool = True
     num_classes: int = 2
 
     def __post_init__(self) -> None:
@@ -134,7 +137,9 @@ class DlinkStudent(nn.Module):
         """
         cfg, dtype = self.cfg, self.cfg.act_dtype
         (c, n), d = cfg.grid, cfg.dim
-        embedding = PatchEmbedding(cfg.filters, cfg.groups, 0.0, dtype, name="embed")
+        embedding = PatchEmbedding(
+            cfg.filters, cfg.groups, 0.0, dtype, spectrum=cfg.spectrum, name="embed"
+        )
         x = embedding(split_patches(x, cfg), train=train)
         out = {"embed": x}
         for i in range(cfg.num_blocks):

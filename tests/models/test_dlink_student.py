@@ -84,12 +84,14 @@ def test_operations_are_a_tenth_of_the_teachers(c, n, k):
     assert 10 * own < teacher
 
 
-def test_all_tensors_equal_numpy():
-    student = DlinkStudent(SMALL)
+@pytest.mark.parametrize("spectrum", [True, False])
+def test_all_tensors_equal_numpy(spectrum):
+    student = DlinkStudent(dataclasses.replace(SMALL, spectrum=spectrum))
     variables = variables_of(student)
     got = jax.jit(student.apply)(variables, X)
     p = variables["params"]
     assert student.grid == (3, 3)
+    assert ("spectral" in p["embed"]) == spectrum
     for i, x in enumerate(X):
         want = expected(x, p)
         assert want.keys() == got.keys()
@@ -104,8 +106,9 @@ def expected(x, p):
     e, patches = p["embed"], np.float64(x).reshape(9, 200) / 100
     y = oracle.stem(patches, e, ((25, 24), (1, 1), (1, 1)), 2)
     y = y.swapaxes(1, 2).reshape(3, 3, 16)
-    spectrum = np.abs(np.fft.rfft(patches, norm="forward"))
-    y = y + oracle.dense(spectrum, e["spectral"]).reshape(3, 3, 16)
+    if "spectral" in e:
+        spectrum = np.abs(np.fft.rfft(patches, norm="forward"))
+        y = y + oracle.dense(spectrum, e["spectral"]).reshape(3, 3, 16)
     position = e["position"]
     y = y + oracle.grid_conv(y, position["kernel"]) + position["bias"]
     out = {"embed": y}
