@@ -4,6 +4,11 @@ from eegkd.data.anyres import AnyresConfig, row_index, stack_tiles
 from eegkd.data.augment import AugmentConfig
 from eegkd.data.cache import TeacherCache, TeacherTensor, open_cache
 from eegkd.data.config import CacheConfig, DataConfig
+from eegkd.data.conversations import (
+    Conversation,
+    Turn,
+    prepare_conversations,
+)
 from eegkd.data.corpora import Corpus, Source, get_corpus
 from eegkd.data.packing import (
     TextPart,
@@ -20,6 +25,7 @@ __all__ = [
     "AnyresConfig",
     "AugmentConfig",
     "CacheConfig",
+    "Conversation",
     "Corpus",
     "DataConfig",
     "Event",
@@ -28,12 +34,14 @@ __all__ = [
     "TeacherCache",
     "TeacherTensor",
     "TextPart",
+    "Turn",
     "VisualPart",
     "WindowStore",
     "get_corpus",
     "open_cache",
     "pack_row",
     "pack_rows",
+    "prepare_conversations",
     "read_recording",
     "row_index",
     "split_at_images",
