@@ -100,6 +100,9 @@ def prepare_conversations(
             or image processor are not of this model.
     """
     named = rows if isinstance(rows, Mapping) else dict(enumerate(rows))
+    named = {k if isinstance(k, str) else f"row {k}": row for k, row in named.items()}
+    for name, row in named.items():
+        _check_row(row, name)
     most = max((len(row.images) for row in named.values()), default=0)
     num_images = most if num_images is None else num_images
     if most > num_images:
@@ -108,8 +111,7 @@ def prepare_conversations(
         )
     parts: dict[str, list[Part]] = {}
     seen: list[dict[str, np.ndarray]] = []
-    for key, row in named.items():
-        name = key if isinstance(key, str) else f"row {key}"
+    for name, row in named.items():
         arrays = [_as_pixels(image, name) for image in row.images]
         if not model.grids and aspect == "pad":
             arrays = [pad_to_square(array) for array in arrays]
@@ -133,6 +135,16 @@ def pad_to_square(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "s s 3
     top, left = (longest - height) // 2, (longest - width) // 2
     square[top : top + height, left : left + width] = image
     return square
+
+
+def _check_row(row: Any, name: str) -> None:
+    turns = row.turns if isinstance(row, Conversation) else [row]
+    if all(isinstance(turn, Turn) for turn in turns):
+        return
+    raise InputError(
+        f"{name} is no Conversation of Turns: write Conversation([Turn("
+        f'"USER: {IMAGE} ..."), Turn(" Yes.", learned=True)], [image]).'
+    )
 
 
 def _as_pixels(image: Any, name: str) -> np.ndarray:

@@ -145,6 +145,9 @@ def one(text, *images, answer=" yes"):
         (one("is it", answer="yes"), "page 3: the token ' ityes' is partly answer"),
         (one("it? " * 9), "page 3: 11 tokens .* limit is 9: shorten the text"),
         ([], "there are no rows"),
+        (["is it?"], r"row 0 is no Conversation of Turns: write Conversation\("),
+        ([Conversation("is it?")], "row 0 is no Conversation of Turns"),
+        ([Conversation(["is it?"])], "row 0 is no Conversation of Turns"),
     ],
 )
 def test_what_would_be_lost_is_refused(rows, message):
