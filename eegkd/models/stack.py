@@ -95,7 +95,9 @@ def scan_layers(
             kept = jax.lax.dynamic_update_index_in_dim(kept, x, slot, 0)
         return (x, kept), y
 
-    unroll = depth if depth <= UNROLLED else 1
+    # With a cache a step is one token's: copying each weight out of the stack, as a row
+    # does, would cost a third of it.
+    unroll = depth if depth <= UNROLLED and scanned is None else 1
     if remat != "none":
         # The loop itself keeps XLA from undoing it.
         unroll = 1

@@ -16,12 +16,13 @@ class Layer(nn.Module):
     @nn.compact
     def __call__(self, x, shift, gain):
         y = nn.Dense(x.shape[-1], name="dense")(x)
-        return x + gain * jnp.tanh(y) + shift, x.sum()
+        return x + gain * jnp.tanh(y) + (0 if shift is None else shift), x.sum()
 
 
 class Stack(nn.Module):
     layers_out: tuple[int, ...] = ()
     remat: str = "none"
+    shifted: bool = True
 
     @nn.compact
     def __call__(self, x):
@@ -31,7 +32,7 @@ class Stack(nn.Module):
             x,
             GAIN,
             depth=DEPTH,
-            scanned=SHIFT,
+            scanned=SHIFT if self.shifted else None,
             layers_out=self.layers_out,
             remat=self.remat,
         )
@@ -39,27 +40,42 @@ class Stack(nn.Module):
 
 @pytest.fixture(scope="module")
 def variables():
-    return Stack().init(jax.random.key(0), X)
+    return jax.jit(Stack().init)(jax.random.key(0), X)
 
 
-def plain(variables):
+def plain(variables, shift=1):
     p = variables["params"]["layers"]["dense"]
     x, blocks, sums = np.float64(X), [], []
     for i in range(DEPTH):
         sums.append(x.sum())
-        x = x + GAIN * np.tanh(x @ np.float64(p["kernel"][i]) + p["bias"][i]) + i
+        x = (
+            x
+            + GAIN * np.tanh(x @ np.float64(p["kernel"][i]) + p["bias"][i])
+            + shift * i
+        )
         blocks.append(x)
     return x, blocks, sums
 
 
 def test_layers_asked_for_are_the_plain_loops(variables):
     want, blocks, sums = plain(variables)
-    x, kept, ys = Stack((-1, 1, -3)).apply(variables, X)
+    x, kept, ys = jax.jit(Stack((-1, 1, -3)).apply)(variables, X)
     assert list(kept) == ["block_1", "block_3"]
     np.testing.assert_allclose(x, want, rtol=1e-5)
     np.testing.assert_allclose(ys, sums, rtol=1e-5)
     for i in (1, 3):
         np.testing.assert_allclose(kept[f"block_{i}"], blocks[i], rtol=1e-5)
+
+
+def test_few_layers_stand_in_a_row_and_those_with_a_cache_in_a_loop(variables):
+    row = jax.jit(Stack((-1, 1), shifted=False).apply)
+    want, blocks, _ = plain(variables, shift=0)
+    x, kept, _ = row(variables, X)
+    np.testing.assert_allclose(x, want, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(kept["block_1"], blocks[1], rtol=1e-5, atol=1e-6)
+    loop = jax.jit(Stack((-1, 1)).apply)
+    texts = [run.lower(variables, X).compile().as_text() for run in (row, loop)]
+    assert [" while(" in text for text in texts] == [False, True]
 
 
 def test_every_layer_has_its_own_weights(variables):
