@@ -1,7 +1,6 @@
 """The paper's insight: attention is entropic transport without the column marginal."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import minimize
 
@@ -17,9 +16,9 @@ def attend(seed=0):
     student, teacher = rng.normal(size=(1, N, D)), rng.normal(size=(1, M, E))
     module = MultiHeadAlignment(num_heads=1)
     with jax.enable_x64(True):
-        params = module.init(jax.random.key(0), student, teacher)
-        params = jax.tree.map(lambda x: 3 * x.astype(jnp.float64), params)
-        out = module.apply(params, student, teacher)
+        params = jax.jit(module.init)(jax.random.key(0), student, teacher)
+        params = jax.tree.map(lambda x: 3 * np.float64(x), params)
+        out = jax.jit(module.apply)(params, student, teacher)
     kernel = lambda name: np.asarray(params["params"][name]["kernel"])[:, 0]
     cost = -(student[0] @ kernel("query")) @ (teacher[0] @ kernel("key")).T
     return np.asarray(out["attention"][0, 0]), cost, np.sqrt(D)
@@ -76,7 +75,5 @@ def test_the_aligned_token_is_the_barycentre_that_the_loss_wants():
     )
     scatter = loss(aligned)
     moved = aligned + 0.1 * np.random.default_rng(3).normal(size=aligned.shape)
-    gap = attention_alignment(
-        moved[None].astype(np.float32), aligned[None].astype(np.float32)
-    )
+    gap = jax.jit(attention_alignment)(moved[None], aligned[None])
     np.testing.assert_allclose(loss(moved) - scatter, N * gap[0], rtol=1e-4)

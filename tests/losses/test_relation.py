@@ -19,6 +19,7 @@ from eegkd.losses import (
     weighted_mean,
 )
 
+SLOW = pytest.mark.slow
 SETS = [relation_distance, relation_angle, rkd_distance, rkd_angle]
 
 
@@ -32,8 +33,9 @@ def rotation(d, seed=0):
 
 @pytest.mark.parametrize("fn", SETS)
 def test_a_moved_turned_and_scaled_teacher_is_the_same(fn):
+    fn, angle = jax.jit(fn), fn is relation_angle
     student = draw(2, 7, 5)
-    move = 0 if fn is relation_angle else 20  # a cosine is seen from the origin
+    move = 0 if angle else 20  # a cosine is seen from the origin
     teacher = (30 * student @ rotation(5) + move).astype(np.float32)
     np.testing.assert_allclose(fn(student, teacher), 0, atol=1e-6)
     other = draw(2, 7, 5, seed=1)
@@ -45,7 +47,8 @@ def test_a_moved_turned_and_scaled_teacher_is_the_same(fn):
 @pytest.mark.parametrize("scale", [1e-18, 1e18])
 @pytest.mark.parametrize("fn", SETS)
 def test_no_scale_is_too_small_or_too_large(fn, scale):
-    student, teacher = draw(2, 2, 6, 4)
+    fn = jax.jit(fn)
+    student, teacher = draw(2, 2, 7, 5)
     want = fn(student, teacher)
     got = fn(np.float32(scale) * student, teacher)
     np.testing.assert_allclose(got, want, rtol=1e-4)
@@ -53,6 +56,7 @@ def test_no_scale_is_too_small_or_too_large(fn, scale):
 
 @pytest.mark.parametrize("fn", SETS)
 def test_widths_may_differ(fn):
+    fn = jax.jit(fn)
     student, teacher = draw(2, 6, 4), draw(2, 6, 9, seed=1)
     assert np.all(fn(student, teacher) > 1e-3)
     wide = np.pad(student, ((0, 0), (0, 0), (0, 5)))
@@ -65,13 +69,19 @@ def test_unlike_numbers_of_tokens_are_refused(fn):
         fn.__wrapped__(jnp.ones((1, 3, 2)), jnp.ones((1, 4, 2)))
 
 
-@pytest.mark.parametrize("chunk", [1, 4, 7, 100])
+@functools.partial(jax.jit, static_argnames="chunk")
+@jax.value_and_grad
+def total_angle(student, teacher, **options):
+    return rkd_angle(student, teacher, **options).sum()
+
+
+@pytest.mark.parametrize(
+    "chunk", [*(pytest.param(c, marks=SLOW) for c in (1, 7)), 4, 100]
+)
 def test_angles_do_not_depend_on_the_chunk(chunk):
     student, teacher = draw(2, 2, 7, 3)
-    want = jax.value_and_grad(lambda s: rkd_angle(s, teacher).sum())(student)
-    got = jax.value_and_grad(lambda s: rkd_angle(s, teacher, chunk=chunk).sum())(
-        student
-    )
+    want = total_angle(student, teacher)
+    got = total_angle(student, teacher, chunk=chunk)
     np.testing.assert_allclose(got[0], want[0], rtol=1e-6)
     np.testing.assert_allclose(got[1], want[1], rtol=1e-4, atol=1e-7)
 
@@ -94,9 +104,7 @@ def test_nearly_equal_tokens_count_as_one_place():
     """The Gram matrix cannot see a gap of a millionth; the angle there is nothing."""
     student = draw(1, 5, 4)
     student[0, 1] = student[0, 0] * (1 + 1e-6)
-    value, grad = jax.value_and_grad(lambda s: rkd_angle(s, draw(1, 5, 4)).sum())(
-        jnp.asarray(student)
-    )
+    value, grad = total_angle(student, draw(1, 5, 4))
     assert value < 2
     assert np.max(np.abs(grad)) < 100
 
@@ -108,16 +116,17 @@ def test_a_chunk_of_nothing_is_refused():
 
 def test_cka_sees_neither_scale_nor_rotation_nor_place():
     student, teacher = draw(9, 5), draw(9, 4, seed=1)
-    want = cka_distance(student, teacher)
+    distance = jax.jit(cka_distance)
+    want = distance(student, teacher)
     assert np.all(want > 0.05)
     moved = (-40 * student @ rotation(5) + 7).astype(np.float32)
-    np.testing.assert_allclose(cka_distance(moved, teacher), want, rtol=1e-4)
-    np.testing.assert_allclose(cka_distance(moved, student), 0, atol=1e-5)
+    np.testing.assert_allclose(distance(moved, teacher), want, rtol=1e-4)
+    np.testing.assert_allclose(distance(moved, student), 0, atol=1e-5)
 
 
 def test_similarity_of_maps_is_that_of_flat_activations():
     student, teacher = draw(4, 3, 2), draw(4, 5, seed=1)
-    for fn in (similarity_preserving, cka_distance):
+    for fn in map(jax.jit, (similarity_preserving, cka_distance)):
         want = fn(student.reshape(4, 6), teacher)
         np.testing.assert_allclose(fn(student, teacher), want, rtol=1e-6)
         turned = (20 * teacher @ rotation(5)).astype(np.float32)
@@ -180,13 +189,11 @@ def test_devices_together_equal_one(fn):
 def test_masked_examples_are_not_there(fn):
     student, teacher = units(draw(2, 9, 6))
     keep = np.arange(9) % 3 != 1
-    want, wanted = jax.value_and_grad(
-        lambda s: fn(s, jnp.asarray(teacher[keep]), jnp.ones(6, bool)).mean()
-    )(jnp.asarray(student[keep]))
+    mean = jax.value_and_grad(lambda s, t: fn(s, t, jnp.ones(6, bool)).mean())
+    want, wanted = jax.jit(mean)(student[keep], teacher[keep])
     student[~keep], teacher[~keep] = np.nan, np.inf
-    got, grad = jax.value_and_grad(
-        lambda s: weighted_mean(fn(s, jnp.asarray(teacher), keep), keep * 1.0)
-    )(jnp.asarray(student))
+    kept = jax.value_and_grad(lambda s, t, m: weighted_mean(fn(s, t, m), m * 1.0))
+    got, grad = jax.jit(kept)(student, teacher, keep)
     np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(grad[keep], wanted, rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(grad[~keep], 0)

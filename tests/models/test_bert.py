@@ -121,15 +121,15 @@ def plain_layer(p, x, keep, cfg):
 
 def test_gradients_reach_prompts_alone_when_the_tower_is_frozen():
     owner = Prompts(depth=3, num_prompts=2, dim=16)
-    params = owner.init(jax.random.key(0))
+    params = jax.jit(owner.init)(jax.random.key(0))
     variables = variables_of()
 
     def loss(params):
         return encode(variables, IDS, MASK, owner.apply(params))["cls"].sum()
 
-    gradient = jax.grad(loss)(params)["params"]["prompts"]
+    gradient = jax.jit(jax.grad(loss))(params)["params"]["prompts"]
     assert gradient.shape == (3, 2, 16)
-    assert (jnp.abs(gradient).max(axis=(1, 2)) > 0).all()
+    assert (np.abs(gradient).max(axis=(1, 2)) > 0).all()
 
 
 def test_dropout_needs_training():

@@ -284,10 +284,11 @@ def test_skip_init_refuses_depths_and_widths_that_do_not_fit():
 def test_projection_gives_unit_vectors_and_a_finite_gradient_at_zero():
     module = Projection(6)
     x = np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
-    variables = module.init(jax.random.key(0), x)
-    norms = np.linalg.norm(module.apply(variables, x), axis=-1)
+    variables = jax.jit(module.init)(jax.random.key(0), x)
+    norms = np.linalg.norm(jax.jit(module.apply)(variables, x), axis=-1)
     np.testing.assert_allclose(norms, 1, rtol=1e-5)
-    at_zero = jax.grad(lambda x: module.apply(variables, x).sum())(jnp.zeros((1, 8)))
+    gradient = jax.jit(jax.grad(lambda x: module.apply(variables, x).sum()))
+    at_zero = gradient(np.zeros((1, 8)))
     assert np.isfinite(at_zero).all()
 
 

@@ -50,7 +50,7 @@ def test_heads_equal_numpy(hidden, want):
         jax.eval_shape(head.init, jax.random.key(0), tensors)["params"],
     )
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == want
-    got = head.apply({"params": params}, tensors)
+    got = jax.jit(head.apply)({"params": params}, tensors)
     x = tensors["pooled"] if hidden is None else tensors["tokens"].reshape(2, -1)
     x = np.float64(x)
     for i in range(len(hidden or ())):

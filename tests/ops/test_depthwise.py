@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from eegkd.ops.depthwise import depthwise_conv1d, same_padding
 
+compiled = jax.jit(depthwise_conv1d)
+
 
 def oracle(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     b, t, d = x.shape
@@ -44,7 +46,7 @@ def arrays(b, t, d, k, dtype=np.float32):
 )
 def test_equals_the_sum(b, t, d, k):
     x, kernel = arrays(b, t, d, k)
-    got = depthwise_conv1d(x, kernel)
+    got = compiled(x, kernel)
     np.testing.assert_allclose(got, oracle(x, kernel), rtol=1e-5, atol=1e-5)
 
 
@@ -52,10 +54,16 @@ def test_equals_the_sum(b, t, d, k):
 def test_value_and_gradients_equal_those_of_the_library_convolution(k):
     x, kernel = arrays(2, 20, 3, k)
     g = np.random.default_rng(1).normal(size=x.shape).astype(np.float32)
-    got, pull = jax.vjp(depthwise_conv1d, x, kernel)
-    want, pull_library = jax.vjp(library_conv, x, kernel)
+
+    @jax.jit
+    def both(x, kernel, g):
+        forms = (depthwise_conv1d, library_conv)
+        pairs = [jax.vjp(form, x, kernel) for form in forms]
+        return [(value, pull(g)) for value, pull in pairs]
+
+    (got, pulled), (want, wanted) = both(x, kernel, g)
     np.testing.assert_allclose(got, want, atol=1e-5)
-    for mine, other in zip(pull(g), pull_library(g), strict=True):
+    for mine, other in zip(pulled, wanted, strict=True):
         np.testing.assert_allclose(mine, other, atol=2e-5)
 
 
@@ -65,10 +73,11 @@ def test_gradients_equal_finite_differences(k):
         x, kernel = arrays(2, 6, 2, k, np.float64)
         weights = np.random.default_rng(2).normal(size=x.shape)
 
+        @jax.jit
         def loss(x, kernel):
             return jnp.sum(weights * depthwise_conv1d(x, kernel) ** 2)
 
-        gradients = jax.grad(loss, argnums=(0, 1))(x, kernel)
+        gradients = jax.jit(jax.grad(loss, argnums=(0, 1)))(x, kernel)
         for argument, gradient in enumerate(gradients):
             direction = np.random.default_rng(3).normal(size=gradient.shape)
             step = [np.zeros_like(x), np.zeros_like(kernel)]
@@ -89,10 +98,15 @@ def test_batching_equals_a_loop():
 
 
 def test_bfloat16_stays_and_its_kernel_gradient_sums_in_float32():
-    x = jnp.ones((4, 400, 2), jnp.bfloat16)
-    kernel = jnp.ones((3, 2))
-    y, pull = jax.vjp(depthwise_conv1d, x, kernel)
-    dx, dkernel = pull(jnp.ones_like(y))
+    x = np.ones((4, 400, 2), jnp.bfloat16)
+    kernel = np.ones((3, 2), np.float32)
+
+    @jax.jit
+    def run(x, kernel):
+        y, pull = jax.vjp(depthwise_conv1d, x, kernel)
+        return y, pull(jnp.ones_like(y))
+
+    y, (dx, dkernel) = run(x, kernel)
     assert y.dtype == dx.dtype == jnp.bfloat16
     np.testing.assert_array_equal(dkernel[1], 1600.0)  # bfloat16 would stop at 256
     assert dkernel.dtype == jnp.float32

@@ -53,13 +53,14 @@ def test_nearly_matched_tokens_far_from_the_origin(width):
     y = (x + 0.01 * draw(5, width, seed=1)).astype(np.float32)
     want = naive(pairwise_sqeuclidean, x, y)
     # Without the shift, products of 1e6 would err by about 0.1.
-    np.testing.assert_allclose(pairwise_sqeuclidean(x, y), want, atol=2e-5, rtol=1e-5)
+    got = jax.jit(pairwise_sqeuclidean)(x, y)
+    np.testing.assert_allclose(got, want, atol=2e-5, rtol=1e-5)
 
 
 @WIDTHS
 def test_gradients_in_float64(width):
     with jax.enable_x64(True):
-        x, y = jnp.asarray(draw(2, 4, width)), jnp.asarray(draw(2, 3, width, seed=1))
+        x, y = draw(2, 4, width), draw(2, 3, width, seed=1)
         for fn in map(jax.jit, (pairwise_sqeuclidean, pairwise_cosine_distance)):
             assert fn(x, y).dtype == jnp.float64
             check_grads(fn, (x, y), order=1, modes=["rev"])
@@ -88,30 +89,35 @@ def test_products_are_exact_where_the_default_is_not():
 
 @BOTH
 def test_number_types_and_one_batch_axis_more(fn):
-    x, y = jnp.asarray(draw(2, 4, 9)), jnp.asarray(draw(2, 3, 9, seed=1))
-    half = fn(x.astype(jnp.bfloat16), y.astype(jnp.bfloat16))
+    x, y = (draw(2, n, 9, seed=s).astype(np.float32) for n, s in ((4, 0), (3, 1)))
+    run, mapped = jax.jit(fn), jax.jit(jax.vmap(fn))
+    half = run(x.astype(jnp.bfloat16), y.astype(jnp.bfloat16))
     assert half.dtype == jnp.float32
-    rounded = (z.astype(jnp.bfloat16).astype(jnp.float32) for z in (x, y))
-    np.testing.assert_array_equal(half, fn(*rounded))
-    np.testing.assert_allclose(jax.vmap(fn)(x, y), fn(x, y), rtol=1e-5, atol=1e-6)
+    rounded = (z.astype(jnp.bfloat16).astype(np.float32) for z in (x, y))
+    np.testing.assert_array_equal(half, run(*rounded))
+    np.testing.assert_allclose(mapped(x, y), run(x, y), rtol=1e-5, atol=1e-6)
+
+
+@jax.jit
+def of_units(x):
+    return unit_vectors(x), jax.grad(lambda x: unit_vectors(x)[:, 0].sum())(x)
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-30, 1e30])
 def test_unit_vectors_at_extreme_scales(scale):
-    x = jnp.asarray(scale * draw(4, 5), jnp.float32)
+    x = (scale * draw(4, 5)).astype(np.float32)
     want = 0 if scale == 0 else 1
-    np.testing.assert_allclose(
-        jnp.linalg.norm(unit_vectors(x), axis=-1), want, rtol=1e-6
-    )
-    grad = jax.grad(lambda x: unit_vectors(x)[:, 0].sum())(x)
-    assert jnp.all(jnp.isfinite(grad))
+    found, grad = of_units(x)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=-1), want, rtol=1e-6)
+    assert np.all(np.isfinite(grad))
 
 
 def test_a_zero_vector_is_at_distance_one():
-    y = jnp.asarray(draw(3, 5))
-    fn = lambda x: pairwise_cosine_distance(x, y)
-    np.testing.assert_array_equal(fn(jnp.zeros((1, 5))), 1)
-    np.testing.assert_array_equal(jax.grad(lambda x: fn(x).sum())(jnp.zeros((1, 5))), 0)
+    y, zero = draw(3, 5).astype(np.float32), np.zeros((1, 5), np.float32)
+    fn = jax.jit(lambda x: pairwise_cosine_distance(x, y))
+    np.testing.assert_array_equal(fn(zero), 1)
+    gradient = jax.jit(jax.grad(lambda x: fn(x).sum()))
+    np.testing.assert_array_equal(gradient(zero), 0)
 
 
 def test_masked_mean_ignores_what_is_masked():

@@ -17,6 +17,7 @@ from eegkd.systems.distilclip_config import TextConfig
 from eegkd.train import OptimConfig, init_state, make_optimiser, make_train_step
 from eegkd.train.parallel import shard_map, single
 from eegkd.typing import Variables
+from tests.pipeline.runs import random_variables
 from tests.pipeline.tiny import tiny_config
 from tests.train import toy
 from tests.train.parity import WRAPPED
@@ -39,10 +40,17 @@ def distilclip(train="finetune"):
         "label": np.arange(16, dtype=np.int32) % 2,
     }
     teacher, student = system.stages
-    made = {"teacher": jax.jit(teacher.init)(jax.random.key(0), batch, {})}
-    finished = {"teacher": teacher.finish(made["teacher"])}
-    made["student"] = jax.jit(student.init)(jax.random.key(1), batch, finished)
-    return system, made, finished, batch
+
+    def shapes(key):
+        first = teacher.init(key, batch, {})
+        finished = teacher.finish(first)
+        return first, finished, student.init(key, batch, {"teacher": finished})
+
+    # Programs depend on shapes alone.
+    every = jax.eval_shape(shapes, jax.random.key(0))
+    first, finished, second = (random_variables(shape, rng) for shape in every)
+    made = {"teacher": first, "student": second}
+    return system, made, {"teacher": finished}, batch
 
 
 def lower(system, name, made, upstream, batch, runner, tx, accumulate=1):

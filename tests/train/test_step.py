@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.export
 import jax.numpy as jnp
@@ -113,7 +115,7 @@ def test_gradient_is_that_of_finite_differences(accumulate, dropout):
     with jax.enable_x64(True):
         made = toy.make_variables(system)
         params, upstream = jax.tree.map(
-            lambda x: x.astype(jnp.float64), (made["student"].params, made["teacher"])
+            np.float64, (made["student"].params, made["teacher"])
         )
         tx, batch = optax.sgd(1.0), toy.make_batch()
         step = jax.jit(make_train_step(system, "student", tx, accumulate=accumulate))
@@ -124,7 +126,8 @@ def test_gradient_is_that_of_finite_differences(accumulate, dropout):
         )
         after, _ = run(params)
         for name in ("in", "out"):
-            move = jax.random.normal(jax.random.key(1), params[name]["kernel"].shape)
+            shape = params[name]["kernel"].shape
+            move = np.random.default_rng(1).normal(size=shape)
 
             def loss(h, name=name, move=move):
                 kernel = params[name]["kernel"] + h * move
@@ -143,7 +146,8 @@ def test_a_cached_teacher_is_the_teacher(accumulate):
     step, state, frozen, made = one_step(system, stage, accumulate=accumulate)
     batch = toy.make_batch()
     teacher = system.stages[0]
-    tensors, _ = teacher.forward(made["teacher"], batch, {}, train=False, key=None)
+    forward = functools.partial(teacher.forward, train=False, key=None)
+    tensors, _ = jax.jit(forward)(made["teacher"], batch, {})
     cached = batch | {"cache": {"teacher": {"logits": np.asarray(tensors["logits"])}}}
     want, _ = step(state, frozen, made, batch)
     got, _ = step(state, frozen, {}, cached)
@@ -195,10 +199,10 @@ def test_needs_reach_forward_through_a_cached_stage():
     batch = toy.make_batch()
     made = toy.make_variables(system)
     tx = optax.sgd(1.0)
-    step = make_train_step(system, "student", tx)
+    step = jax.jit(make_train_step(system, "student", tx))
     state = init_state(stages[2], made["student"], tx, jax.random.key(0))
-    forward = toy_system.stages[0].forward
-    tensors, _ = forward(made["teacher"], batch, {}, train=False, key=None)
+    forward = functools.partial(toy_system.stages[0].forward, train=False, key=None)
+    tensors, _ = jax.jit(forward)(made["teacher"], batch, {})
     want = 2 * np.mean(tensors["embedding"], axis=0)
     after, _ = step(state, {}, made, batch)
     np.testing.assert_allclose(1 - after.params["w"], want, rtol=1e-4, atol=1e-6)

@@ -19,9 +19,13 @@ def normalise(x):
 
 
 def init(key, batch, earlier, *, hidden):
-    k1, k2, k3 = jax.random.split(key, 3)
     del earlier
-    fan_in = batch["signal"][0].size
+    return draw(key, batch["signal"][0].size, hidden)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def draw(key, fan_in, hidden):
+    k1, k2, k3 = jax.random.split(key, 3)
     params = {
         "in": {
             "kernel": jax.random.normal(k1, (fan_in, hidden)) / fan_in**0.5,
