@@ -24,6 +24,7 @@ from eegkd.data.cache_fill import (
 )
 from eegkd.data.loader import make_loader
 from eegkd.errors import InputError, Interrupted
+from tests.child import running
 from tests.data.cache_toy import (
     ROOT,
     SLOW,
@@ -342,15 +343,13 @@ def test_killed_fills_end_with_the_same_bytes(tmp_path):
     fill(whole, **SLOW)
     command = [sys.executable, "-m", "tests.data.cache_toy", str(killed)]
     for kill in range(6):
-        process = subprocess.Popen(command, cwd=ROOT)
-        deadline = time.monotonic() + 60
-        while process.poll() is None and time.monotonic() < deadline:
-            if len(list(killed.glob("teacher.tokens/*.npy"))) > 25 * (kill + 1):
-                break
-            time.sleep(0.002)
-        assert process.poll() is None, "the fill ended before it was killed"
-        process.kill()
-        process.wait()
+        with running(command, cwd=ROOT) as process:
+            deadline = time.monotonic() + 60
+            while process.poll() is None and time.monotonic() < deadline:
+                if len(list(killed.glob("teacher.tokens/*.npy"))) > 25 * (kill + 1):
+                    break
+                time.sleep(0.002)
+            assert process.poll() is None, "the fill ended before it was killed"
         assert not json.loads((killed / "manifest.json").read_text())["complete"]
     subprocess.run(command, cwd=ROOT, check=True)
     assert contents(killed) == contents(whole)

@@ -2,8 +2,6 @@ import dataclasses
 import importlib
 import os
 import resource
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -20,6 +18,7 @@ from eegkd.data.store import WindowStore
 from eegkd.data.windowing import config_of, resolve_config, window_recording
 from eegkd.data.windows import cut_windows, zscore_windows
 from eegkd.errors import InputError
+from tests.child import running
 from tests.data.real import real
 
 # The package may export the function under the module's name.
@@ -227,18 +226,14 @@ def test_killed_in_the_middle_and_resumed_gives_the_same_bytes(config, tmp_path)
     prepare(config, want, progress=False)
     before = len(reads(config))
     here = str(Path(__file__).parents[2])
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, here, config.root, str(out)],
-        env={**os.environ, "TOY_SLEEP": "0.2"},
-    )
     parts = out.with_name("out.partial")
-    deadline = time.monotonic() + 60
-    while len(list(parts.glob("*.json"))) < 2:
-        assert child.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
+    command = [sys.executable, "-c", CHILD, here, config.root, str(out)]
+    with running(command, env={**os.environ, "TOY_SLEEP": "0.2"}) as child:
+        deadline = time.monotonic() + 60
+        while len(list(parts.glob("*.json"))) < 2:
+            assert child.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
     done = len(list(parts.glob("*.json")))
     assert not out.exists()
     middle = len(reads(config))

@@ -1,3 +1,4 @@
+import contextlib
 import os
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from eegkd.train import make_runner, make_train_step
 from eegkd.train.parallel import mesh, shard_map
 from eegkd.train.sharding import fetch, make_mesh, on_one_device, pick_devices
 from eegkd.train.sharding import shard_rule as make_rule
+from tests.child import running
 from tests.train import toy
 from tests.train.parity import WRAPPED, flat, largest_error, train_toy
 
@@ -41,20 +43,23 @@ def launch(folder, devices, cases, num, module="tests.train.parity", between=())
     port, environment = str(free_port()), os.environ | {"XLA_FLAGS": flags}
     command = [sys.executable, "-m", module, str(devices), str(folder), *between]
     command += [",".join(cases), *([port] if num > 1 else [])]
-    processes = [
-        subprocess.Popen(
-            command + ([str(i), str(num)] if num > 1 else []),
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for i in range(num)
-    ]
-    for process in processes:
-        output, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, output
+    with contextlib.ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                running(
+                    command + ([str(i), str(num)] if num > 1 else []),
+                    cwd=ROOT,
+                    env=environment,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                )
+            )
+            for i in range(num)
+        ]
+        for process in processes:
+            output, _ = process.communicate(timeout=300)
+            assert process.returncode == 0, output
 
 
 def check(folder, cases, alone):
