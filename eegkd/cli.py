@@ -30,7 +30,7 @@ USAGE = "\n".join(
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns 0, 2 (bad input) or 130 (interrupted, resumable)."""
     from eegkd.errors import InputError, Interrupted
-    from eegkd.signals import terminable
+    from eegkd.signals import end_unread, terminable
 
     args = list(sys.argv[1:] if argv is None else argv)
     if args in ([], ["-h"], ["--help"]):
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(f"There is no verb {verb!r}: choose {', '.join(VERBS)}.")
         return 2
     try:
-        with terminable():
+        with terminable(), end_unread():
             _load(verb)(rest)
     except InputError as error:
         _complain(str(error))

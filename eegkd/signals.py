@@ -1,7 +1,10 @@
 """Ctrl-C and SIGTERM: work that can save does so, and no request to stop is lost."""
 
 import contextlib
+import os
+import select
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -26,6 +29,26 @@ def terminable() -> Iterator[None]:
             yield
         finally:
             _asked.clear()
+
+
+@contextlib.contextmanager
+def end_unread() -> Iterator[None]:
+    """Ends a command quietly whose output nobody reads any more, as after `| head`.
+
+    Raises:
+        SystemExit: 141, what a shell says of a program that SIGPIPE ended.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        output = sys.stdout.fileno()
+        poll = select.poll()
+        poll.register(output, 0)
+        if not poll.poll(0):
+            raise  # another pipe
+        # What is left of it goes nowhere, or Python would complain at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+        raise SystemExit(141) from None
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from eegkd.errors import InputError, Interrupted
 from eegkd.pipeline.host import tune_process
 from eegkd.pipeline.registry import get_entry
 from eegkd.pipeline.run import MakeSystem, run_distillation
+from eegkd.signals import end_unread
 from eegkd.systems import System
 
 
@@ -55,7 +56,8 @@ def vary(
 def run_table(experiment: Experiment, argv: Sequence[str]) -> int:
     """Runs the experiment; returns the exit code."""
     try:
-        _run(experiment, argv)
+        with end_unread():
+            _run(experiment, argv)
     except InputError as error:
         sys.stderr.write(f"{error}\n")
         return 2

@@ -1,11 +1,14 @@
 """Requests to stop that come at a bad moment."""
 
+import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
 
-from eegkd.signals import terminable, watch_signals
+from eegkd.signals import end_unread, terminable, watch_signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -67,3 +70,29 @@ def test_other_threads_leave_handlers_alone():
     thread.start()
     thread.join()
     assert found == [(False, True)]
+
+
+UNREAD = """
+from eegkd.signals import end_unread
+with end_unread():
+    for number in range(100000):
+        print("line", number)
+"""
+
+
+def test_a_command_whose_reader_has_gone_ends_in_silence():
+    command = [sys.executable, "-c", UNREAD]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as process:
+        assert process.stdout.readline() == "line 0\n"
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
+
+
+def test_another_pipe_that_breaks_is_an_error():
+    read, write = os.pipe()
+    os.close(read)
+    with pytest.raises(BrokenPipeError), end_unread():
+        os.write(write, b"to a worker that has gone")
+    os.close(write)
