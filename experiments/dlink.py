@@ -11,10 +11,11 @@ which the teacher knows nothing more than the student is told.
 Options are those of `eegkd distill dlink`; `--table` chooses the variants whose
 students are trained beside the system's own, from the same teacher:
 
-    ablation  logit_kd, and in place of the router with its spectral loss: last (the
-              teacher's last layer), mean (of all layers), static_softmax (one learned
-              mixture), router (without the spectral loss). Labels alone are the row
-              no_teacher, which starts from the same numbers
+    ablation  logit_kd alone, and the student's own losses with one change: in place of
+              the router last (the teacher's last layer), mean (of all layers) or
+              static_softmax (one learned mixture); no_spectral (the router
+              alone, without the spectral loss). Labels alone are the row no_teacher,
+              which starts from the same numbers
     spectral  magnitude or phase alone; the axis of the transform; its site
     design    no_probe (the router learns from nothing but its start), compress_only
               (a student that never reaches the teacher's tokens), no_spectrum (one that
@@ -30,25 +31,20 @@ from eegkd.systems.dlink import make_system
 from experiments.tables import Experiment, run_table, vary
 
 _NO_FEATURES = {"lambda_feat": 0.0, "lambda_spec": 0.0}
-_NO_SPECTRA = {"lambda_spec": 0.0}
-
-
-def _mode(mode: str) -> dict[str, Any]:
-    return {"router": {"mode": mode}, "loss": _NO_SPECTRA}
-
 
 _CHANGES: dict[str, dict[str, dict[str, Any]]] = {
     "ce": {"loss": _NO_FEATURES},
     "logit_kd": {"loss": _NO_FEATURES, "kd": {"alpha": 0.5}},
-    "last": _mode("last"),
-    "mean": _mode("mean"),
-    "static_softmax": _mode("static_softmax"),
-    "router": _mode("input"),
+    "last": {"router": {"mode": "last"}},
+    "mean": {"router": {"mode": "mean"}},
+    "static_softmax": {"router": {"mode": "static_softmax"}},
+    "no_spectral": {"loss": {"lambda_spec": 0.0}},
     "magnitude": {"spec": {"beta": 0.0}},
     "phase": {"spec": {"magnitude": False}},
     "patch": {"spec": {"axis": "patch"}},
     "channel_series": {"spec": {"axis": "channel_series"}},
     "feature": {"spec": {"axis": "feature"}},
+    "project": {"spec": {"site": "project"}},
     "compress": {"spec": {"site": "compress"}},
     "both": {"spec": {"site": "both"}},
     "no_probe": {"router": {"aux_probe": False}},
@@ -63,17 +59,17 @@ EXPERIMENT = Experiment(
     system="dlink",
     variants=VARIANTS,
     tables={
-        "ablation": ("logit_kd", "last", "mean", "static_softmax", "router"),
+        "ablation": ("logit_kd", "last", "mean", "static_softmax", "no_spectral"),
         "spectral": (
             *("magnitude", "phase", "patch", "channel_series", "feature"),
-            *("compress", "both"),
+            *("project", "compress", "both"),
         ),
         "design": ("no_probe", "compress_only", "no_spectrum"),
         "none": (),
     },
     options={
         # A head over all tokens would do what is asked of the layers, and by heart.
-        "synthetic": "--data.world layered --split fixed --num_seeds 3 "
+        "synthetic": "--data.world layered --split fixed --num_seeds 5 "
         "--teacher.head average --train.epochs 16 --train.teacher_epochs 20 "
         "--rows no_teacher shuffled_teacher small_net linear",
         # The suite's windows; validation peaks early with 500 of them to train on.

@@ -158,5 +158,8 @@ PRESETS = {
             head="two_layer",
             cbramod=CBraModConfig(filters=10, depth=4, num_heads=4, ffn_dim=160),
         ),
+        # What labels alone would teach the compression, the teacher teaches too.
+        loss=LossConfig(lambda_spec=0.5),
+        spec=SpecConfig(site="both"),
     ),
 }

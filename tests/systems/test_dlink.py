@@ -170,10 +170,10 @@ SPECTRA = ["magnitude", "phase"]
     [
         ("ce", [], ()),
         ("logit_kd", ["kd"], ("logits",)),
-        ("last", ["feat"], ("block_1",)),
-        ("mean", ["feat"], LAYERS),
-        ("static_softmax", ["feat", *PROBE], LAYERS),
-        ("router", ["feat", *PROBE], LAYERS),
+        ("last", ["feat", *SPECTRA], ("block_1",)),
+        ("mean", ["feat", *SPECTRA], LAYERS),
+        ("static_softmax", ["feat", *SPECTRA, *PROBE], LAYERS),
+        ("no_spectral", ["feat", *PROBE], LAYERS),
         ("magnitude", ["feat", "magnitude", *PROBE], LAYERS),
         ("phase", ["feat", "phase", *PROBE], LAYERS),
         ("patch", ["feat", *SPECTRA, *PROBE], LAYERS),
@@ -274,11 +274,13 @@ def test_weights_have_the_sizes_asked_for_and_deployment_needs_no_file(monkeypat
 
 
 def test_a_student_of_some_channels_mimics_their_tokens():
-    config = dataclasses.replace(CONFIG, student_channels=("c4", "C3"))
+    spec = dataclasses.replace(CONFIG.spec, site="both")
+    config = dataclasses.replace(CONFIG, student_channels=("c4", "C3"), spec=spec)
     system = make_system(config)
     made, means = traced(system)
     assert made["student"].params["spatial"].shape == (2, 8, 2)
-    assert set(means) == {"ce", "feat", *SPECTRA, *PROBE}
+    after = {"compress_magnitude", "compress_phase"}
+    assert set(means) == {"ce", "feat", *SPECTRA, *after, *PROBE}
     stage = system.stages[-1]
     rng = np.random.default_rng(1)
     variables = jax.tree.map(
