@@ -43,6 +43,7 @@ VARIANTS = FAMILIES | {
     for name, changes in _CHANGES.items()
 }
 EXPERIMENT = Experiment(
+    about=__doc__,
     system="distilclip_eeg",
     variants=VARIANTS,
     tables={

@@ -19,6 +19,7 @@ class Experiment(NamedTuple):
     """A system and what is tried beside it.
 
     Attributes:
+        about: A docstring, which its help shows before it lists the system's options.
         system: Its name.
         variants: By row.
         tables: Rows by the name of a table.
@@ -31,6 +32,7 @@ class Experiment(NamedTuple):
             is trained for all.
     """
 
+    about: str | None
     system: str
     variants: Mapping[str, MakeSystem]
     tables: Mapping[str, tuple[str, ...]]
@@ -69,6 +71,8 @@ def run_table(experiment: Experiment, argv: Sequence[str]) -> int:
 
 def _run(experiment: Experiment, argv: Sequence[str]) -> None:
     name = experiment.system
+    if {"-h", "--help"} & set(argv):
+        sys.stdout.write(f"{experiment.about}\n")
     table, rest = take_option(argv, "table")
     corpus, _ = take_option(rest, "data.corpus")
     given = (

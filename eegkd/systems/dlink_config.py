@@ -102,7 +102,8 @@ class SpecConfig:
             end, or a token's features. auto is patch from 8 patches on, else
             channel_series.
         site: At the teacher's width, after compression (through a linear decoder that
-            training alone has), or both.
+            training alone has), or both. Before it, the feature loss asks for nearly
+            the same; after it, nothing else of the teacher is asked for.
         magnitude: Whether there is the magnitude part.
         beta: Weight of the phase part; 0 leaves it out.
     """
@@ -158,8 +159,5 @@ PRESETS = {
             head="two_layer",
             cbramod=CBraModConfig(filters=10, depth=4, num_heads=4, ffn_dim=160),
         ),
-        # What labels alone would teach the compression, the teacher teaches too.
-        loss=LossConfig(lambda_spec=0.5),
-        spec=SpecConfig(site="both"),
     ),
 }
