@@ -88,10 +88,12 @@ def test_only_the_student_is_given_fewer_channels():
     bare = toy.make_system()
     alone = {**batch, "signal": batch["signal"][:, 1:]}
     want = bare.predict("student", filled["student"], alone)
-    np.testing.assert_array_equal(
-        system.predict("student", filled["student"], batch), want
-    )
-    np.testing.assert_allclose(jax.nn.softmax(own["logits"]), want, rtol=1e-6)
+    # Three programs: logits of about 20 differ in their last bits.
+    for found in (
+        system.predict("student", filled["student"], batch),
+        jax.nn.softmax(own["logits"]),
+    ):
+        np.testing.assert_allclose(np.log(found), np.log(want), rtol=1e-6, atol=1e-5)
     for control in (alpha_0, without_teacher):
         assert control(system).columns == (1,)
 
