@@ -41,6 +41,8 @@ def end_unread() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
+        if os.name == "nt":
+            raise  # Windows has another error for it, and no poll.
         output = sys.stdout.fileno()
         poll = select.poll()
         poll.register(output, 0)
