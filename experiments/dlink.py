@@ -4,18 +4,18 @@
     python -m experiments.dlink --table ablation --data.world layered_null
     python -m experiments.dlink --preset paper --data.corpus eegmat
 
-Without a corpus it is the synthetic world `layered`, whose classes are coded in
-different layers (`eegkd/data/synthetic/layered.py`), or its twin `layered_null`, in
-which the teacher knows nothing more than the student is told.
+Without a corpus it is the synthetic world `layered`, whose classes show in a teacher's
+layers from different depths on (`eegkd/data/synthetic/layered.py`), or its twin
+`layered_null`, in which the teacher knows nothing more than the student is told.
 
 Options are those of `eegkd distill dlink`; `--table` chooses the variants whose
 students are trained beside the system's own, from the same teacher:
 
     ablation  logit_kd alone, and the student's own losses with one change: in place of
               the router last (the teacher's last layer), mean (of all layers) or
-              static_softmax (one learned mixture); no_spectral (the router
-              alone, without the spectral loss). Labels alone are the row no_teacher,
-              which starts from the same numbers
+              static_softmax (one learned mixture); no_spectral (the router alone,
+              without the spectral loss). Labels alone are the row no_teacher, which
+              starts from the same numbers
     spectral  magnitude or phase alone; the axis of the transform; its site
     design    no_probe (the router learns from nothing but its start), compress_only
               (a student that never reaches the teacher's tokens), no_spectrum (one that
