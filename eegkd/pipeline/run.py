@@ -45,7 +45,7 @@ from eegkd.pipeline.results import (
 )
 from eegkd.pipeline.sweep import fit_many, groups
 from eegkd.pipeline.teacher_outputs import Watch
-from eegkd.pipeline.teacher_run import take_teachers, teacher_notes
+from eegkd.pipeline.teacher_run import check_teachers, take_teachers, teacher_notes
 from eegkd.systems import System
 from eegkd.systems.channels import student_columns
 from eegkd.train.distributed import first_only, in_turn, is_first
@@ -134,6 +134,9 @@ def run_distillation(
         "variants": [name for name, _ in variants],
         "terms": {name or "system": _terms(system) for name, system in systems},
     }
+    if config.teacher_run:
+        earlier = [stage.name for stage in systems[0][1].stages[:-1]]
+        check_teachers(record, splits_json(store, folds), earlier)
     with sole_writer(folder) if is_first() else contextlib.nullcontext():
         first_only(lambda: open_run(folder, record))
         return _run(
@@ -168,7 +171,7 @@ def _run(
     models = in_turn(lambda: choose_teachers(models, store, folds, config, folder))
     if config.teacher_run:
         stages = [program.stage for program in models[""].stages]
-        console.print(in_turn(lambda: take_teachers(folder, record, splits, stages)))
+        console.print(in_turn(lambda: take_teachers(folder, record, stages)))
     nets = {}
     if "small_net" in config.rows:
         columns = student_columns(config)

@@ -27,11 +27,62 @@ _NOT_COMPARED = ("out", "store", "data", "signal", "student_channels", "split",
 _NOT_TRAINING = (*PLACEMENT, "epochs", "sweep", "teacher", "quick_compile")
 
 
+def check_teachers(
+    record: Mapping[str, Any], splits: Any, stages: Sequence[str]
+) -> None:
+    """Refuses a run `teacher_run` whose teachers are none for this run.
+
+    Before this run's folder is made: a refused command leaves nothing behind.
+
+    Args:
+        record: How this run is begun; the other run is its `teacher_run`.
+        splits: Who is in which fold, as in splits.json.
+        stages: Names of those before the student.
+
+    Raises:
+        InputError: If the other run's stages were trained on other windows, in other
+            folds or in another way, or it is this run's own folder.
+    """
+    config = record["run"]
+    source = Path(config.teacher_run).absolute()
+    if source == Path(config.out).absolute():
+        raise InputError(f"--teacher_run {source} is this run's own folder: leave it.")
+    old = read_record(source)
+    if old["system"] != record["system"]:
+        raise InputError(
+            f"--teacher_run {source} is a run of {old['system']}, this one is of "
+            f"{record['system']}: name a run of the same system."
+        )
+    if old["store"].get("fingerprint") != record["store"]["fingerprint"]:
+        raise InputError(
+            f"--teacher_run {source}: its teachers were trained on other windows (its "
+            f"store is {old['store'].get('path') or 'in memory'}). Give both runs one "
+            "--store, or train a teacher here."
+        )
+    if read_json(source / "splits.json") != to_json(splits):
+        raise InputError(
+            f"--teacher_run {source} has other folds: subjects that are tested here "
+            "may have trained its teachers. Use its --split, --num_folds and --seed."
+        )
+    was, now = recipe(from_json(type(config), old["run"])), recipe(config)
+    for key in now:
+        if was[key] != now[key]:
+            raise InputError(
+                f"--teacher_run {source} trained its teachers with another `{key}`: "
+                f"{first_difference(was[key], now[key])} Ask for the same, or train a "
+                "teacher here."
+            )
+    for stage in stages:
+        terms = [r.get("terms", {}).get("system", {}).get(stage) for r in (old, record)]
+        if terms[0] != terms[1]:
+            raise InputError(
+                f"--teacher_run {source} trained the stage {stage} with the losses "
+                f"{terms[0]}; here they are {terms[1]}. Train a teacher here."
+            )
+
+
 def take_teachers(
-    folder: Path,
-    record: Mapping[str, Any],
-    splits: Any,
-    stages: Sequence[str],
+    folder: Path, record: Mapping[str, Any], stages: Sequence[str]
 ) -> str:
     """Copies the finished stages before the student of the run `teacher_run`.
 
@@ -40,8 +91,7 @@ def take_teachers(
 
     Args:
         folder: Of this run.
-        record: How it was begun; the other run is its `teacher_run`.
-        splits: Who is in which fold, as in splits.json.
+        record: How it was begun, as `check_teachers` found it right.
         stages: Names of those before the student.
 
     Returns:
@@ -49,13 +99,9 @@ def take_teachers(
         here.
 
     Raises:
-        InputError: If the other run's stages were trained on other windows, in other
-            folds or in another way, or a file of theirs is gone.
+        InputError: If a file of theirs is gone.
     """
     source = Path(record["run"].teacher_run).absolute()
-    if source == folder:
-        raise InputError(f"--teacher_run {source} is this run's own folder: leave it.")
-    _check_alike(source, record, splits, stages)
     missing = []
     for fold, stage in itertools.product(range(record["num_folds"]), stages):
         place = Path(f"fold{fold}") / stage
@@ -100,44 +146,6 @@ def recipe(config: RunConfig) -> dict[str, Any]:
             "teacher_learning_rate": optim["teacher_learning_rate"] or rate,
         },
     }
-
-
-def _check_alike(
-    source: Path, record: Mapping[str, Any], splits: Any, stages: Sequence[str]
-) -> None:
-    old = read_record(source)
-    if old["system"] != record["system"]:
-        raise InputError(
-            f"--teacher_run {source} is a run of {old['system']}, this one is of "
-            f"{record['system']}: name a run of the same system."
-        )
-    if old["store"].get("fingerprint") != record["store"]["fingerprint"]:
-        raise InputError(
-            f"--teacher_run {source}: its teachers were trained on other windows (its "
-            f"store is {old['store'].get('path') or 'in memory'}). Give both runs one "
-            "--store, or train a teacher here."
-        )
-    if read_json(source / "splits.json") != to_json(splits):
-        raise InputError(
-            f"--teacher_run {source} has other folds: subjects that are tested here "
-            "may have trained its teachers. Use its --split, --num_folds and --seed."
-        )
-    config = record["run"]
-    was, now = recipe(from_json(type(config), old["run"])), recipe(config)
-    for key in now:
-        if was[key] != now[key]:
-            raise InputError(
-                f"--teacher_run {source} trained its teachers with another `{key}`: "
-                f"{first_difference(was[key], now[key])} Ask for the same, or train a "
-                "teacher here."
-            )
-    for stage in stages:
-        terms = [r.get("terms", {}).get("system", {}).get(stage) for r in (old, record)]
-        if terms[0] != terms[1]:
-            raise InputError(
-                f"--teacher_run {source} trained the stage {stage} with the losses "
-                f"{terms[0]}; here they are {terms[1]}. Train a teacher here."
-            )
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -9,7 +9,7 @@ from eegkd.errors import InputError
 from eegkd.pipeline.config import TrainConfig
 from eegkd.pipeline.fit import RESULTS
 from eegkd.pipeline.folder import open_run, read_json, write_json
-from eegkd.pipeline.teacher_run import recipe, take_teachers
+from eegkd.pipeline.teacher_run import check_teachers, recipe, take_teachers
 from eegkd.systems.distilclip_config import KdConfig, LossConfig
 from eegkd.train.optimiser import OptimConfig
 from tests.pipeline import tiny
@@ -45,7 +45,8 @@ def source(tmp_path):
 
 def take(source, out, splits=SPLITS, **changes):
     record = record_of(out, teacher_run=str(source), **changes)
-    return take_teachers(out, record, splits, ("teacher",))
+    check_teachers(record, splits, ("teacher",))
+    return take_teachers(out, record, ("teacher",))
 
 
 def test_what_is_finished_is_copied_and_the_rest_is_named(source, tmp_path):
@@ -109,19 +110,26 @@ def test_other_folds_windows_losses_and_missing_files_are_refused(source, tmp_pa
         take(source, out, splits=other)
     record = record_of(out, tiny.tiny_store(gain=2.0), teacher_run=str(source))
     with pytest.raises(InputError, match="on other windows"):
-        take_teachers(out, record, SPLITS, ("teacher",))
+        check_teachers(record, SPLITS, ("teacher",))
     record = record_of(out, teacher_run=str(source))
     record["terms"] = {"system": {"teacher": {"l1": 0.7}}}
     with pytest.raises(InputError, match="trained the stage teacher with the losses"):
-        take_teachers(out, record, SPLITS, ("teacher",))
+        check_teachers(record, SPLITS, ("teacher",))
     with pytest.raises(InputError, match="is a run of distilclip_eeg"):
-        take_teachers(out, record | {"system": "dlink"}, SPLITS, ("teacher",))
+        check_teachers(record | {"system": "dlink"}, SPLITS, ("teacher",))
     with pytest.raises(InputError, match="own folder"):
         take(source, source)
     (source / "fold0" / "teacher" / RESULTS[1]).unlink()
     with pytest.raises(InputError, match=f"{RESULTS[1]} is gone"):
         take(source, out)
     assert not (out / "fold0" / "teacher" / "done.json").exists()
+
+
+def test_a_command_that_is_refused_leaves_no_folder(source, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match="another `seed`: it was 0, now 1"):
+        tiny.run(out, STORE, num_folds=2, teacher_run=str(source), seed=1)
+    assert not out.exists()
 
 
 def test_every_option_of_the_student_is_one_of_the_config():
