@@ -36,9 +36,9 @@ sum over all this, so it can be computed: the two rhythms share no frequency, he
 Why this world: two of the classes show in a teacher's early layers and the other two in
 later ones alone, and all are coded by frequency and phase, which distances of values
 see as one error among many. It was meant to make the layer that is worth mimicking
-depend on the window. It does not: a teacher's last layer holds every class, and of
-students that mimic one learned mixture, the mean of layers or the last one, none is
-worse than those of a mixture that depends on the window (README, "Foundation models").
+depend on the window. It does not: a teacher's last layer holds every class, and
+students that mimic it, or one learned mixture, are no worse than those of a mixture
+that depends on the window (README, "Foundation models").
 
 Its signal strengths and numbers of patients were set by the accuracies of the Bayes
 classifier (1.000), of logistic regression on mean log power (0.77, `slow` and `fast`
