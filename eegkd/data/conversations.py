@@ -148,7 +148,18 @@ def _check_row(row: Any, name: str) -> None:
 
 
 def _as_pixels(image: Any, name: str) -> np.ndarray:
-    array = np.asarray(image)
+    try:
+        array = np.asarray(image)  # PIL reads a file's pixels here
+    except OSError as error:
+        raise InputError(
+            f"{name}: an image cannot be read ({error}): fetch its file again, or "
+            "leave it out."
+        ) from error
+    if array.dtype == np.uint16:
+        raise InputError(
+            f"{name}: an image has 16 bits: take (x // 257).astype('uint8'), three "
+            'times where it is grey. PIL\'s convert("RGB") would cut all above 255.'
+        )
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
         raise InputError(
             f"{name}: an image is {array.dtype} {array.shape}, and has to be uint8 "

@@ -1,10 +1,12 @@
 """From words and images to arrays, by a tokenizer and processors of the test's own."""
 
+import io
 import re
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from eegkd.data import Conversation, Turn, prepare_conversations
 from eegkd.data.anyres import AnyresConfig, image_index
@@ -168,3 +170,24 @@ def test_parts_of_another_model_are_refused():
         prepare_conversations(rows, tokenizer, square, OLD)
     with pytest.raises(InputError, match="2 images, more than num_images=1: raise"):
         prepare_conversations(ROWS, Tokenizer(), square, OLD, num_images=1)
+
+
+def png_of(array):
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("image", "cure"),
+    [
+        (Image.open(io.BytesIO(png_of(WIDE)[:-40])), "grey: .* cannot be read"),
+        (Image.open(io.BytesIO(png_of(np.ones((3, 9), np.uint16)))), "x // 257"),
+        (Image.open(io.BytesIO(png_of(WIDE))).convert("P"), r'convert\("RGB"\)'),
+    ],
+    ids=["cut short", "16 bits", "palette"],
+)
+def test_images_of_other_files_are_refused_with_a_cure(image, cure):
+    row = Conversation([Turn("<image> normal?")], [image])
+    with pytest.raises(InputError, match=cure):
+        prepare_conversations({"grey": row}, Tokenizer(), square, OLD)
