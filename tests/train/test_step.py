@@ -51,9 +51,17 @@ def run(
     return state, metrics
 
 
+def run_in_float64(**options):
+    """As `run`, in numbers whose rounding, the processor's own, is far below 1e-9."""
+    with jax.enable_x64(True):
+        state, metrics = run(toy.make_system(), **options)
+        before = toy.make_variables(toy.make_system())["student"].params
+    return jax.tree.map(np.asarray, (state.params, state.state, metrics, before))
+
+
 @pytest.fixture(scope="module")
 def one_batch():
-    return run(toy.make_system())
+    return run_in_float64()
 
 
 @pytest.mark.parametrize(
@@ -61,20 +69,17 @@ def one_batch():
     [(r, a) for r in RUNNERS for a in (1, 4) if (r, a) != ("single", 1)],
 )
 def test_runners_and_accumulation_equal_one_batch(one_batch, runner, accumulate):
-    system, (want, want_metrics) = toy.make_system(), one_batch
-    got, metrics = run(system, runner=runner, accumulate=accumulate)
-    before = toy.make_variables(system)["student"].params
-    trees = map(jax.tree.leaves, (got.params, want.params, before))
-    for g, w, b in zip(*trees, strict=True):
+    want, want_state, want_metrics, before = one_batch
+    got, state, metrics, _ = run_in_float64(runner=runner, accumulate=accumulate)
+    for g, w, b in zip(*map(jax.tree.leaves, (got, want, before)), strict=True):
+        assert w.dtype == np.float64
         assert np.max(np.abs(w - b)) > 1e-3
-        np.testing.assert_allclose(g, w, atol=1e-5 * np.max(np.abs(w)), rtol=0)
-    np.testing.assert_allclose(
-        got.state["mean"], want.state["mean"], rtol=1e-5, atol=1e-6
-    )
-    assert got.state["count"] == 5
+        np.testing.assert_allclose(g, w, atol=1e-9 * np.max(np.abs(w)), rtol=0)
+    np.testing.assert_allclose(state["mean"], want_state["mean"], rtol=1e-9)
+    assert state["count"] == 5
     assert metrics.keys() == want_metrics.keys()
     for k in metrics:
-        np.testing.assert_allclose(metrics[k], want_metrics[k], rtol=1e-5, err_msg=k)
+        np.testing.assert_allclose(metrics[k], want_metrics[k], rtol=1e-9, err_msg=k)
 
 
 def one_step(system, stage, **options):

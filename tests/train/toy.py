@@ -32,7 +32,7 @@ def draw(key, fan_in, hidden):
             "bias": jnp.zeros(hidden),
         },
         "out": {"kernel": jax.random.normal(k2, (hidden, WIDTH)) / hidden**0.5},
-        "logit_scale": jnp.float32(1.0),
+        "logit_scale": jnp.ones(()),
     }
     classes = normalise(jax.random.normal(k3, (CLASSES, WIDTH)))
     state = {"mean": jnp.zeros(hidden), "count": jnp.int32(0)}
