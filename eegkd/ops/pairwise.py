@@ -29,7 +29,7 @@ def pairwise_sqeuclidean(
         GPU's TF32 or a TPU's bfloat16 products would err by 6 % and 51 % on nearly
         matched unit tokens, so products are at full precision.
     """
-    x, y = _same_width(x, y)
+    x, y = _matched(x, y)
     if x.shape[-1] <= _NARROW:
         return jnp.sum((x[..., :, None, :] - y[..., None, :, :]) ** 2, axis=-1)
     # A distance does not depend on the origin, so neither does its gradient.
@@ -53,7 +53,7 @@ def pairwise_cosine_distance(
         >>> pairwise_cosine_distance(jnp.eye(2), jnp.array([[3.0, 0.0]])).tolist()
         [[0.0], [1.0]]
     """
-    x, y = _same_width(x, y)
+    x, y = _matched(x, y)
     values = 1 - _products(unit_vectors(x), unit_vectors(y))
     return values + jax.lax.stop_gradient(jnp.clip(values, 0, 2) - values)
 
@@ -80,7 +80,13 @@ def masked_mean(
     return total / jnp.maximum(count, 1)
 
 
-def _same_width(x: Array, y: Array) -> tuple[Array, Array]:
+def _matched(x: Array, y: Array) -> tuple[Array, Array]:
+    if x.shape[:-2] != y.shape[:-2] and x.ndim == y.ndim:
+        # A teacher's batch of one would be compared with every example.
+        raise ValueError(
+            f"Need as many examples of both; got tokens {x.shape} and {y.shape}: "
+            "repeat what is one for all."
+        )
     if x.ndim < 2 or x.ndim != y.ndim or x.shape[-1] != y.shape[-1]:
         raise ValueError(
             f"Need tokens [.., n, d] and [.., m, d] of one width; got {x.shape} and "

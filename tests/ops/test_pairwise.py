@@ -130,3 +130,9 @@ def test_masked_mean_ignores_what_is_masked():
 def test_other_widths_are_refused():
     with pytest.raises(ValueError, match=r"\(2, 3\) and \(2, 4\): project"):
         pairwise_sqeuclidean(jnp.ones((2, 3)), jnp.ones((2, 4)))
+
+
+@pytest.mark.parametrize("fn", [pairwise_sqeuclidean, pairwise_cosine_distance])
+def test_one_example_is_not_compared_with_all(fn):
+    with pytest.raises(ValueError, match=r"\(4, 2, 3\) and \(1, 5, 3\): repeat"):
+        fn(jnp.ones((4, 2, 3)), jnp.ones((1, 5, 3)))
