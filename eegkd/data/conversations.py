@@ -11,7 +11,13 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 from jaxtyping import UInt8
 
-from eegkd.data.anyres import AnyresConfig, count_tiles, row_index, stack_tiles
+from eegkd.data.anyres import (
+    AnyresConfig,
+    count_tiles,
+    row_index,
+    stack_tiles,
+    unpad_box,
+)
 from eegkd.data.packing import Part, Side, pack_rows, split_at_images
 from eegkd.errors import InputError
 
@@ -194,6 +200,13 @@ def _see(
         wanted = [1] * len(images)
     else:
         cut = AnyresConfig(tile=tile, patch=patch, grids=grids)
+        for height, width in sizes:
+            # As published, such an image keeps its squashed view alone.
+            if any(kept.start >= kept.stop for kept in unpad_box((height, width), cut)):
+                raise InputError(
+                    f"{name}: an image of {height} x {width} pixels is too narrow: no "
+                    "patch of its tiles shows it. Cut it into pieces, or pad it."
+                )
         counts = [int(row_index([size], cut)[1].sum()) for size in sizes]
         limit, per_image = num_images * cut.max_tokens, cut.max_tiles
         index, there = row_index(sizes, cut, num_tokens=limit)

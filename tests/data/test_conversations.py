@@ -191,3 +191,12 @@ def test_images_of_other_files_are_refused_with_a_cure(image, cure):
     row = Conversation([Turn("<image> normal?")], [image])
     with pytest.raises(InputError, match=cure):
         prepare_conversations({"grey": row}, Tokenizer(), square, OLD)
+
+
+@pytest.mark.parametrize("shape", [(1, 90, 3), (90, 1, 3)])
+def test_an_image_that_no_tile_shows_is_refused(shape):
+    strip = Conversation([Turn("<image> normal?")], [np.zeros(shape, np.uint8)])
+    with pytest.raises(InputError, match="strip: .* too narrow: .* pieces, or pad"):
+        prepare_conversations({"strip": strip}, Tokenizer(), cut, NEW)
+    # LLaVA-1.5 sees a square with borders.
+    prepare_conversations({"strip": strip}, Tokenizer(), square, OLD)
