@@ -164,6 +164,7 @@ def _comparison_cells(name: str, c: Comparison) -> tuple[str, ...]:
         p_value(c.p_adjusted),
         p_value(c.p_signflip),
         number(c.mde),
+        number(c.seed_error),
         str(c.n),
         chip(c.verdict),
     )
@@ -171,7 +172,7 @@ def _comparison_cells(name: str, c: Comparison) -> tuple[str, ...]:
 
 def _comparisons(content: ReportContent) -> str:
     head = ("difference of", "mean", "95 % interval", "p (t)", "p (Holm)")
-    head += ("p (sign-flip)", "MDE", "n", "verdict")
+    head += ("p (sign-flip)", "MDE", "error over seeds", "n", "verdict")
     tables = []
     for metric, found in content.summary.comparisons.items():
         body = [("", _comparison_cells(n, found[n])) for n in _ordered(list(found))]
@@ -179,9 +180,14 @@ def _comparisons(content: ReportContent) -> str:
             is_first = metric == content.metrics[0]
             tables.append(
                 f"<details{' open' if is_first else ''}><summary>{metric_words(metric)}"
-                f"</summary>{table(head, body, text_columns=(0, 8))}</details>"
+                f"</summary>{table(head, body, text_columns=(0, 9))}</details>"
             )
-    return f"<h2>Comparisons</h2>{''.join(tables)}" if tables else ""
+    note = (
+        '<p class="note">All but one column take these trainings as given. The '
+        "standard error over seeds tells how far the mean would move with others: a "
+        "difference of less than about three of it may turn.</p>"
+    )
+    return f"<h2>Comparisons</h2>{''.join(tables)}{note}" if tables else ""
 
 
 def _section(title: str, figure: str, caption: str = "") -> str:

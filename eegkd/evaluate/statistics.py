@@ -38,6 +38,9 @@ class Comparison:
         p_signflip: Two-sided sign-flip test.
         p_adjusted: `p_t` after Holm over the family it was compared in.
         mde: Minimum detectable effect of one such t-test at 80 % power.
+        seed_error: Standard error of `mean_difference` over seeds, the units as they
+            are; NaN where neither model has two. All else here takes these trainings as
+            given: units that agree do not say that other seeds would.
         n: Units used.
         num_excluded: Units left out because the metric is undefined there.
         verdict: On the student.
@@ -50,6 +53,7 @@ class Comparison:
     p_signflip: float
     p_adjusted: float
     mde: float
+    seed_error: float
     n: int
     num_excluded: int
     verdict: Verdict
@@ -126,6 +130,25 @@ def minimum_detectable_effect(
     return sd * _detectable_effect_size(n, alpha, power) if n >= 2 else float("nan")
 
 
+def seed_error(
+    student: Float64[np.ndarray, "n seed"], other: Float64[np.ndarray, "n seed2"]
+) -> float:
+    """Computes the standard error, over seeds, of the difference of two means.
+
+        sqrt(var_k(mean_i s_ik) / K + var_k(mean_i o_ik) / K')
+
+    A model of one seed adds nothing, as it is (a teacher, a linear model). Seeds count
+    as independent: those of two rows share a start, which lowers the true error.
+
+    Returns:
+        The error; NaN where both models have one seed, or there is no unit.
+    """
+    means = [x.mean(axis=0) for x in (student, other) if len(x) and x.shape[1] > 1]
+    if not means:
+        return float("nan")
+    return float(np.sqrt(sum(m.var(ddof=1) / len(m) for m in means)))
+
+
 def paired_comparison(
     student: Float64[np.ndarray, "n seed"],
     other: Float64[np.ndarray, "m seed2"],
@@ -164,6 +187,7 @@ def paired_comparison(
         p_signflip=p_signflip,
         p_adjusted=p_t,
         mde=minimum_detectable_effect(sd, n),
+        seed_error=seed_error(*(x[np.isfinite(paired)] for x in (student, other))),
         n=n,
         num_excluded=len(paired) - n,
         verdict="undetectable",

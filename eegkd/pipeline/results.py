@@ -215,6 +215,20 @@ def curves_of(log: Sequence[Mapping[str, Any]], metric: str) -> dict[str, list[C
     return curves
 
 
+def verdict_note(summary: Summary, metric: str) -> tuple[str, ...]:
+    """Says what a teacher added to this student, and how sure that is."""
+    found = summary.comparisons[metric].get("no_teacher")
+    if found is None:
+        return ()
+    several = np.isfinite(found.seed_error)
+    seeds = f", standard error over seeds {found.seed_error:.3f}" if several else ""
+    return (
+        f"Student minus no_teacher on {metric}: {found.mean_difference:+.3f} "
+        f"({found.low:+.3f} to {found.high:+.3f}), n = {found.n}{seeds}, minimum "
+        f"detectable effect {found.mde:.3f}: {found.verdict}.",
+    )
+
+
 def head_room_note(summary: Summary, metric: str) -> tuple[str, ...]:
     """Says so where the teacher is not above the small net: nothing to transfer."""
     means = {r["model"]: r["mean"] for r in summary.rows if r["metric"] == metric}

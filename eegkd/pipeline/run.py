@@ -42,6 +42,7 @@ from eegkd.pipeline.results import (
     head_room_note,
     table_metrics,
     terminal_table,
+    verdict_note,
 )
 from eegkd.pipeline.sweep import fit_many, groups
 from eegkd.pipeline.teacher_outputs import Watch
@@ -376,14 +377,7 @@ def _print_reading(
 ) -> None:
     """Says in words what the table shows, and what it cannot show."""
     metric = table_metrics(store)[0]
-    found = summary.comparisons[metric].get("no_teacher")
-    if found is not None:
-        console.print(
-            f"Student minus no_teacher on {metric}: {found.mean_difference:+.3f} "
-            f"({found.low:+.3f} to {found.high:+.3f}), n = {found.n}, minimum "
-            f"detectable effect {found.mde:.3f}: {found.verdict}."
-        )
-    for note in head_room_note(summary, metric):
+    for note in (*verdict_note(summary, metric), *head_room_note(summary, metric)):
         console.print(note)
     bayes = store.manifest.get("bayes") or {}
     if bayes:

@@ -37,6 +37,40 @@ def test_interval_and_p_match_scipy():
     assert t_interval(a.mean(1) - b.mean(1)) == pytest.approx((low, high))
 
 
+def test_seeds_that_differ_show_where_units_agree():
+    """Two of four seeds fail, for every unit alike: p is small, the error is not."""
+    base = np.linspace(0.6, 0.8, 12)[:, None]
+    student = base + np.array([0.1, 0.1, -0.3, -0.3])
+    got = paired_comparison(student, base)
+    assert got.verdict == "worse"
+    want = np.std([0.1, 0.1, -0.3, -0.3], ddof=1) / 2
+    assert got.seed_error == pytest.approx(want) == pytest.approx(0.1155, abs=1e-4)
+    both = paired_comparison(student, base + np.array([0.0, 0.2]))
+    assert both.seed_error == pytest.approx(np.hypot(want, 0.1))
+    assert np.isnan(paired_comparison(base, base).seed_error)
+    gone = np.full((2, 3), np.nan)
+    assert np.isnan(paired_comparison(gone, gone).seed_error)
+    gaps = paired_comparison(
+        np.vstack([student, gone[:, :1] * np.ones(4)]),
+        np.vstack([base, [[0.1], [0.2]]]),
+    )
+    assert gaps.seed_error == pytest.approx(want)
+
+
+def test_the_error_over_seeds_is_that_of_other_seeds():
+    rng = np.random.default_rng(0)
+    units = rng.normal(0.7, 0.1, (10, 1))
+    draws = [
+        paired_comparison(
+            units + rng.normal(0, 0.05, 5), units + rng.normal(0, 0.02, 3)
+        )
+        for _ in range(2000)
+    ]
+    spread = np.std([draw.mean_difference for draw in draws])
+    typical = np.sqrt(np.mean([draw.seed_error**2 for draw in draws]))
+    assert typical == pytest.approx(spread, rel=0.05)
+
+
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.integers(-5, 5), min_size=1, max_size=8))
 def test_sign_flip_matches_enumeration(values):

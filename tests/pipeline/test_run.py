@@ -6,13 +6,13 @@ import pytest
 
 from eegkd.data.folds import make_folds
 from eegkd.errors import InputError
-from eegkd.evaluate.statistics import Summary
+from eegkd.evaluate.statistics import Summary, paired_comparison
 from eegkd.export.weights import load_variables
 from eegkd.pipeline.config import TrainConfig, num_steps
 from eegkd.pipeline.fit import RESULTS, selection_metric
 from eegkd.pipeline.folder import from_json, read_json, to_json
 from eegkd.pipeline.registry import DistilClipRun, get_entry, get_preset
-from eegkd.pipeline.results import head_room_note
+from eegkd.pipeline.results import head_room_note, verdict_note
 from tests.pipeline import tiny
 
 TIMES = ("expected_s", "spent_s")
@@ -131,6 +131,19 @@ def test_epochs_are_chosen_by_auroc_of_two_classes_and_by_kappa_of_more():
 def test_a_folder_that_is_no_run_is_named(tmp_path):
     with pytest.raises(InputError, match="no run folder"):
         read_json(tmp_path / "config.json")
+
+
+def test_the_verdict_is_told_with_how_far_seeds_move_it():
+    base = np.linspace(0.5, 0.8, 8)[:, None]
+    one, three = base + 0.1, base + np.array([0.0, 0.1, 0.2])
+    told = lambda student: verdict_note(
+        Summary([], {"auroc": {"no_teacher": paired_comparison(student, base)}}),
+        "auroc",
+    )
+    assert "+0.100" in told(one)[0]
+    assert "seeds" not in told(one)[0]
+    assert "n = 8, standard error over seeds 0.058, minimum" in told(three)[0]
+    assert verdict_note(Summary([], {"auroc": {}}), "auroc") == ()
 
 
 def test_a_teacher_below_the_small_net_is_said_to_have_nothing_to_give():
