@@ -134,6 +134,10 @@ class LayerRouter(nn.Module):
     `negative_entropy` of "alpha" at first. The rival to beat is "static_softmax", the
     biases b_l alone.
 
+    Where many layers tell the classes, "input" weights may end as a code: one layer for
+    each class, other ones for each seed, which the probe reads as well as the layers'
+    own content. Then alpha has little entropy and much variance over windows.
+
     Attributes:
         mode: "input", "static_softmax", or fixed weights: "mean" or "last".
         hidden: Width of the MLP.
