@@ -41,8 +41,8 @@ students that mimic it, or one learned mixture, are no worse than those of a mix
 that depends on the window (README, "Foundation models").
 
 How far labels reach is a matter of the draw: where the four labelled patients have
-bursts on one side alone (seed 1), students stay below their teacher, and differ between
-seeds by more than rows do. On seed 0 both sides are seen, and most rows come to 1.
+bursts on one side alone (seed 1), most students stay below their teacher, and differ by
+seed more than rows do. On seed 0 both sides are seen, and most rows come to 1.
 
 Its signal strengths and numbers of patients were set by the accuracies of the Bayes
 classifier (1.000), of logistic regression on mean log power (0.77, `slow` and `fast`
