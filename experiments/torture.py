@@ -100,20 +100,19 @@ def torture(
         f"Left alone, it works for {work_s:.0f} s: a kill about every {pause_s:.2f} s."
     )
     rng = random.Random(seed)
+    kinds = _deal(num_kills, rng)
     kills: list[Kill] = []
     differences: list[str] = []
     for turn in itertools.count():
         run = out / f"killed{seed}-{turn}"
-        for kill in _kills(run, options, out, rng, pause_s):
+        for kill in _kills(run, options, out, rng, pause_s, kinds):
             kills.append(kill._replace(number=len(kills) + 1))
             _say(_describe(kills[-1]))
-            if len(kills) == num_kills:
-                break
         _finish(_command(run, options), out)
         found = differ(whole, run)
         differences += [f"{run.name}: {what}" for what in found]
         _say(f"{run.name} ended with {len(found) or 'no'} differences.")
-        if len(kills) >= num_kills:
+        if not kinds:
             break
     spent = time.monotonic() - began
     record = {"kills": [kill._asdict() for kill in kills], "differences": differences}
@@ -184,13 +183,24 @@ def _left_alone(run: Path, options: Sequence[str], out: Path) -> float:
     return record["work_s"]
 
 
+def _deal(num_kills: int, rng: random.Random) -> list[signal.Signals]:
+    """Returns the kills' signals: of each two one is of either kind, in any order."""
+    pairs = (rng.sample(KINDS, len(KINDS)) for _ in range(0, num_kills, len(KINDS)))
+    return list(itertools.chain.from_iterable(pairs))[:num_kills]
+
+
 def _kills(
-    run: Path, options: Sequence[str], out: Path, rng: random.Random, pause_s: float
+    run: Path,
+    options: Sequence[str],
+    out: Path,
+    rng: random.Random,
+    pause_s: float,
+    kinds: list[signal.Signals],
 ) -> Iterator[Kill]:
-    """Starts the run and kills it, until it ends by itself."""
+    """Starts the run and kills it, until it ends by itself or `kinds` is used up."""
     start_s = 0.0
-    while True:
-        kind, pause = rng.choice(KINDS), rng.uniform(0, 2 * pause_s)
+    while kinds:
+        kind, pause = kinds[-1], rng.uniform(0, 2 * pause_s)
         starting = bool(start_s) and rng.random() < STARTING
         watches = rng.random() < FILLING
         with _running(_command(run, options), out) as process:
@@ -210,6 +220,7 @@ def _kills(
             return
         if code not in (-kind, 130):
             raise Failed(f"exit code {code} after {kind.name}: see {out / 'log.txt'}")
+        kinds.pop()  # Spent only now: a run that ends by itself leaves it to the next.
         where, step = _where(run)
         moment = "starting" if starting else "working"
         yield Kill(0, kind.name, code, moment, where, step, start_s)

@@ -1,5 +1,6 @@
 """Kills in the middle of a run, then the same command again."""
 
+import collections
 import json
 import os
 import shutil
@@ -23,10 +24,20 @@ def command(out):
     return [sys.executable, "-m", "tests.pipeline.tiny", str(out)]
 
 
+# What is asked is whether two runs of one program end the same, not how fast it is.
+HASTY = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+
+
+def options(out):
+    # A cache of their own: a kill may leave half of a compiled program there.
+    own = {"JAX_COMPILATION_CACHE_DIR": str(out.parent / "xla")}
+    return {"cwd": ROOT, "env": HASTY | own, "stdout": subprocess.DEVNULL}
+
+
 def kill_while_training(out, model):
     """Kills the run once `model` has a checkpoint and is not finished."""
-    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with running(command(out), cwd=ROOT, **silent) as process:
+    silent = {**options(out), "stderr": subprocess.DEVNULL}
+    with running(command(out), **silent) as process:
         deadline = time.monotonic() + 300
         while time.monotonic() < deadline and process.poll() is None:
             if has_checkpoint(out / "fold0" / model):
@@ -46,10 +57,10 @@ def has_checkpoint(folder):
 @pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_bits(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run(command(whole), cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command(whole), check=True, **options(whole))
     kill_while_training(killed, "teacher")
     kill_while_training(killed, "student")
-    subprocess.run(command(killed), cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command(killed), check=True, **options(killed))
     names = sorted(p.relative_to(whole) for p in whole.rglob("variables.safetensors"))
     assert len(names) == 4
     for name in names:
@@ -65,7 +76,7 @@ SMALL = (
     *("--text.dim", "16", "--text.depth", "1", "--text.num_heads", "2"),
     *("--proj.dim", "8", "--student.depth", "1"),
     *("--split", "kfold", "--num_folds", "2", "--rows", "linear"),
-    *("--train.epochs", "40", "--train.batch_size", "16"),
+    *("--train.epochs", "15", "--train.batch_size", "16"),
 )
 
 
@@ -77,14 +88,17 @@ def test_random_kills_of_the_command_end_with_the_same_bytes(tmp_path):
     command = [sys.executable, "-m", "experiments.torture", "--kills", "4"]
     command += ["--out", str(tmp_path / "out"), "--store", str(store), *SMALL]
     done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False
+        command, cwd=ROOT, env=HASTY, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 kills" in done.stdout
     assert "the same bytes" in done.stdout
     record = json.loads((tmp_path / "out" / "torture0.json").read_text())
-    assert len(record["kills"]) == 4
-    assert {kill["signal"] for kill in record["kills"]} == {"SIGKILL", "SIGTERM"}
+    assert signals(record) == {"SIGKILL": 2, "SIGTERM": 2}
+
+
+def signals(record):
+    return collections.Counter(kill["signal"] for kill in record["kills"])
 
 
 def torture_fake(tmp_path, monkeypatch, fault, kills):
@@ -103,7 +117,7 @@ def test_a_sound_program_survives_the_torture(tmp_path, monkeypatch, capsys):
     assert torture_fake(tmp_path, monkeypatch, "none", 16) == 0
     record = json.loads((tmp_path / "torture0.json").read_text())
     assert record["differences"] == []
-    assert len(record["kills"]) == 16
+    assert signals(record) == {"SIGKILL": 8, "SIGTERM": 8}
     assert {kill["code"] for kill in record["kills"]} <= {-9, -15, 130}
     where = {kill["where"].split(",")[0] for kill in record["kills"]}
     assert where >= {"teacher", "student"}
