@@ -6,9 +6,7 @@ import math
 import re
 import shutil
 
-import jax
 import pytest
-from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 from eegkd.errors import InputError
 from eegkd.pipeline import fit, folder
@@ -182,24 +180,7 @@ TRAIN = tiny.TrainConfig(epochs=4, batch_size=16, save_every_s=0.0)
 
 
 @pytest.fixture(scope="module")
-def compiled_once(tmp_path_factory):
-    """Keeps compiled programs between the runs of this file, as commands do."""
-    options = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("xla")),
-        "jax_persistent_cache_min_compile_time_secs": 0,
-    }
-    before = {name: getattr(jax.config, name) for name in options}
-    for name, value in options.items():
-        jax.config.update(name, value)
-    reset_cache()
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    reset_cache()
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory, compiled_once):
+def whole(tmp_path_factory):
     out = tmp_path_factory.mktemp("whole") / "run"
     tiny.run(out, rows=(), num_folds=2, train=TRAIN)
     return out
