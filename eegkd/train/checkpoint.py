@@ -33,6 +33,14 @@ from eegkd.train.sharding import is_key
 # orbax 0.12 renamed both; 0.11.36, which the ONNX exporter wants, has the old names.
 _save_pytree = ocp.save if hasattr(ocp, "save") else ocp.save_pytree
 _load_pytree = ocp.load if hasattr(ocp, "load") else ocp.load_pytree
+# Most arrays of a small model are smaller than the effort to cut them into a slice for
+# every device that holds a copy; and restoring places arrays as its template does, not
+# as a file of shardings says. With both, saving took 1.8 s for 320 arrays on four CPU
+# devices, and takes 0.7 s.
+_SAVING = {
+    "min_slice_bytes_for_replica_parallel": 1 << 20,
+    "enable_write_sharding_file": False,
+}
 # Orbax numbers its saves in one counter: two at once take each other's signals.
 _ORBAX = threading.Lock()
 
@@ -86,7 +94,7 @@ def save(folder: str | Path, step: int, tree: Any, meta: Mapping[str, Any]) -> P
 
     try:
         first_only(begin)
-        with _ORBAX, _quiet_orbax():
+        with _ORBAX, _quiet_orbax(), _saving_context():
             _save_pytree(str(temporary / "state"), _bare(tree))
         first_only(finish)
     except (OSError, ValueError, RuntimeError) as error:
@@ -300,6 +308,19 @@ def _sealed(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _write_json(path: Path, record: Any) -> None:
     path.write_text(json.dumps(record))
+
+
+def _saving_context() -> ocp.Context:
+    """Returns orbax's options of saving."""
+    if not hasattr(
+        ocp.Context, "array"
+    ):  # before 0.12 they could not be set one by one
+        options = ocp.options.ArrayOptions
+        return ocp.Context(array_options=options(saving=options.Saving(**_SAVING)))
+    context = ocp.Context()
+    for name, value in _SAVING.items():
+        setattr(context.array.saving, name, value)
+    return context
 
 
 @contextlib.contextmanager
