@@ -239,7 +239,7 @@ def test_killed_in_the_middle_and_resumed_gives_the_same_bytes(config, tmp_path)
     here = str(Path(__file__).parents[2])
     parts = out.with_name("out.partial")
     command = [sys.executable, "-c", CHILD, here, config.root, str(out)]
-    with running(command, env={**os.environ, "TOY_SLEEP": "0.2"}) as child:
+    with running(command, env={**os.environ, "TOY_SLEEP": "1"}) as child:
         deadline = time.monotonic() + 60
         while len(list(parts.glob("*.json"))) < 2:
             assert child.poll() is None

@@ -92,5 +92,5 @@ def run(out, store=None, **changes):
 
 
 if __name__ == "__main__":
-    slow = TrainConfig(epochs=30, batch_size=16, save_every_s=0.2)
+    slow = TrainConfig(epochs=60, batch_size=16, save_every_s=0.2)
     run(sys.argv[1], rows=(), train=slow)
