@@ -33,10 +33,9 @@ from eegkd.train.sharding import is_key
 # orbax 0.12 renamed both; 0.11.36, which the ONNX exporter wants, has the old names.
 _save_pytree = ocp.save if hasattr(ocp, "save") else ocp.save_pytree
 _load_pytree = ocp.load if hasattr(ocp, "load") else ocp.load_pytree
-# Most arrays of a small model are smaller than the effort to cut them into a slice for
-# every device that holds a copy; and restoring places arrays as its template does, not
-# as a file of shardings says. With both, saving took 1.8 s for 320 arrays on four CPU
-# devices, and takes 0.7 s.
+# Each device that holds a copy of an array would write a part of it, which pays for
+# large arrays alone; and a template says how arrays are placed, so no file has to. The
+# defaults take 1.8 s, and these 0.7 s, for 320 arrays of 1 kB on four CPU devices.
 _SAVING = {
     "min_slice_bytes_for_replica_parallel": 1 << 20,
     "enable_write_sharding_file": False,
@@ -311,10 +310,8 @@ def _write_json(path: Path, record: Any) -> None:
 
 
 def _saving_context() -> ocp.Context:
-    """Returns orbax's options of saving."""
-    if not hasattr(
-        ocp.Context, "array"
-    ):  # before 0.12 they could not be set one by one
+    """Returns orbax's options of saving, which are fixed once made before 0.12."""
+    if not hasattr(ocp.Context, "array"):
         options = ocp.options.ArrayOptions
         return ocp.Context(array_options=options(saving=options.Saving(**_SAVING)))
     context = ocp.Context()
