@@ -282,16 +282,14 @@ def _reuse(folder: Path, plan: Plan) -> WindowStore:
                 f"{folder} holds a store with {name}={have.get(name)}, not "
                 f"{want[name]}. Choose another --out, or delete the folder."
             )
-    root = Path(plan.config.root)
-    drawn = [s.path for s in plan.sources if not s.path.is_relative_to(root)]
-    if drawn:  # by a program, which is the source then
+    if plan.corpus.name == "synthetic":  # its source is the program that draws it
         raise InputError(
-            f"{folder} was made by another version of {drawn[0]}. Choose another "
-            "--out, or go on with the version of eegkd that made it."
+            f"{folder} was made by another version of {plan.sources[0].path}. Choose "
+            "another --out, or go on with the version of eegkd that made it."
         )
     raise InputError(
-        f"{folder} was made from other recordings or labels than those now in {root}. "
-        "Choose another --out, or delete the folder."
+        f"{folder} was made from other recordings or labels than those now in "
+        f"{plan.config.root}. Choose another --out, or delete the folder."
     )
 
 

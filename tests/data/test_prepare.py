@@ -167,15 +167,13 @@ def test_a_finished_store_is_opened_and_another_config_refused(config, tmp_path)
         prepare(config, out, progress=False)
 
 
-def test_a_store_drawn_by_another_program_is_refused(config, tmp_path):
-    store = prepare(config, tmp_path / "out", progress=False)
-    plan = module.make_plan(config)
-    elsewhere = dataclasses.replace(config, root=str(tmp_path / "elsewhere"))
-    drawn = plan._replace(config=elsewhere, hash="of another version")
-    with pytest.raises(
-        InputError, match=rf"another version of {plan.sources[0].path}.* or go on with"
-    ):
-        module._reuse(store.path, drawn)
+def test_windows_drawn_by_another_version_are_refused(config, monkeypatch, tmp_path):
+    use(monkeypatch, TOY._replace(name="synthetic"))
+    prepare(config, tmp_path / "out", progress=False)
+    program = Path(config.root) / "s0_0.npy"
+    program.write_bytes(b"another")
+    with pytest.raises(InputError, match=f"another version of {program}.* or go on"):
+        prepare(config, tmp_path / "out", progress=False)
 
 
 def test_a_bad_recording_stops_it_and_the_rerun_reads_only_what_is_left(
