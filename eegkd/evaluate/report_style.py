@@ -46,5 +46,13 @@ details { margin-top: .75rem; border: 1px solid var(--line); border-radius: 10px
 details.config { margin-top: 2.75rem; }
 summary { cursor: pointer; font-weight: 600; }
 pre { overflow-x: auto; font-size: .8125rem; line-height: 1.45; }
-@media print { details { display: none; } main { max-width: none; } }
+@page { size: A4 landscape; margin: 12mm; }
+@media print {
+  html, body { font-size: 11px; }
+  main { max-width: none; padding: 0; }
+  .scroll, figure { overflow: visible; }
+  h2, p.note { break-after: avoid; }
+  tr, figure { break-inside: avoid; }
+  details.config { display: none; }
+}
 """
