@@ -7,7 +7,7 @@ import pytest
 from eegkd import files
 from eegkd.errors import InputError
 from eegkd.files import remove_parts, sole_writer, sync_tree, write_atomic
-from tests.small_disk import fill, small_disk
+from tests.support.small_disk import fill, small_disk
 
 
 def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):

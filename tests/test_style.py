@@ -1,5 +1,6 @@
 """What no linter checks: file sizes, machine paths, notebooks, tested versions."""
 
+import ast
 import json
 import re
 import tomllib
@@ -39,6 +40,29 @@ def test_no_file_names_a_machine_path():
 @pytest.mark.parametrize("text", ["see /home" + "/anna/data", "C:" + r"\Users\anna"])
 def test_a_planted_machine_path_is_found(text):
     assert _MACHINE_PATH.search(text)
+
+
+def imported_tests(source: str) -> list[str]:
+    """Lists the test modules that a file imports, also inside functions."""
+    names = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return [n for n in names if re.search(r"(^|\.)tests\.(\w+\.)*test_", n)]
+
+
+def test_no_file_imports_a_test_module():
+    found = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in files(".py")
+        for name in imported_tests(path.read_text())
+    ]
+    assert not found, f"Move it to tests/support: {', '.join(found)}."
+    assert imported_tests("def f():\n    from tests.ops import test_masks")
+    assert imported_tests("from tests.ops.test_masks import causal")
+    assert not imported_tests("from tests.support.toy import make_system")
 
 
 def test_notebooks_are_committed_without_outputs():

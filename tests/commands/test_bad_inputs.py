@@ -10,14 +10,9 @@ import numpy as np
 import pytest
 
 from eegkd.cli import main
-from tests.data.edf import write_edf
-from tests.pipeline.runs import (
-    NAMES,
-    RATE,
-    make_run,
-    noise,
-    write_folder,
-)
+from tests.support.edf import write_edf
+from tests.support.recordings import NAMES, RATE, noise, write_folder
+from tests.support.untrained_runs import make_run
 
 # What the few windows of `run` can be trained with.
 FITTING = ("--num_folds", "3", "--train.batch_size", "16")

@@ -8,8 +8,8 @@ from eegkd.cli import VERBS, main
 from eegkd.commands.options import parse_run, take_option, with_root
 from eegkd.data.config import DataConfig
 from eegkd.errors import InputError
-from tests.data.real import real
-from tests.pipeline.runs import write_folder
+from tests.support.real import real
+from tests.support.recordings import write_folder
 
 QUICK = """
 import sys, time

@@ -7,7 +7,9 @@ import pytest
 from eegkd.cli import main
 from eegkd.commands.evaluate import unfinished
 from eegkd.pipeline.baselines import TRIALS, trial_name
-from tests.pipeline.runs import TINY, make_run, write_folder
+from tests.support.presets import TINY
+from tests.support.recordings import write_folder
+from tests.support.untrained_runs import make_run
 
 
 @pytest.fixture(scope="module")

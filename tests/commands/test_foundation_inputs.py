@@ -7,7 +7,7 @@ from safetensors.numpy import save_file
 from eegkd.cli import main
 from eegkd.data.store import WindowStore
 from eegkd.models import TEN_TWENTY
-from tests.convert.test_foundation import cbramod_tensors
+from tests.support.foundation_files import cbramod_tensors
 
 
 @pytest.fixture(autouse=True)

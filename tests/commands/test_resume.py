@@ -10,7 +10,8 @@ from eegkd.cli import main
 from eegkd.commands import distill, options
 from eegkd.errors import InputError
 from eegkd.pipeline.folder import open_run, read_json, write_json
-from tests.pipeline.runs import make_run, write_folder
+from tests.support.recordings import write_folder
+from tests.support.untrained_runs import make_run
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from safetensors.numpy import load_file, save_file
 from eegkd.convert import load_bert, load_clip, load_decoder, load_llava
 from eegkd.convert.hf_folder import read_headers
 from eegkd.errors import InputError
-from tests.convert.llama_files import CONFIG, llama_tensors, write_shards
+from tests.support.llama_files import CONFIG, llama_tensors, write_shards
 
 INDEX = "model.safetensors.index.json"
 SHARD = "model-00002-of-00003.safetensors"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from eegkd.data.augment import AugmentConfig, augment
 from eegkd.data.loader import make_loader
 from eegkd.errors import InputError
-from tests.data.test_loader import toy_store
+from tests.support.stores import toy_store
 
 ALL = AugmentConfig(scale=0.3, shift=0.2, channel_dropout=0.4, noise=0.5)
 

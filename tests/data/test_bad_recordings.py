@@ -7,8 +7,8 @@ import pytest
 from eegkd.data import DataConfig, read_recording
 from eegkd.data.preprocess import preprocess
 from eegkd.errors import InputError
-from tests.data.edf import write_edf
-from tests.data.real import real
+from tests.support.edf import write_edf
+from tests.support.real import real
 
 NAMES = ("Fp1", "Cz", "O2")
 

@@ -24,8 +24,7 @@ from eegkd.data.cache_fill import (
 )
 from eegkd.data.loader import make_loader
 from eegkd.errors import InputError, Interrupted
-from tests.child import running
-from tests.data.cache_toy import (
+from tests.support.cache_toy import (
     ROOT,
     SLOW,
     contents,
@@ -36,7 +35,8 @@ from tests.data.cache_toy import (
     producer,
     read_all,
 )
-from tests.data.test_loader import toy_store
+from tests.support.processes import running
+from tests.support.stores import toy_store
 
 
 @given(
@@ -341,7 +341,7 @@ def test_window_ids_must_ascend():
 def test_killed_fills_end_with_the_same_bytes(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     fill(whole, **SLOW)
-    command = [sys.executable, "-m", "tests.data.cache_toy", str(killed)]
+    command = [sys.executable, "-m", "tests.support.cache_toy", str(killed)]
     for kill in range(6):
         with running(command, cwd=ROOT) as process:
             deadline = time.monotonic() + 60

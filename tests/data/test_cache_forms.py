@@ -13,7 +13,7 @@ from eegkd.data.cache_forms import (
     to_bfloat16,
 )
 from eegkd.errors import InputError
-from tests.data.cache_toy import fill, read_all
+from tests.support.cache_toy import fill, read_all
 
 
 def oracle(x, numbers):

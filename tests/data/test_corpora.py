@@ -7,8 +7,8 @@ from eegkd.data import DataConfig, get_corpus
 from eegkd.data.montage import DOUBLE_BANANA
 from eegkd.data.preprocess import preprocess
 from eegkd.errors import InputError
-from tests.data.edf import write_edf
-from tests.data.real import real
+from tests.support.edf import write_edf
+from tests.support.real import real
 
 
 def noise(channels, seconds=3, rate=100, seed=0):

@@ -5,8 +5,8 @@ import pytest
 
 from eegkd.data import get_corpus
 from eegkd.errors import InputError
-from tests.data.edf import write_edf
-from tests.data.real import real
+from tests.support.edf import write_edf
+from tests.support.real import real
 
 
 def noise(channels=2, seconds=6, rate=100):

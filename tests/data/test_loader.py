@@ -5,27 +5,8 @@ import numpy as np
 import pytest
 
 from eegkd.data.loader import eval_batches, fit_train_zscore, make_loader
-from eegkd.data.store import WindowStore
 from eegkd.errors import InputError
-
-
-def toy_store(path=None, num=200, seed=0):
-    rng = np.random.default_rng(seed)
-    index = {
-        "recording_id": np.repeat([f"r{i}" for i in range(10)], num // 10),
-        "subject": np.repeat([f"s{i}" for i in range(5)], num // 5),
-        "start_s": np.tile(np.arange(num // 10) * 1.0, 10),
-        "label": rng.choice([-1, 0, 1, 2], p=[0.2, 0.5, 0.2, 0.1], size=num),
-    }
-    manifest = {
-        "corpus": "toy",
-        "classes": ["a", "b", "c"],
-        "channels": ["C3", "C4"],
-        "rate": 8.0,
-        "window_s": 2.0,
-    }
-    signal = rng.normal(3.0, 2.0, size=(num, 2, 16)).astype(np.float32)
-    return WindowStore.from_arrays(path, signal, index, manifest)
+from tests.support.stores import toy_store
 
 
 def add_text(example):

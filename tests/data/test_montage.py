@@ -15,7 +15,7 @@ from eegkd.data.montage import (
     to_montage,
 )
 from eegkd.errors import InputError
-from tests.data.real import real
+from tests.support.real import real
 
 TEN_TWENTY = (
     "Fp1 Fp2 F3 F4 C3 C4 P3 P4 O1 O2 F7 F8 T7 T8 P7 P8 Fz Cz Pz".split()  # noqa: SIM905

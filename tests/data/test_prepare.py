@@ -18,8 +18,8 @@ from eegkd.data.store import WindowStore
 from eegkd.data.windowing import config_of, resolve_config, window_recording
 from eegkd.data.windows import cut_windows, zscore_windows
 from eegkd.errors import InputError
-from tests.child import running
-from tests.data.real import real
+from tests.support.processes import running
+from tests.support.real import real
 
 # The package may export the function under the module's name.
 module = importlib.import_module("eegkd.data.prepare")

@@ -11,7 +11,7 @@ from eegkd.data import DataConfig, Recording, read_recording
 from eegkd.data.preprocess import preprocess, resampling_ratio
 from eegkd.data.spectral import filter_and_resample
 from eegkd.errors import InputError
-from tests.data.real import real
+from tests.support.real import real
 
 
 def bandpass(x, rate, band, order=4):

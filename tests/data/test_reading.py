@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from eegkd.data import read_recording
 from eegkd.data.names import canonical_name, canonical_names, channel_kinds
-from tests.data.edf import write_edf
-from tests.data.real import real
+from tests.support.edf import write_edf
+from tests.support.real import real
 
 
 def noise(channels=3, seconds=4, rate=100, seed=0):

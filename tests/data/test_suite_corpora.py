@@ -12,9 +12,9 @@ from eegkd.data.montage import DOUBLE_BANANA
 from eegkd.data.prepare import prepare
 from eegkd.data.windowing import resolve_config
 from eegkd.errors import InputError
-from tests.data.edf import write_edf
-from tests.data.gdf import write_gdf
-from tests.data.real import real
+from tests.support.edf import write_edf
+from tests.support.gdf import write_gdf
+from tests.support.real import real
 
 
 def noise(channels, num, seed=0):

@@ -23,8 +23,8 @@ from eegkd.pipeline.shapes import stage_shapes
 from eegkd.systems import SignalConfig, distilclip_eeg
 from eegkd.systems.channels import as_deployed
 from eegkd.systems.dlink_config import TeacherConfig
-from tests.pipeline.runs import DATA, make_run, random_variables, write_folder
-from tests.pipeline.test_predict import read_config
+from tests.support.recordings import write_folder
+from tests.support.untrained_runs import DATA, make_run, random_variables, read_config
 
 GRAPH, WEIGHTS = "model.stablehlo", "model.safetensors"
 WRITTEN = {GRAPH, WEIGHTS, "README.md", "card.json"}

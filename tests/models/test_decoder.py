@@ -16,8 +16,8 @@ from eegkd.models import (
     init_adapters,
 )
 from eegkd.models.decoder import PRESETS as DECODERS
-from tests.models.decoders import LLAMA, padded, random_params
 from tests.oracles.decoder import decode
+from tests.support.decoders import LLAMA, padded, random_params
 
 QWEN2 = dataclasses.replace(LLAMA, qkv_bias=True, tied=True, rope_theta=50.0)
 LINEARS = tuple(

@@ -22,7 +22,7 @@ from eegkd.models import (
 )
 from eegkd.models.generate import LOST, _continue
 from eegkd.ops.masks import boolean_mask
-from tests.models.decoders import LLAMA, padded, random_params
+from tests.support.decoders import LLAMA, padded, random_params
 
 DECODER, PARAMS = Decoder(LLAMA), random_params(LLAMA)
 PROMPTS = [

@@ -32,7 +32,7 @@ from eegkd.models import (
 from eegkd.models.loading import _of_layer, _write, load_tree
 from eegkd.train.partition import partition_rule, shardings
 from eegkd.train.sharding import AXIS, MODEL
-from tests.convert.llama_files import CONFIG, llama_tensors, write_shards
+from tests.support.llama_files import CONFIG, llama_tensors, write_shards
 
 SIZES = {"dim": 8, "depth": 2, "num_heads": 2, "ffn_dim": 4}
 VISION = ClipVisionConfig(**SIZES, image_size=4, patch_size=2)

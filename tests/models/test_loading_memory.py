@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from eegkd.convert.hf_save import Outgoing, write_checkpoint
-from tests.convert.llama_files import CONFIG, llama_shapes
+from tests.support.llama_files import CONFIG, llama_shapes
 
 pytestmark = [
     pytest.mark.slow,

@@ -9,7 +9,7 @@ from eegkd.errors import InputError
 from eegkd.models import Bert, BertConfig, ClipText, ClipTextConfig, Decoder
 from eegkd.ops.attention import dot_product_attention
 from eegkd.ops.masks import boolean_mask
-from tests.models.decoders import LLAMA
+from tests.support.decoders import LLAMA
 
 SIZES = {"dim": 4, "depth": 1, "num_heads": 1, "ffn_dim": 4, "vocab_size": 9}
 MODELS = (Bert(BertConfig(**SIZES)), ClipText(ClipTextConfig(**SIZES)), Decoder(LLAMA))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from eegkd.ops import sinkhorn
-from tests.ops.test_sinkhorn import clusters, plan_of, solver, uniform
 from tests.oracles import sinkhorn as oracle
+from tests.support.sinkhorn_problems import clusters, plan_of, solver, uniform
 
 RATIOS = (10, 131, 1000)
 

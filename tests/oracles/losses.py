@@ -197,3 +197,17 @@ def attention(student, teacher, params):
             weights = softmax(k @ q[i] / np.sqrt(q.shape[-1]))
             out[i] += (weights @ v) @ params["out"][h]
     return out
+
+
+def next_token(tokens, vocabulary, labels):
+    """Mean over targets of -log softmax, by a loop in float64."""
+    logits = np.float64(tokens) @ np.float64(vocabulary)
+    out = []
+    for rows, label in zip(logits, labels, strict=True):
+        found = [
+            np.log(np.exp(row - row.max()).sum()) + row.max() - row[y]
+            for row, y in zip(rows[:-1], label[1:], strict=True)
+            if y >= 0
+        ]
+        out.append(np.mean(found) if found else 0.0)
+    return np.array(out)

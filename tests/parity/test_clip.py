@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from eegkd.models import Clip, ClipVision, load_pretrained
-from tests.parity import vlm_models
-from tests.parity.vlm_models import relative_error, torch
+from tests.support import vlm_models
+from tests.support.vlm_models import relative_error, torch
 
 pytestmark = pytest.mark.parity
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from eegkd.data import Conversation, Turn, prepare_conversations
-from tests.parity.vlm_models import GRIDS, IMAGE, PATCH, transformers
+from tests.support.vlm_models import GRIDS, IMAGE, PATCH, transformers
 
 pytestmark = pytest.mark.parity
 

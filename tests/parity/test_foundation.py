@@ -12,7 +12,7 @@ from eegkd.models import (
     LabramConfig,
     load_pretrained,
 )
-from tests.parity.braindecode_models import braindecode_module
+from tests.support.braindecode_models import braindecode_module
 
 pytestmark = pytest.mark.parity
 torch = pytest.importorskip("torch")

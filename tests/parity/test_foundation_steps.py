@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 
 from experiments.benchmarks import foundation  # noqa: E402
 from experiments.benchmarks.foundation import CASES, WAYS  # noqa: E402
-from tests.parity.braindecode_models import braindecode_module  # noqa: E402
+from tests.support.braindecode_models import braindecode_module  # noqa: E402
 
 pytestmark = pytest.mark.parity
 CASE = dataclasses.replace(CASES["quick"], batch=4)

@@ -18,7 +18,7 @@ from eegkd.models import (
     load_pretrained,
     save_pretrained,
 )
-from tests.parity.vlm_models import LLAMA, TEXT, VISION, clip, llava, perturbed
+from tests.support.vlm_models import LLAMA, TEXT, VISION, clip, llava, perturbed
 
 pytestmark = pytest.mark.parity
 torch = pytest.importorskip("torch")

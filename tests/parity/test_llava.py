@@ -9,8 +9,15 @@ import pytest
 from eegkd.data.anyres import AnyresConfig, count_tiles, row_index, stack_tiles
 from eegkd.data.packing import pack_rows, split_at_images
 from eegkd.models import Llava, generate_text, load_pretrained
-from tests.parity import vlm_models
-from tests.parity.vlm_models import GRIDS, IMAGE, IMAGE_ID, PATCH, relative_error, torch
+from tests.support import vlm_models
+from tests.support.vlm_models import (
+    GRIDS,
+    IMAGE,
+    IMAGE_ID,
+    PATCH,
+    relative_error,
+    torch,
+)
 
 pytestmark = pytest.mark.parity
 

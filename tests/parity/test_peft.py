@@ -14,7 +14,7 @@ from eegkd.models import (
     load_pretrained,
     save_adapters,
 )
-from tests.parity.vlm_models import LLAMA, llava, perturbed
+from tests.support.vlm_models import LLAMA, llava, perturbed
 
 pytestmark = [
     pytest.mark.parity,

@@ -15,15 +15,15 @@ from eegkd.pipeline.fit import Job, begin, fold_data
 from eegkd.pipeline.programs import make_program, stage_balancer
 from eegkd.systems import get_stage
 from eegkd.systems.distilclip_eeg import make_system
-from tests.pipeline import tiny
+from tests.support import tiny_run
 
 RULES = ("uncertainty", "gradnorm")
 
 
 def setup(tmp_path, balance):
     train = TrainConfig(epochs=2, batch_size=16, balance=balance)
-    store = tiny.tiny_store()
-    config = tiny.tiny_config(tmp_path / "run", train=train)
+    store = tiny_run.tiny_store()
+    config = tiny_run.tiny_config(tmp_path / "run", train=train)
     config = dataclasses.replace(config, signal=signal_of(store))
     return config, make_system(config), store
 
@@ -73,7 +73,7 @@ def test_a_training_scales_its_terms(tmp_path, rule):
 @pytest.mark.slow
 def test_a_run_with_controls_keeps_the_choice(tmp_path):
     train = TrainConfig(epochs=2, batch_size=16, balance="uncertainty")
-    rows = tiny.run(tmp_path / "run", rows=("alpha_0", "no_teacher"), train=train)
+    rows = tiny_run.run(tmp_path / "run", rows=("alpha_0", "no_teacher"), train=train)
     assert {row["model"] for row in rows} >= {"student", "alpha_0", "no_teacher"}
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["run"]["train"]["balance"] == "uncertainty"

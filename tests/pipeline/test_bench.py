@@ -22,7 +22,7 @@ from eegkd.pipeline.host import peak_resident
 from eegkd.systems import SignalConfig, distilclip_eeg
 from eegkd.train.optimiser import make_optimiser
 from eegkd.train.state import init_state
-from tests.pipeline.runs import TINY
+from tests.support.presets import TINY
 
 SIGNAL = SignalConfig(n_chans=3, n_times=64, rate=64.0)
 CONFIG = dataclasses.replace(

@@ -16,14 +16,14 @@ from eegkd.pipeline.beside import fit_beside, threads_at_once
 from eegkd.pipeline.config import RunConfig, TrainConfig
 from eegkd.pipeline.distill import signal_of
 from eegkd.pipeline.fit import Job, fit, fold_data, is_done
-from tests.pipeline import tiny
+from tests.support import tiny_run
 
 STEPS = 6
 
 
 @pytest.fixture(scope="module")
 def setting():
-    store = tiny.tiny_store()
+    store = tiny_run.tiny_store()
     fold = make_folds(store, "kfold", num_folds=3)[0]
     train = TrainConfig(batch_size=16, devices=1, sweep="threads")
     config = RunConfig(train=train)

@@ -13,7 +13,7 @@ from eegkd.pipeline.registry import get_entry, get_preset
 from eegkd.pipeline.run import run_distillation
 from eegkd.systems.dlink_config import TeacherConfig
 from experiments.dlink import VARIANTS
-from tests.pipeline.tiny import tiny_store
+from tests.support.stores import tiny_store
 
 ROWS = ("no_teacher", "shuffled_teacher")
 TABLE = ("last", "logit_kd")

@@ -19,14 +19,14 @@ from eegkd.pipeline.folder import (
     write_json,
 )
 from eegkd.train.record import Run
-from tests.pipeline import tiny
-from tests.small_disk import fill, small_disk
+from tests.support import tiny_run
+from tests.support.small_disk import fill, small_disk
 
 
 def record(path, **changes):
     fields = {
         "system": "distilclip_eeg",
-        "run": tiny.tiny_config(path),
+        "run": tiny_run.tiny_config(path),
         "store": {"path": "", "fingerprint": "abc"},
         "num_folds": 2,
         "variants": [],
@@ -50,7 +50,7 @@ def test_the_same_run_is_continued_wherever_it_lies(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"run": tiny.tiny_config("", seed=3)}, "another `seed`: it was 0, now 3"),
+        ({"run": tiny_run.tiny_config("", seed=3)}, "another `seed`: it was 0, now 3"),
         (
             {"store": {"path": "s", "fingerprint": "x"}},
             "other windows than .* store s:",
@@ -77,7 +77,7 @@ def test_options_newer_than_the_run_have_their_defaults_there(tmp_path):
     del old["run"]["train"]["max_steps"], old["terms"]
     write_json(path, old)
     open_run(tmp_path, record(tmp_path))
-    changed = tiny.tiny_config("", train=fit.RunConfig().train)
+    changed = tiny_run.tiny_config("", train=fit.RunConfig().train)
     with pytest.raises(InputError, match="another `train`"):
         open_run(tmp_path, record(tmp_path, run=changed))
 
@@ -176,13 +176,13 @@ def test_damaged_results_are_refused_by_name(tmp_path):
         fit._check_files(tmp_path)
 
 
-TRAIN = tiny.TrainConfig(epochs=4, batch_size=16, save_every_s=0.0)
+TRAIN = tiny_run.TrainConfig(epochs=4, batch_size=16, save_every_s=0.0)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     out = tmp_path_factory.mktemp("whole") / "run"
-    tiny.run(out, rows=(), num_folds=2, train=TRAIN)
+    tiny_run.run(out, rows=(), num_folds=2, train=TRAIN)
     return out
 
 
@@ -234,8 +234,8 @@ def test_a_run_broken_off_anywhere_ends_with_the_same_bytes(tmp_path, whole):
         with pytest.MonkeyPatch.context() as patched:
             break_into(patched, *place, stop)
             with pytest.raises(Fault):
-                tiny.run(out, rows=(), num_folds=2, train=TRAIN)
-    tiny.run(out, rows=(), num_folds=2, train=TRAIN)
+                tiny_run.run(out, rows=(), num_folds=2, train=TRAIN)
+    tiny_run.run(out, rows=(), num_folds=2, train=TRAIN)
     same_models(whole, out)
 
 
@@ -247,9 +247,9 @@ def test_a_disk_that_fills_up_anywhere_stops_a_run_that_goes_on(tmp_path, whole)
             with pytest.MonkeyPatch.context() as patched:
                 break_into(patched, *PLACES[name], lambda: fill(disk, leave=0))
                 with pytest.raises(InputError, match="Cannot write .*"):
-                    tiny.run(out, rows=(), num_folds=2, train=TRAIN)
+                    tiny_run.run(out, rows=(), num_folds=2, train=TRAIN)
             (disk / "filler").unlink()
-        tiny.run(out, rows=(), num_folds=2, train=TRAIN)
+        tiny_run.run(out, rows=(), num_folds=2, train=TRAIN)
         same_models(whole, out)
 
 
@@ -263,7 +263,7 @@ def test_a_torn_last_checkpoint_costs_its_steps_alone(tmp_path, whole, caplog):
     with pytest.MonkeyPatch.context() as patched:
         break_into(patched, Run, "save", 9, stop)
         with pytest.raises(Fault):
-            tiny.run(out, rows=(), num_folds=2, train=TRAIN)
+            tiny_run.run(out, rows=(), num_folds=2, train=TRAIN)
     steps = sorted((out / "fold0" / "teacher" / "checkpoints").glob("[0-9]*"))
     array = max(steps[-1].glob("state/**/d/*"), key=lambda p: p.stat().st_size)
     array.write_bytes(array.read_bytes()[:-1])
@@ -272,7 +272,7 @@ def test_a_torn_last_checkpoint_costs_its_steps_alone(tmp_path, whole, caplog):
     with (out / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"fold": 0})[:-2])
     with caplog.at_level(logging.WARNING, "eegkd"):
-        tiny.run(out, rows=(), num_folds=2, train=TRAIN)
+        tiny_run.run(out, rows=(), num_folds=2, train=TRAIN)
     assert f"Checkpoint {steps[-1]} is damaged" in caplog.text
     assert "its last line was cut" in caplog.text
     same_models(whole, out)

@@ -13,7 +13,7 @@ from eegkd.pipeline.distill import hold_out
 from eegkd.pipeline.fit import fold_data
 from eegkd.pipeline.registry import get_entry, get_preset
 from eegkd.train.inputs import with_labelled
-from tests.pipeline.tiny import tiny_store
+from tests.support.stores import tiny_store
 
 CONFIG = get_preset(get_entry("dlink"), "small")
 

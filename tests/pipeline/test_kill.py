@@ -11,27 +11,24 @@ import time
 import numpy as np
 import pytest
 
+from eegkd.data.store import WindowStore
 from experiments import torture
 from experiments.torture import differ
-from tests.child import running
-from tests.pipeline import tiny
+from tests.support import tiny_run
+from tests.support.processes import running
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
-FAKE = os.path.join(os.path.dirname(__file__), "fake_run.py")
+FAKE = os.path.join(ROOT, "tests", "support", "fake_run.py")
 
 
 def command(out):
-    return [sys.executable, "-m", "tests.pipeline.tiny", str(out)]
-
-
-# What is asked is whether two runs of one program end the same, not how fast it is.
-HASTY = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    return [sys.executable, "-m", "tests.support.tiny_run", str(out)]
 
 
 def options(out):
     # A cache of their own: a kill may leave half of a compiled program there.
     own = {"JAX_COMPILATION_CACHE_DIR": str(out.parent / "xla")}
-    return {"cwd": ROOT, "env": HASTY | own, "stdout": subprocess.DEVNULL}
+    return {"cwd": ROOT, "env": os.environ | own, "stdout": subprocess.DEVNULL}
 
 
 def kill_while_training(out, model):
@@ -82,13 +79,13 @@ SMALL = (
 
 @pytest.mark.slow
 def test_random_kills_of_the_command_end_with_the_same_bytes(tmp_path):
-    memory = tiny.tiny_store()
+    memory = tiny_run.tiny_store()
     store = tmp_path / "store"
-    tiny.WindowStore.from_arrays(store, memory.signal, memory.index, memory.manifest)
+    WindowStore.from_arrays(store, memory.signal, memory.index, memory.manifest)
     command = [sys.executable, "-m", "experiments.torture", "--kills", "4"]
     command += ["--out", str(tmp_path / "out"), "--store", str(store), *SMALL]
     done = subprocess.run(
-        command, cwd=ROOT, env=HASTY, capture_output=True, text=True, check=False
+        command, cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 kills" in done.stdout

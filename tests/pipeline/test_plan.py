@@ -13,7 +13,7 @@ from eegkd.pipeline.plan import count_groups, count_parts, make_plan, num_bytes
 from eegkd.pipeline.shapes import stage_shapes
 from eegkd.systems import SignalConfig, distilclip_eeg, small_net
 from eegkd.typing import Variables
-from tests.pipeline.runs import TINY
+from tests.support.presets import TINY
 
 SIGNAL = SignalConfig(n_chans=3, n_times=128, rate=64.0)
 CONFIG = dataclasses.replace(TINY, signal=SIGNAL)

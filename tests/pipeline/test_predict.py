@@ -1,6 +1,5 @@
 import dataclasses
 import functools
-import json
 
 import jax
 import numpy as np
@@ -14,7 +13,6 @@ from eegkd.data.windowing import config_of, window_recording
 from eegkd.errors import InputError
 from eegkd.evaluate.szcore import read_szcore_tsv
 from eegkd.pipeline.distill import signal_of
-from eegkd.pipeline.folder import from_json
 from eegkd.pipeline.predict import (
     Subject,
     load_model,
@@ -23,18 +21,12 @@ from eegkd.pipeline.predict import (
     read_subjects,
     window_table,
 )
-from eegkd.pipeline.registry import DistilClipRun, get_entry
+from eegkd.pipeline.registry import get_entry
 from eegkd.systems import distilclip_eeg
-from tests.data.edf import write_edf
-from tests.pipeline.runs import (
-    DATA,
-    NAMES,
-    SEIZURE,
-    TINY,
-    make_run,
-    noise,
-    write_folder,
-)
+from tests.support.edf import write_edf
+from tests.support.presets import TINY
+from tests.support.recordings import NAMES, SEIZURE, noise, write_folder
+from tests.support.untrained_runs import DATA, make_run, read_config
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +49,6 @@ def model(config):
 @pytest.fixture(autouse=True)
 def no_cache_outside(monkeypatch, tmp_path):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
-
-
-def read_config(folder):
-    record = json.loads((folder / "config.json").read_text())
-    config = from_json(DistilClipRun, record["run"])
-    return dataclasses.replace(config, out=str(folder))
 
 
 def subject_of(place, name="p1", **changes):

@@ -17,7 +17,7 @@ from eegkd.pipeline.folder import read_json
 from eegkd.pipeline.registry import get_entry, get_preset
 from eegkd.pipeline.run import run_distillation
 from eegkd.systems.dlink_config import TeacherConfig
-from tests.pipeline.tiny import tiny_store
+from tests.support.stores import tiny_store
 
 
 def test_the_rows_without_a_teacher_see_what_the_student_sees():

@@ -13,7 +13,7 @@ from eegkd.pipeline.roofline import sent_bytes, step_roofline
 from eegkd.pipeline.shapes import stage_shapes
 from eegkd.pipeline.step_costs import interpolate, trace_stage
 from eegkd.systems import SignalConfig, distilclip_eeg
-from tests.pipeline.runs import TINY
+from tests.support.presets import TINY
 
 SIGNAL = SignalConfig(n_chans=3, n_times=128, rate=64.0)
 CONFIG = dataclasses.replace(TINY, signal=SIGNAL)

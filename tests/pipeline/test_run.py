@@ -13,7 +13,7 @@ from eegkd.pipeline.fit import RESULTS, selection_metric
 from eegkd.pipeline.folder import from_json, read_json, to_json
 from eegkd.pipeline.registry import DistilClipRun, get_entry, get_preset
 from eegkd.pipeline.results import head_room_note, verdict_note
-from tests.pipeline import tiny
+from tests.support import tiny_run
 
 TIMES = ("expected_s", "spent_s")
 
@@ -21,7 +21,7 @@ TIMES = ("expected_s", "spent_s")
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "tiny"
-    return out, tiny.run(out)
+    return out, tiny_run.run(out)
 
 
 @pytest.mark.slow
@@ -51,7 +51,7 @@ def test_agreement_and_identity_are_recorded(finished):
     student = summary["agreement"]["student"]
     assert 0 <= student["top1"] <= 1
     assert student["kl"] >= 0
-    assert len(student["by_class"]) == len(tiny.tiny_store().classes)
+    assert len(student["by_class"]) == len(tiny_run.tiny_store().classes)
     assert set(summary["identity"]) == {
         "band power", "teacher", "student", "no_teacher",
     }  # fmt: skip
@@ -79,7 +79,7 @@ def test_a_finished_run_is_concluded_again_without_training(finished, capsys):
     out, rows = finished
     before = {p: p.stat().st_mtime_ns for p in out.rglob("variables.safetensors")}
     times = [json.loads((out / "summary.json").read_text())[k] for k in TIMES]
-    assert tiny.run(out) == rows
+    assert tiny_run.run(out) == rows
     assert [json.loads((out / "summary.json").read_text())[k] for k in TIMES] == times
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert "Compiling" not in capsys.readouterr().out
@@ -89,7 +89,7 @@ def test_a_finished_run_is_concluded_again_without_training(finished, capsys):
 def test_other_options_in_the_same_folder_are_refused(finished):
     out, _ = finished
     with pytest.raises(InputError, match="another `seed`"):
-        tiny.run(out, seed=1)
+        tiny_run.run(out, seed=1)
 
 
 def test_config_survives_json():
@@ -98,7 +98,7 @@ def test_config_survives_json():
 
 
 def test_every_fold_trains_as_many_steps():
-    store = tiny.tiny_store()
+    store = tiny_run.tiny_store()
     folds = make_folds(store, "kfold", num_folds=3)
     steps = num_steps(TrainConfig(epochs=2, batch_size=16), folds)
     assert steps == 2 * (min(len(f.train) for f in folds) // 16)
@@ -111,7 +111,7 @@ def test_every_fold_trains_as_many_steps():
 def test_a_batch_that_no_fold_fills_leaves_no_run_behind(tmp_path):
     train = TrainConfig(epochs=3, batch_size=100)
     with pytest.raises(InputError, match=r"--train.batch_size 100: .* on \d+ windows"):
-        tiny.run(tmp_path / "run", train=train)
+        tiny_run.run(tmp_path / "run", train=train)
     assert not (tmp_path / "run").exists()
 
 
@@ -123,8 +123,8 @@ def test_presets_and_systems_are_named_in_errors():
 
 
 def test_epochs_are_chosen_by_auroc_of_two_classes_and_by_kappa_of_more():
-    two = tiny.tiny_store(2, 4)
-    three = tiny.tiny_store(2, 4, classes=["a", "b", "c"], background=None)
+    two = tiny_run.tiny_store(2, 4)
+    three = tiny_run.tiny_store(2, 4, classes=["a", "b", "c"], background=None)
     assert [selection_metric(store) for store in (two, three)] == ["auroc", "kappa"]
 
 
@@ -162,7 +162,7 @@ def test_students_of_taken_teachers_are_those_of_teachers_trained_there(
     finished, tmp_path
 ):
     source, _ = finished
-    tiny.run(tmp_path, teacher_run=str(source), rows=())
+    tiny_run.run(tmp_path, teacher_run=str(source), rows=())
     for fold in ("fold0", "fold1"):
         done = read_json(tmp_path / fold / "teacher" / "done.json")
         assert done["taken_from"] == str(source / fold / "teacher")
@@ -174,4 +174,4 @@ def test_students_of_taken_teachers_are_those_of_teachers_trained_there(
     file = tmp_path / "fold0" / "teacher" / RESULTS[0]
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     with pytest.raises(InputError, match="altered or damaged"):
-        tiny.run(tmp_path, teacher_run=str(source), rows=())
+        tiny_run.run(tmp_path, teacher_run=str(source), rows=())

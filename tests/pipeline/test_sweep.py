@@ -19,7 +19,8 @@ from eegkd.pipeline.distill import signal_of
 from eegkd.pipeline.fit import Job, fit, fold_data
 from eegkd.pipeline.run import run_distillation
 from eegkd.systems.distilclip_eeg import make_system
-from tests.pipeline.tiny import tiny_config, tiny_store
+from tests.support.stores import tiny_store
+from tests.support.tiny_run import tiny_config
 
 STEPS = 6
 TRAIN = TrainConfig(epochs=2, batch_size=16, devices=1, save_every_s=0.0)

@@ -13,19 +13,17 @@ from eegkd.pipeline import teacher
 from eegkd.pipeline.config import RunConfig, TrainConfig
 from eegkd.pipeline.teacher import choose_teacher, given_stages, read_specs
 from eegkd.systems import SignalConfig, add_terms, replace_stage
-from tests.pipeline import tiny
-from tests.train import toy
-from tests.train.test_teacher_cache import toy_store, toy_system
+from tests.support import tiny_run, toy
 
 SIGNAL = SignalConfig(n_chans=toy.CHANNELS, n_times=toy.TIMES, classes=("a", "b", "c"))
-STORE = toy_store()
+STORE = toy.make_store()
 FRESH = AugmentConfig(noise=0.1, num_views=0)
 
 
 def choose(mode="auto", *, system=None, rows=(), chosen=None, num=60, **options):
     cache = CacheConfig(**options.pop("cache", {}))
     config = RunConfig(train=TrainConfig(teacher=mode), cache=cache, **options)
-    system = toy_system() if system is None else system
+    system = toy.make_matching_system() if system is None else system
     return choose_teacher(system, STORE, num, config, SIGNAL, rows, chosen)
 
 
@@ -108,10 +106,10 @@ def test_what_is_given_is_not_trained(tmp_path):
     (tmp_path / "teacher.logits.npy").touch()
     some = choose(cache={"given": str(tmp_path)})
     assert some.mode == "cached"
-    assert given_stages(toy_system(), some) == set()
+    assert given_stages(toy.make_matching_system(), some) == set()
     (tmp_path / "teacher.embedding.npy").touch()
     every = choose(cache={"given": str(tmp_path)})
-    assert given_stages(toy_system(), every) == {"teacher"}
+    assert given_stages(toy.make_matching_system(), every) == {"teacher"}
     with pytest.raises(InputError, match="one view of a window"):
         choose(cache={"given": str(tmp_path)}, augment=FRESH)
 
@@ -119,7 +117,7 @@ def test_what_is_given_is_not_trained(tmp_path):
 def test_a_student_that_starts_from_a_given_stage_is_refused(tmp_path):
     for name in ("logits", "embedding"):
         (tmp_path / f"teacher.{name}.npy").touch()
-    system = toy_system()
+    system = toy.make_matching_system()
     student = system.stages[-1]
 
     def init(key, batch, upstream):
@@ -148,11 +146,11 @@ def test_a_run_on_disk_ends_as_one_in_memory(tmp_path, capsys):
         "train": TrainConfig(epochs=2, batch_size=16, save_every_s=60.0),
         "rows": ("shuffled_teacher", "class_mean_teacher"),
     }
-    plain = tiny.run(tmp_path / "plain", **options)
+    plain = tiny_run.run(tmp_path / "plain", **options)
     options["augment"] = AugmentConfig(noise=0.5, num_views=2)
-    memory = tiny.run(tmp_path / "memory", **options)
+    memory = tiny_run.run(tmp_path / "memory", **options)
     assert [row["mean"] for row in plain] != [row["mean"] for row in memory]
-    disk = tiny.run(
+    disk = tiny_run.run(
         tmp_path / "disk", **options, cache=CacheConfig(folder=str(tmp_path / "all"))
     )
     said = capsys.readouterr().out

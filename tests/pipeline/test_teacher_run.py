@@ -12,14 +12,14 @@ from eegkd.pipeline.folder import open_run, read_json, write_json
 from eegkd.pipeline.teacher_run import check_teachers, recipe, take_teachers
 from eegkd.systems.distilclip_config import KdConfig, LossConfig
 from eegkd.train.optimiser import OptimConfig
-from tests.pipeline import tiny
+from tests.support import tiny_run
 
-STORE = tiny.tiny_store()
+STORE = tiny_run.tiny_store()
 SPLITS = splits_json(STORE, make_folds(STORE, num_folds=2))
 
 
 def record_of(out, store=STORE, **changes):
-    config = tiny.tiny_config(out, **changes)
+    config = tiny_run.tiny_config(out, **changes)
     return {
         "system": "distilclip_eeg",
         "run": config,
@@ -108,7 +108,7 @@ def test_other_folds_windows_losses_and_missing_files_are_refused(source, tmp_pa
     other = splits_json(STORE, make_folds(STORE, num_folds=2, seed=1))
     with pytest.raises(InputError, match="has other folds"):
         take(source, out, splits=other)
-    record = record_of(out, tiny.tiny_store(gain=2.0), teacher_run=str(source))
+    record = record_of(out, tiny_run.tiny_store(gain=2.0), teacher_run=str(source))
     with pytest.raises(InputError, match="on other windows"):
         check_teachers(record, SPLITS, ("teacher",))
     record = record_of(out, teacher_run=str(source))
@@ -128,7 +128,7 @@ def test_other_folds_windows_losses_and_missing_files_are_refused(source, tmp_pa
 def test_a_command_that_is_refused_leaves_no_folder(source, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(InputError, match="another `seed`: it was 0, now 1"):
-        tiny.run(out, STORE, num_folds=2, teacher_run=str(source), seed=1)
+        tiny_run.run(out, STORE, num_folds=2, teacher_run=str(source), seed=1)
     assert not out.exists()
 
 

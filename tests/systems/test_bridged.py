@@ -22,7 +22,7 @@ from eegkd.train import init_state, make_train_step
 from eegkd.train.inputs import upstream_tensors, with_labelled
 from eegkd.typing import StepKeys
 from experiments.families import FAMILIES
-from tests.train import toy
+from tests.support import toy
 
 
 class Lift(nn.Module):

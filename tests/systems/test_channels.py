@@ -19,8 +19,8 @@ from eegkd.systems.channels import (
     student_signal,
 )
 from eegkd.systems.distilclip_config import PRESETS, DistilClipConfig
-from tests.pipeline.tiny import tiny_store
-from tests.train import toy
+from tests.support import toy
+from tests.support.stores import tiny_store
 
 SIGNAL = SignalConfig(
     n_chans=4,

@@ -22,7 +22,7 @@ from eegkd.systems.language import (
 )
 from eegkd.train import init_state, make_train_step
 from eegkd.typing import StepKeys
-from tests.losses.test_language import oracle
+from tests.oracles.losses import next_token as oracle
 
 CFG = DecoderConfig(
     vocab_size=24,

@@ -10,7 +10,7 @@ from eegkd.train import init_state, make_gradient_report, make_train_step
 from eegkd.train.parallel import RUNNERS
 from eegkd.train.state import copy_arrays
 from eegkd.typing import Variables
-from tests.train import toy
+from tests.support import toy
 
 
 def run(balancer, *, runner="single", accumulate=1, steps=5, system=None, size=16):

@@ -13,8 +13,8 @@ import pytest
 from eegkd.errors import InputError
 from eegkd.train import checkpoint, init_state
 from eegkd.train.optimiser import OptimConfig, make_optimiser
-from tests.small_disk import fill, small_disk
-from tests.train import toy
+from tests.support import toy
+from tests.support.small_disk import fill, small_disk
 
 
 def make_tree(width=4):

@@ -15,8 +15,8 @@ from eegkd.train import (
     make_train_step,
     train,
 )
-from tests.train import toy
-from tests.train.runs import ToyLoader, flat
+from tests.support import toy
+from tests.support.toy_runs import ToyLoader, flat
 
 
 def running_mean():

@@ -3,9 +3,9 @@ import pytest
 
 from eegkd.errors import InputError, Interrupted
 from eegkd.train.distributed import Votes, connect, first_only, in_turn, of_first, shard
-from tests.train.parity import largest_error
-from tests.train.resuming import NUM_STEPS, STOP_AT, run
-from tests.train.test_parallel import launch
+from tests.support.processes import launch
+from tests.support.toy_resuming import NUM_STEPS, STOP_AT, run
+from tests.support.toy_runners import largest_error
 
 
 def check_resumed(folder, runner, optimiser, processes):
@@ -25,7 +25,7 @@ def check_resumed(folder, runner, optimiser, processes):
 @pytest.mark.slow
 def test_eight_devices_then_four_give_the_same_numbers(tmp_path):
     """The same windows in the same order, and the same parameters."""
-    module, names = "tests.train.resuming", ("sgd", "adamw")
+    module, names = "tests.support.toy_resuming", ("sgd", "adamw")
     launch(tmp_path, 8, names, 1, module=module, between=["shard_map"])
     for optimiser in names:
         check_resumed(tmp_path, "shard_map", optimiser, 1)
@@ -38,7 +38,7 @@ def test_eight_devices_then_four_give_the_same_numbers(tmp_path):
 )
 def test_two_processes_then_one_give_the_same_numbers(tmp_path, before, after):
     """Whatever the runner: a checkpoint holds whole arrays."""
-    module, names = "tests.train.resuming", ("sgd", "adamw")
+    module, names = "tests.support.toy_resuming", ("sgd", "adamw")
     launch(tmp_path, 4, names, 2, module=module, between=[before])
     for optimiser in names:
         check_resumed(tmp_path, after, optimiser, 2)

@@ -17,10 +17,10 @@ from eegkd.systems.distilclip_config import TextConfig
 from eegkd.train import OptimConfig, init_state, make_optimiser, make_train_step
 from eegkd.train.parallel import shard_map, single
 from eegkd.typing import Variables
-from tests.pipeline.runs import random_variables
-from tests.pipeline.tiny import tiny_config
-from tests.train import toy
-from tests.train.parity import WRAPPED
+from tests.support import toy
+from tests.support.tiny_run import tiny_config
+from tests.support.toy_runners import WRAPPED
+from tests.support.untrained_runs import random_variables
 
 RUNNERS = WRAPPED | {"single": single}
 SIGNAL = SignalConfig(n_chans=3, n_times=64, rate=64.0)

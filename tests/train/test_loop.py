@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from eegkd.errors import InputError, Interrupted
-from tests.train.runs import NUM_STEPS, ToyLoader, flat, make_run
+from tests.support.toy_runs import NUM_STEPS, ToyLoader, flat, make_run
 
 ROOT = Path(__file__).parents[2]
 
@@ -164,7 +164,7 @@ def test_signals_save_and_restore_the_handlers(toy_run, tmp_path, number):
 
 
 def launch(folder, out, num_steps, save_every_s):
-    command = [sys.executable, "-m", "tests.train.runs", str(folder), str(out)]
+    command = [sys.executable, "-m", "tests.support.toy_runs", str(folder), str(out)]
     command += [str(num_steps), str(save_every_s)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 

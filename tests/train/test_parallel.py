@@ -1,8 +1,3 @@
-import contextlib
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -15,9 +10,9 @@ from eegkd.train import make_runner, make_train_step
 from eegkd.train.parallel import mesh, shard_map
 from eegkd.train.sharding import fetch, make_mesh, on_one_device, pick_devices
 from eegkd.train.sharding import shard_rule as make_rule
-from tests.child import running
-from tests.train import toy
-from tests.train.parity import WRAPPED, flat, largest_error, train_toy
+from tests.support import toy
+from tests.support.processes import launch
+from tests.support.toy_runners import WRAPPED, flat, largest_error, train_toy
 
 ROOT = Path(__file__).parents[2]
 QUICK = ["shard_map-1", "sharded-1"]
@@ -28,38 +23,6 @@ ALL = [f"{name}-{accumulate}" for name in WRAPPED for accumulate in (1, 4)]
 def alone():
     state = train_toy(lambda make, _: make_runner("single", make), None)
     return flat(state)
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("localhost", 0))
-        return listener.getsockname()[1]
-
-
-def launch(folder, devices, cases, num, module="tests.train.parity", between=()):
-    """Trains in `num` processes that share the devices."""
-    # Seconds of compilation for a program that runs for milliseconds.
-    flags = "--xla_llvm_disable_expensive_passes=true"
-    port, environment = str(free_port()), os.environ | {"XLA_FLAGS": flags}
-    command = [sys.executable, "-m", module, str(devices), str(folder), *between]
-    command += [",".join(cases), *([port] if num > 1 else [])]
-    with contextlib.ExitStack() as stack:
-        processes = [
-            stack.enter_context(
-                running(
-                    command + ([str(i), str(num)] if num > 1 else []),
-                    cwd=ROOT,
-                    env=environment,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    text=True,
-                )
-            )
-            for i in range(num)
-        ]
-        for process in processes:
-            output, _ = process.communicate(timeout=300)
-            assert process.returncode == 0, output
 
 
 def check(folder, cases, alone):

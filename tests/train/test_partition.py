@@ -13,9 +13,9 @@ from eegkd.train.partition import (
     shardings,
 )
 from eegkd.train.sharding import make_mesh
-from tests.train import language
-from tests.train.parity import largest_error
-from tests.train.test_parallel import launch
+from tests.support import language_runs
+from tests.support.processes import launch
+from tests.support.toy_runners import largest_error
 
 D, M = "data", "model"
 MESH = AbstractMesh((4, 2), (D, M))
@@ -130,9 +130,9 @@ def test_axes_are_those_of_the_options():
 
 @pytest.mark.slow
 def test_a_decoder_cut_both_ways_trains_as_on_one_device():
-    state, frozen, losses = language.train(language.HOW["both"], "lora")
-    language.check_layout(state, frozen, "both")
-    got, want = language.flat(state, frozen, losses), language.alone("lora")
+    state, frozen, losses = language_runs.train(language_runs.HOW["both"], "lora")
+    language_runs.check_layout(state, frozen, "both")
+    got, want = language_runs.flat(state, frozen, losses), language_runs.alone("lora")
     assert largest_error(got, want) < 1e-5
     # Training moves far enough for an error to show.
     assert abs(want["losses"][-1] / want["losses"][0] - 1) > 1e-3
@@ -141,8 +141,8 @@ def test_a_decoder_cut_both_ways_trains_as_on_one_device():
 @pytest.mark.slow
 def test_eight_devices_train_a_decoder_as_one(tmp_path):
     cases = ["data-lora", "fully-lora", "tensor-whole", "both-whole"]
-    launch(tmp_path, 8, cases, 1, module="tests.train.language")
-    wanted = {what: language.alone(what) for what in ("lora", "whole")}
+    launch(tmp_path, 8, cases, 1, module="tests.support.language_runs")
+    wanted = {what: language_runs.alone(what) for what in ("lora", "whole")}
     check = lambda got, what: largest_error(dict(got), wanted[what])
     errors = {}
     for case in cases:

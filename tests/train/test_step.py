@@ -19,7 +19,7 @@ from eegkd.train import (
 )
 from eegkd.train.parallel import RUNNERS, batch_size
 from eegkd.typing import Variables
-from tests.train import toy
+from tests.support import toy
 
 
 def run(

@@ -26,8 +26,8 @@ from eegkd.train.sweep import (
     train_many,
 )
 from eegkd.train.sweep_room import member_bytes, members_at_once
-from tests.train import toy
-from tests.train.runs import ToyLoader, flat
+from tests.support import toy
+from tests.support.toy_runs import ToyLoader, flat
 
 NUM_STEPS = 8
 GRID = {"kd": (0.25, 2.0)}

@@ -17,7 +17,6 @@ from eegkd.data.cache import open_cache
 from eegkd.data.cache_files import Speed
 from eegkd.data.config import CacheConfig
 from eegkd.data.loader import make_loader
-from eegkd.data.store import WindowStore
 from eegkd.errors import InputError, Interrupted
 from eegkd.losses import Term
 from eegkd.pipeline.config import RunConfig
@@ -27,8 +26,8 @@ from eegkd.systems import add_terms
 from eegkd.train.state import init_state
 from eegkd.train.step import make_train_step
 from eegkd.train.teacher_cache import teacher_rows, teacher_specs, variables_hash
-from tests.data.cache_toy import contents
-from tests.train import toy
+from tests.support import toy
+from tests.support.cache_toy import contents
 
 NAMES = ("teacher.logits", "teacher.embedding")
 VIEWS = AugmentConfig(scale=0.3, shift=0.2, noise=0.5, num_views=3)
@@ -42,40 +41,11 @@ def quick_probe(monkeypatch):
     monkeypatch.setattr(place, lambda folder: speed)
 
 
-def toy_store(num=60, first_id=0):
-    rng = np.random.default_rng(0)
-    index = {
-        "window_id": first_id + rng.permutation(num),
-        "recording_id": np.repeat([f"r{i}" for i in range(6)], num // 6),
-        "subject": np.repeat([f"s{i}" for i in range(6)], num // 6),
-        "start_s": np.tile(np.arange(num // 6) * 1.0, 6),
-        "label": rng.choice([-1, 0, 1, 2], size=num),
-    }
-    manifest = {
-        "corpus": "toy",
-        "classes": ["a", "b", "c"],
-        "channels": ["C3", "C4"],
-        "rate": 6.0,
-        "window_s": 1.0,
-    }
-    signal = rng.normal(size=(num, toy.CHANNELS, toy.TIMES))
-    return WindowStore.from_arrays(None, signal, index, manifest)
-
-
-def distance(student, teacher):
-    return jnp.sum((student - teacher) ** 2, axis=-1)
-
-
-def toy_system():
-    term = Term("match", distance, ("student.embedding", NAMES[1]), 0.7)
-    return add_terms(toy.make_system(), "student", term)
-
-
 @pytest.fixture(scope="module")
 def setting():
-    system = toy_system()
+    system = toy.make_matching_system()
     variables = toy.make_variables(system)
-    return system, variables, {"teacher": variables["teacher"]}, toy_store()
+    return system, variables, {"teacher": variables["teacher"]}, toy.make_store()
 
 
 def batch_of(store):
@@ -97,7 +67,7 @@ def outputs(setting, place, rows, *, mode="cached", augment=None, watch=QUIET, *
 def student_step():
     # Small steps: at 0.1 twenty updates blow rounding up four hundred times.
     tx = optax.sgd(0.01)
-    return tx, jax.jit(make_train_step(toy_system(), "student", tx))
+    return tx, jax.jit(make_train_step(toy.make_matching_system(), "student", tx))
 
 
 def trained(setting, rows, *, cache, augment, num_steps=20):

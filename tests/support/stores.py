@@ -1,20 +1,27 @@
-"""A run small enough to test with: six people, three channels, a one-block student.
-
-As a program, `python -m tests.pipeline.tiny OUT` runs it, to be killed and resumed.
-"""
-
-import dataclasses
-import sys
+"""Small window stores in memory: of noise, and with a class to be learned."""
 
 import numpy as np
 
-from eegkd.data.folds import make_folds
 from eegkd.data.store import WindowStore
-from eegkd.models import ConformerConfig
-from eegkd.pipeline.config import TrainConfig
-from eegkd.pipeline.registry import DistilClipRun
-from eegkd.systems.distilclip_config import ProjConfig, StudentConfig, TextConfig
-from eegkd.train.optimiser import OptimConfig
+
+
+def toy_store(path=None, num=200, seed=0):
+    rng = np.random.default_rng(seed)
+    index = {
+        "recording_id": np.repeat([f"r{i}" for i in range(10)], num // 10),
+        "subject": np.repeat([f"s{i}" for i in range(5)], num // 5),
+        "start_s": np.tile(np.arange(num // 10) * 1.0, 10),
+        "label": rng.choice([-1, 0, 1, 2], p=[0.2, 0.5, 0.2, 0.1], size=num),
+    }
+    manifest = {
+        "corpus": "toy",
+        "classes": ["a", "b", "c"],
+        "channels": ["C3", "C4"],
+        "rate": 8.0,
+        "window_s": 2.0,
+    }
+    signal = rng.normal(3.0, 2.0, size=(num, 2, 16)).astype(np.float32)
+    return WindowStore.from_arrays(path, signal, index, manifest)
 
 
 def tiny_store(
@@ -61,36 +68,3 @@ def tiny_store(
         },
     } | manifest
     return WindowStore.from_arrays(None, signal, index, whole)
-
-
-def tiny_config(out, **changes):
-    config = DistilClipRun(
-        out=str(out),
-        eeg=ConformerConfig(
-            dim=16, depth=2, ffn_mult=1, num_heads=2, kernel=5, stem_kernels=(7, 3)
-        ),
-        text=TextConfig(dim=16, depth=1, num_heads=2),
-        proj=ProjConfig(dim=8),
-        student=StudentConfig(depth=1),
-        num_folds=2,
-        num_seeds=1,
-        rows=("alpha_0", "no_teacher", "shuffled_teacher", "linear"),
-        train=TrainConfig(epochs=3, batch_size=16, save_every_s=0.2),
-        optim=OptimConfig(learning_rate=1e-3),
-    )
-    return dataclasses.replace(config, **changes)
-
-
-def run(out, store=None, **changes):
-    from eegkd.pipeline.run import run_distillation
-    from eegkd.systems.distilclip_eeg import make_system
-
-    store = tiny_store() if store is None else store
-    config = tiny_config(out, **changes)
-    folds = make_folds(store, config.split, num_folds=config.num_folds)
-    return run_distillation(make_system, store, folds, config)
-
-
-if __name__ == "__main__":
-    slow = TrainConfig(epochs=60, batch_size=16, save_every_s=0.2)
-    run(sys.argv[1], rows=(), train=slow)

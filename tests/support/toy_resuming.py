@@ -1,6 +1,6 @@
 """A toy training on real loaders, stopped and resumed on other devices.
 
-    python -m tests.train.resuming DEVICES FOLDER RUNNER OPTIMISERS [PORT INDEX NUM]
+python -m tests.support.toy_resuming DEVICES FOLDER RUNNER OPTIMISERS [PORT INDEX NUM]
 
 For every optimiser a whole run leaves FOLDER/OPTIMISER.npz, and one that is stopped
 leaves its checkpoints in FOLDER/OPTIMISER.
@@ -19,9 +19,9 @@ from eegkd.errors import Interrupted
 from eegkd.train import init_state, make_train_step, train
 from eegkd.train.distributed import connect, first_only, of_first, shard
 from eegkd.train.sharding import pick_devices
-from tests.data.test_loader import toy_store
-from tests.train import toy
-from tests.train.parity import WRAPPED, flat
+from tests.support import toy
+from tests.support.stores import toy_store
+from tests.support.toy_runners import WRAPPED, flat
 
 NUM_STEPS, STOP_AT, BATCH = 12, 5, 32
 OPTIMISERS = {"sgd": optax.sgd(0.3), "adamw": optax.adamw(0.01)}

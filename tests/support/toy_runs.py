@@ -14,7 +14,7 @@ from eegkd.train import (
     make_train_step,
     train,
 )
-from tests.train import toy
+from tests.support import toy
 
 NUM_STEPS = 12
 

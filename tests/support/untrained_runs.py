@@ -1,8 +1,8 @@
 """Small finished runs that nobody trained: what predict and evaluate need of one."""
 
-import csv
 import dataclasses
 import itertools
+import json
 
 import jax
 import numpy as np
@@ -12,36 +12,14 @@ from eegkd.data.folds import Fold, make_folds
 from eegkd.data.prepare import prepare
 from eegkd.evaluate.predictions import make_predictions, save_predictions
 from eegkd.export.weights import save_variables
-from eegkd.models import ConformerConfig
-from eegkd.pipeline.config import TrainConfig
 from eegkd.pipeline.distill import signal_of
-from eegkd.pipeline.folder import open_run, write_json
+from eegkd.pipeline.folder import from_json, open_run, write_json
 from eegkd.pipeline.registry import DistilClipRun
 from eegkd.pipeline.shapes import stage_shapes
 from eegkd.systems import distilclip_eeg
-from eegkd.systems.distilclip_config import (
-    ProjConfig,
-    StudentConfig,
-    TextConfig,
-)
-from tests.data.edf import write_edf
+from tests.support.presets import TINY
+from tests.support.recordings import NAMES
 
-NAMES = ("Fp1", "C3", "Cz", "C4", "O2")
-RATE = 100
-SEIZURE = (20.0, 40.0)
-
-TINY = DistilClipRun(
-    eeg=ConformerConfig(
-        dim=16, depth=2, ffn_mult=1, num_heads=2, kernel=5, stem_kernels=(7, 3)
-    ),
-    text=TextConfig(dim=16, depth=1, num_heads=2, num_prompts=2),
-    proj=ProjConfig(dim=8),
-    student=StudentConfig(depth=1),
-    num_seeds=1,
-    rows=("linear",),
-    num_folds=3,
-    train=TrainConfig(epochs=1, batch_size=8),
-)
 DATA = DataConfig(
     corpus="folder",
     channels=NAMES,
@@ -50,27 +28,6 @@ DATA = DataConfig(
     window_s=2.0,
     workers=1,
 )
-
-
-def noise(seed=0, seconds=60, rate=RATE, num_channels=5):
-    """Broadband noise of 30 uV, louder inside the seizure."""
-    rng = np.random.default_rng(seed)
-    signal = 30 * rng.normal(size=(num_channels, seconds * rate))
-    signal[:, round(SEIZURE[0] * rate) : round(SEIZURE[1] * rate)] *= 3
-    return signal
-
-
-def write_folder(folder, *, num_subjects=4, label="seizure"):
-    """EDF files of a few persons with a labels.csv: `label` in the middle."""
-    folder.mkdir(parents=True)
-    rows = [("file", "subject", "onset", "duration", "label")]
-    for i in range(num_subjects):
-        write_edf(folder / f"p{i}.edf", noise(i), NAMES, rate=RATE)
-        span = (SEIZURE[0], SEIZURE[1] - SEIZURE[0])
-        rows.append((f"p{i}.edf", f"{i}", *map(str, span), label))
-    with (folder / "labels.csv").open("w", newline="") as file:
-        csv.writer(file).writerows(rows)
-    return folder
 
 
 def random_variables(shapes, rng):
@@ -125,3 +82,9 @@ def right_predictions(store, rows, rng):
     prob = 0.6 * right + 0.4 * noise
     columns = ("subject", "recording_id", "start_s", "window_id")
     return make_predictions(prob, labels, *(store.index[n][rows] for n in columns))
+
+
+def read_config(folder):
+    record = json.loads((folder / "config.json").read_text())
+    config = from_json(DistilClipRun, record["run"])
+    return dataclasses.replace(config, out=str(folder))

@@ -1,6 +1,6 @@
 """The toy system trained by every runner; as a program, one of several processes.
 
-    python -m tests.train.parity DEVICES FOLDER CASES [PORT INDEX NUM]
+    python -m tests.support.toy_runners DEVICES FOLDER CASES [PORT INDEX NUM]
 
 DEVICES forced ones in all; CASES as in `pmap-1,sharded-4`: a runner and micro-batches.
 The parameters go to FOLDER/CASE.npz.
@@ -18,7 +18,7 @@ from eegkd.train import init_state, make_train_step
 from eegkd.train.distributed import connect, first_only, shard
 from eegkd.train.parallel import mesh, pmap, shard_map
 from eegkd.train.sharding import fetch, pick_devices
-from tests.train import toy
+from tests.support import toy
 
 SIZE, STEPS = 32, 5
 WRAPPED = {

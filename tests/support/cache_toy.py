@@ -1,6 +1,6 @@
 """Outputs, forms and fills that the tests of the teacher cache share.
 
-As a program, `python -m tests.data.cache_toy FOLDER` fills one, to be killed.
+As a program, `python -m tests.support.cache_toy FOLDER` fills one, to be killed.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from eegkd.data.cache_fill import (
 from eegkd.data.cache_forms import (
     TensorForm,
 )
-from tests.data.test_loader import toy_store
+from tests.support.stores import toy_store
 
 ROOT = Path(__file__).parents[2]
 LOGITS, TOKENS = (3,), (6, 8)

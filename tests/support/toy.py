@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from eegkd.data.store import WindowStore
 from eegkd.losses import Term, clip_loss, kd_kl
-from eegkd.systems import Stage, System
+from eegkd.systems import Stage, System, add_terms
 from eegkd.typing import Variables
 
 CHANNELS, TIMES, WIDTH, CLASSES = 2, 6, 4, 3
@@ -107,3 +108,34 @@ def make_variables(system, seed=0):
     for i, stage in enumerate(system.stages):
         made[stage.name] = stage.init(jax.random.key(seed + i), batch, dict(made))
     return made
+
+
+def distance(student, teacher):
+    return jnp.sum((student - teacher) ** 2, axis=-1)
+
+
+def make_matching_system():
+    """The toy system whose student also follows the teacher's embedding."""
+    term = Term("match", distance, ("student.embedding", "teacher.embedding"), 0.7)
+    return add_terms(make_system(), "student", term)
+
+
+def make_store(num=60, first_id=0):
+    """A store whose windows fit the toy system."""
+    rng = np.random.default_rng(0)
+    index = {
+        "window_id": first_id + rng.permutation(num),
+        "recording_id": np.repeat([f"r{i}" for i in range(6)], num // 6),
+        "subject": np.repeat([f"s{i}" for i in range(6)], num // 6),
+        "start_s": np.tile(np.arange(num // 6) * 1.0, 6),
+        "label": rng.choice([-1, 0, 1, 2], size=num),
+    }
+    manifest = {
+        "corpus": "toy",
+        "classes": ["a", "b", "c"],
+        "channels": ["C3", "C4"],
+        "rate": 6.0,
+        "window_s": 1.0,
+    }
+    signal = rng.normal(size=(num, CHANNELS, TIMES))
+    return WindowStore.from_arrays(None, signal, index, manifest)

@@ -1,6 +1,6 @@
 """A small decoder trained by the runner mesh; as a program, on many devices.
 
-python -m tests.train.language DEVICES FOLDER CASES
+python -m tests.support.language_runs DEVICES FOLDER CASES
 
 CASES as in `fully-lora`: how arrays are cut, and what is trained. Parameters after some
 steps of SGD go to FOLDER/CASE.npz, losses among them.

@@ -1,7 +1,7 @@
 """What the torture test sees of a run, without the numerics: two trainings of sums.
 
-    python -m tests.pipeline.fake_run FAULT distill SYSTEM ... --out OUT
-    python -m tests.pipeline.fake_run FAULT distill --resume OUT
+    python -m tests.support.fake_run FAULT distill SYSTEM ... --out OUT
+    python -m tests.support.fake_run FAULT distill --resume OUT
 
 Each step adds its number to a sum. FAULT is "none", or what is wrong with it: "forgets"
 starts again at the saved step with one step too few in the sum, "stays" leaves a file

@@ -1,0 +1,19 @@
+"""The smallest DistilCLIP-EEG that tests train or give random weights."""
+
+from eegkd.models import ConformerConfig
+from eegkd.pipeline.config import TrainConfig
+from eegkd.pipeline.registry import DistilClipRun
+from eegkd.systems.distilclip_config import ProjConfig, StudentConfig, TextConfig
+
+TINY = DistilClipRun(
+    eeg=ConformerConfig(
+        dim=16, depth=2, ffn_mult=1, num_heads=2, kernel=5, stem_kernels=(7, 3)
+    ),
+    text=TextConfig(dim=16, depth=1, num_heads=2, num_prompts=2),
+    proj=ProjConfig(dim=8),
+    student=StudentConfig(depth=1),
+    num_seeds=1,
+    rows=("linear",),
+    num_folds=3,
+    train=TrainConfig(epochs=1, batch_size=8),
+)
