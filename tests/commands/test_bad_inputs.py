@@ -29,8 +29,7 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def no_cache_outside(monkeypatch, tmp_path):
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "xla"))
+def no_real_data(monkeypatch):
     monkeypatch.delenv("EEGKD_REAL_DATA", raising=False)
 
 

@@ -11,8 +11,7 @@ from tests.support.foundation_files import cbramod_tensors
 
 
 @pytest.fixture(autouse=True)
-def no_cache_outside(monkeypatch, tmp_path):
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "xla"))
+def no_real_data(monkeypatch):
     monkeypatch.delenv("EEGKD_REAL_DATA", raising=False)
 
 

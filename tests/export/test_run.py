@@ -43,11 +43,6 @@ def config(run):
     return read_config(run)
 
 
-@pytest.fixture(autouse=True)
-def no_cache_outside(monkeypatch, tmp_path):
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "xla"))
-
-
 def names(folder):
     return {path.name for path in folder.iterdir()}
 

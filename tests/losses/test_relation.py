@@ -86,6 +86,7 @@ def test_angles_do_not_depend_on_the_chunk(chunk):
     np.testing.assert_allclose(got[1], want[1], rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.optimised
 def test_angles_take_memory_by_the_chunk():
     tokens = jax.ShapeDtypeStruct((2, 64, 8), jnp.float32)
 
@@ -205,7 +206,7 @@ def test_unlike_batches_are_refused(fn):
         fn.__wrapped__(jnp.ones((3, 2)), jnp.ones((4, 2)))
 
 
-@pytest.mark.slow
+@pytest.mark.optimised
 def test_the_gram_form_is_faster_than_the_naive_one():
     """At 2 x 128 tokens of width 128; the benchmark program has the full size."""
 

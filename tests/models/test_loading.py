@@ -162,6 +162,7 @@ def test_no_layer_is_read_while_another_is_held():
     np.testing.assert_array_equal(tree["a"][:, 1, 0], [0, 1, 2])
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("spread", [False, True])
 def test_stacks_are_written_in_place(spread):
     mesh = Mesh(np.array(jax.devices()), ("model",))

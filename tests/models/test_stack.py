@@ -67,6 +67,7 @@ def test_layers_asked_for_are_the_plain_loops(variables):
         np.testing.assert_allclose(kept[f"block_{i}"], blocks[i], rtol=1e-5)
 
 
+@pytest.mark.optimised
 def test_few_layers_stand_in_a_row_and_those_with_a_cache_in_a_loop(variables):
     row = jax.jit(Stack((-1, 1), shifted=False).apply)
     want, blocks, _ = plain(variables, shift=0)

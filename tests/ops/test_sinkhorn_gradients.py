@@ -128,13 +128,14 @@ def memory(cost, num_iters, kind):
     return compiled.memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("kind", ["envelope", "implicit"])
 def test_memory_does_not_grow_with_the_iterations(kind):
     cost = clusters(64, 32)
     assert memory(cost, 400, kind) < memory(cost, 40, kind) + 1024
 
 
-@pytest.mark.slow
+@pytest.mark.optimised
 def test_unrolled_memory_grows_by_vectors():
     cost = clusters(64, 32)
     vectors = 4 * (64 + 32)

@@ -46,11 +46,6 @@ def model(config):
     return load_model(distilclip_eeg.make_system, config)
 
 
-@pytest.fixture(autouse=True)
-def no_cache_outside(monkeypatch, tmp_path):
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
-
-
 def subject_of(place, name="p1", **changes):
     recording = read_recording(place / "mine" / f"{name}.edf")
     return Subject(name, dataclasses.replace(recording, **changes), frozenset())

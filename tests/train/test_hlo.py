@@ -97,6 +97,7 @@ def shapes_of(tree):
     return [np.shape(x) for x in jax.tree.leaves(tree)]
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize(
     ("runner", "accumulate"), [("shard_map", 1), ("pmap", 1), ("shard_map", 4)]
 )
@@ -110,6 +111,7 @@ def test_gradients_travel_in_one_all_reduce(runner, accumulate):
     assert wanted <= sent
 
 
+@pytest.mark.optimised
 def test_a_gradient_sent_in_parts_is_counted():
     """The control: two reductions that depend on each other cannot be fused."""
     system = toy.make_system()
@@ -132,7 +134,7 @@ def test_a_gradient_sent_in_parts_is_counted():
     assert len(gradient_all_reduces(hlo)) > 1
 
 
-@pytest.mark.slow
+@pytest.mark.optimised
 @pytest.mark.parametrize("runner", ["shard_map", "pmap"])
 @pytest.mark.parametrize("name", ["teacher", "student"])
 def test_gradients_of_a_real_system_travel_in_one_all_reduce(name, runner):
@@ -177,6 +179,7 @@ def prime_system(trained):
     return System("prime", ("signal",), lambda x: x, stages, lambda *x: x[2])
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("runner", ["single", "shard_map", "pmap", "mesh"])
 def test_frozen_arrays_have_no_gradient(runner):
     batch = {"signal": np.ones((8, 1, PRIME[0]), np.float32)}
@@ -196,7 +199,7 @@ def test_frozen_arrays_have_no_gradient(runner):
     assert found[True] != []
 
 
-@pytest.mark.slow
+@pytest.mark.optimised
 @pytest.mark.parametrize("train", ["frozen", "finetune"])
 def test_a_frozen_text_tower_has_no_gradient(train):
     """The control is the same tower, trained."""
