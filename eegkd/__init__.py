@@ -9,12 +9,19 @@ from typing import Any
 __version__ = "0.1.0"
 
 _SUBPACKAGES = (
+    "bench",
+    "cache",
+    "config",
+    "convert",
     "data",
+    "deploy",
     "evaluate",
+    "host",
     "losses",
     "models",
     "ops",
     "pipeline",
+    "plan",
     "systems",
     "train",
 )

@@ -30,7 +30,7 @@ USAGE = "\n".join(
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns 0, 2 (bad input) or 130 (interrupted, resumable)."""
     from eegkd.errors import InputError, Interrupted
-    from eegkd.signals import end_unread, terminable
+    from eegkd.host.signals import end_unread, terminable
 
     args = list(sys.argv[1:] if argv is None else argv)
     if args in ([], ["-h"], ["--help"]):

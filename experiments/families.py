@@ -21,7 +21,7 @@ from eegkd.losses import (
 )
 from eegkd.models.bridges import MultiHeadAlignment
 from eegkd.systems import System, add_terms
-from eegkd.systems.bridged import add_bridge
+from eegkd.systems.bridge import add_bridge
 from eegkd.systems.distilclip_eeg import make_system
 
 POOLED = ("student.pooled", "teacher.pooled")

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 from eegkd.commands.options import open_data, parse_run, take_option
 from eegkd.data import DataConfig
 from eegkd.errors import InputError, Interrupted
-from eegkd.pipeline.host import tune_process
+from eegkd.host.process import tune_process
+from eegkd.host.signals import end_unread
 from eegkd.pipeline.registry import get_entry
 from eegkd.pipeline.run import MakeSystem, run_distillation
-from eegkd.signals import end_unread
 from eegkd.systems import System
 
 

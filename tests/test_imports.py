@@ -13,34 +13,45 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "eegkd"
 
-_NUMERICS = {"errors", "files", "typing", "ops"}
-_SYSTEM = _NUMERICS | {"models", "losses", "systems", "data"}
-_RUN = _SYSTEM | {"convert", "train", "evaluate", "export", "signals"}
-ALLOWED: Mapping[str, set[str]] = {
-    "__init__": set(),
-    "errors": set(),
-    "files": {"errors"},
-    "signals": set(),
-    "data": {"errors", "files"},
-    "convert": {"errors", "files"},
-    "typing": set(),
-    "ops": _NUMERICS,
-    "models": _NUMERICS | {"convert"},
-    "losses": _NUMERICS,
-    "systems": _SYSTEM,
-    "train": _NUMERICS | {"losses", "signals", "systems"},
-    "evaluate": _NUMERICS | {"losses", "systems"},
-    "export": _NUMERICS | {"losses", "systems"},
-    "pipeline": _RUN,
-    "commands": _RUN | {"pipeline"},
-    "cli": {"errors", "signals", "commands", "__version__"},
+FLOORS = (
+    ("errors", "typing"),
+    ("host",),
+    ("ops", "cache", "convert"),
+    ("data", "losses", "models"),
+    ("systems",),
+    ("train", "evaluate"),
+    ("config",),
+    ("pipeline", "plan"),
+    ("bench", "deploy"),
+    ("commands",),
+    ("cli",),
+)
+"""A room may import those of lower floors, and none of its own floor."""
+
+_NO_JAX = ("errors", "host", "cache", "convert", "data", "cli")
+# What loads jax is not for the rooms that must not.
+_LOADS_JAX = ("typing", "ops")
+
+
+def allowed(room: str) -> set[str]:
+    """Lists the rooms that one may import."""
+    floor = next(i for i, rooms in enumerate(FLOORS) if room in rooms)
+    below = {name for rooms in FLOORS[:floor] for name in rooms}
+    if room in _NO_JAX and room != "cli":
+        below -= {*_LOADS_JAX, "losses", "models"}
+    return below | ({"__version__"} if room == "cli" else set())
+
+
+ALLOWED: Mapping[str, set[str]] = {"__init__": set()} | {
+    room: allowed(room) for rooms in FLOORS for room in rooms
 }
-"""What each part of the package may import beside itself."""
 
 # Parts that know a System by its type alone, never one system.
-_BY_TYPE = ("train", "evaluate", "export")
+_BY_TYPE = ("train", "evaluate")
 # Where parameters and the files of others meet.
 _JOINS = ("models/pretrained.py", "models/saving.py")
+# Sets jax's options before it starts, for programs that ask for it.
+_CONFIGURES_JAX = "host/process.py"
 _JAX = ("jax", "flax", "optax", "orbax", "ott")
 
 
@@ -66,17 +77,17 @@ def broken_import(file: str, name: str) -> str | None:
         target = rest[0] if rest else "__init__"
         if target != part and target not in ALLOWED[part]:
             return f"{part} may not import {target}"
-        inner = rest[1] if rest[1:] else ""
-        one_system = (PACKAGE / "systems" / f"{inner}.py").is_file()
-        if part in _BY_TYPE and target == "systems" and one_system:
+        inner = PACKAGE / "systems" / (rest[1] if rest[1:] else ".")
+        below = rest[1:] and (inner.is_dir() or inner.with_suffix(".py").is_file())
+        if part in _BY_TYPE and target == "systems" and below:
             return f"{part} may know a System by its type alone"
         if (target, part) == ("convert", "models") and file not in _JOINS:
             return "of models, only pretrained.py and saving.py may import convert"
         return None
-    if part in ("data", "convert") and root in _JAX:
+    if part in _NO_JAX and root in _JAX and file != _CONFIGURES_JAX:
         return f"{part} is a NumPy island: no {root}"
-    if root == "grain" and file != "data/loader.py":
-        return "only data/loader.py may import grain"
+    if root == "grain" and file != "data/batches/loader.py":
+        return "only data/batches/loader.py may import grain"
     if name.startswith("flax.linen") and part != "models":
         return "only models may import flax.linen"
     if root in ("chex", "pytest", "hypothesis", "beartype"):
@@ -119,14 +130,16 @@ def test_the_package_keeps_its_import_order():
         ("models/bert.py", "import eegkd.losses", "import losses"),
         ("ops/flops.py", "def f():\n    from eegkd import train", "import train"),
         ("models/bert.py", "from eegkd.convert import bert", "only pretrained.py"),
-        ("evaluate/events.py", "from eegkd.data.store import WindowStore", "data"),
+        ("evaluate/events.py", "from eegkd.train import train", "import train"),
+        ("data/windows/store.py", "from eegkd.typing import Array", "import typing"),
         ("train/step.py", "from eegkd.systems import small_net", "by its type"),
+        ("train/step.py", "from eegkd.systems import dlink", "by its type"),
         ("train/step.py", "from eegkd.systems.small_net import x", "by its type"),
         ("train/loop.py", "import eegkd.pipeline.run", "import pipeline"),
         ("pipeline/run.py", "from eegkd.commands import options", "commands"),
-        ("data/store.py", "import jax.numpy as jnp", "NumPy island"),
+        ("data/windows/store.py", "import jax.numpy as jnp", "NumPy island"),
         ("convert/bert.py", "from flax import linen", "NumPy island"),
-        ("data/store.py", "import grain", "only data/loader.py"),
+        ("data/windows/store.py", "import grain", "only data/batches/loader.py"),
         ("losses/logits.py", "from flax import linen as nn", "only models"),
         ("losses/logits.py", "import flax.linen as nn", "only models"),
         ("losses/logits.py", "from . import compose", "relative"),
@@ -146,7 +159,7 @@ def test_what_is_allowed_passes():
     assert not problems("train/step.py", "from eegkd.systems import System")
     assert not problems("models/pretrained.py", "from eegkd.convert import bert")
     assert not problems("models/bert.py", "from flax import linen as nn")
-    assert not problems("data/loader.py", "def f():\n    import grain")
+    assert not problems("data/batches/loader.py", "def f():\n    import grain")
 
 
 @pytest.mark.parametrize(
@@ -154,7 +167,7 @@ def test_what_is_allowed_passes():
     [
         "import eegkd",
         "from eegkd.cli import main; main(['--help'])",
-        "import eegkd.data.prepare, eegkd.data.windowing, eegkd.convert.bert",
+        "import eegkd.data.windows.prepare, eegkd.cache.fill, eegkd.convert.bert",
     ],
     ids=["package", "help", "islands"],
 )

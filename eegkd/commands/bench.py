@@ -10,14 +10,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from eegkd.bench.bench import run_bench
+from eegkd.bench.nested import Choice
+from eegkd.bench.setup import draw_store
 from eegkd.commands.verbs import parse_verb, spell_out
-from eegkd.data.store import WindowStore
+from eegkd.data.windows.store import WindowStore
 from eegkd.errors import InputError
-from eegkd.pipeline.bench import run_bench
-from eegkd.pipeline.bench_parts import Choice
-from eegkd.pipeline.bench_setup import draw_store
-from eegkd.pipeline.distill import signal_of
-from eegkd.pipeline.host import force_cpu_devices, keep_freed_memory
+from eegkd.host.process import force_cpu_devices, keep_freed_memory
+from eegkd.systems.signal import signal_of
 from eegkd.train.sharding import pick_devices
 
 _DTYPES = ("float32", "bfloat16")

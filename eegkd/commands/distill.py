@@ -14,12 +14,12 @@ from eegkd.commands.options import (
     take_option,
 )
 from eegkd.commands.processes import join, launch
+from eegkd.config import PLACEMENT
 from eegkd.errors import InputError
-from eegkd.pipeline.config import PLACEMENT
-from eegkd.pipeline.distill import signal_of
-from eegkd.pipeline.host import tune_process
+from eegkd.host.process import tune_process
 from eegkd.pipeline.registry import SYSTEMS, Entry
 from eegkd.pipeline.run import run_distillation
+from eegkd.systems.signal import signal_of
 
 SHORT = ("runner", "devices", "processes")
 

@@ -8,14 +8,14 @@ from typing import Any
 import tyro
 
 from eegkd.commands.options import parse, read_run, refuse_variants
-from eegkd.data.folds import make_folds
+from eegkd.data.windows.folds import make_folds
+from eegkd.deploy.predict import open_store
 from eegkd.errors import InputError
+from eegkd.host.process import tune_process
 from eegkd.pipeline.baselines import TRIALS, trial_name
-from eegkd.pipeline.distill import signal_of
 from eegkd.pipeline.folder import read_record
-from eegkd.pipeline.host import tune_process
-from eegkd.pipeline.predict import open_store
 from eegkd.pipeline.run import run_distillation
+from eegkd.systems.signal import signal_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 from eegkd.commands.options import parse, read_run
+from eegkd.deploy.card import Card
+from eegkd.deploy.export import FILES, export_model
+from eegkd.deploy.onnx_file import missing_packages
 from eegkd.errors import InputError
-from eegkd.export.card import Card
-from eegkd.export.onnx_file import missing_packages
-from eegkd.pipeline.export import FILES, export_model
-from eegkd.pipeline.host import tune_process
+from eegkd.host.process import tune_process
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

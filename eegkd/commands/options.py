@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 
 import tyro
 
+from eegkd.config import RunConfig
 from eegkd.data.config import DataConfig
-from eegkd.data.folds import make_folds
-from eegkd.data.prepare import prepare
-from eegkd.data.store import WindowStore
+from eegkd.data.windows.folds import make_folds
+from eegkd.data.windows.prepare import prepare
+from eegkd.data.windows.store import WindowStore
 from eegkd.errors import InputError
-from eegkd.pipeline.config import RunConfig
 from eegkd.pipeline.folder import from_json, read_record
 from eegkd.pipeline.registry import Entry, get_entry, get_preset
 from eegkd.train.distributed import in_turn

@@ -11,13 +11,13 @@ from rich.table import Table
 
 from eegkd.commands import plan_models
 from eegkd.commands.verbs import parse_verb, spell_out
-from eegkd.data.store import WindowStore
+from eegkd.data.windows.store import WindowStore
 from eegkd.errors import InputError, suggest
-from eegkd.pipeline.chips import get_chip
-from eegkd.pipeline.distill import signal_of
-from eegkd.pipeline.known_models import NAMES
-from eegkd.pipeline.plan import DEVICE_COUNTS, make_plan
 from eegkd.pipeline.registry import SYSTEMS
+from eegkd.plan.account import DEVICE_COUNTS, make_plan
+from eegkd.plan.catalogue import NAMES
+from eegkd.plan.chips import get_chip
+from eegkd.systems.signal import signal_of
 
 _MEMORY_NOTE = (
     "Memory is an analytic account of one device. Activations are what the forward "

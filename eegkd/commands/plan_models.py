@@ -11,8 +11,8 @@ from rich.table import Table
 
 from eegkd.commands.options import parse
 from eegkd.commands.verbs import spell_out
-from eegkd.pipeline.plan_models import plan_model
-from eegkd.pipeline.trace_models import ModelPlan
+from eegkd.plan.models import plan_model
+from eegkd.plan.trace import ModelPlan
 
 _EXACT = "exact, by the shapes"
 _ESTIMATE = "an estimate, before the compiler fuses"

@@ -10,13 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from eegkd.commands.options import parse, read_run
-from eegkd.evaluate.events import EventScores, pool, score_events, to_spans
-from eegkd.evaluate.plots import prediction_plot
-from eegkd.evaluate.szcore import write_szcore_tsv
-from eegkd.files import write_atomic
-from eegkd.pipeline.config import RunConfig
-from eegkd.pipeline.host import tune_process
-from eegkd.pipeline.predict import (
+from eegkd.config import RunConfig
+from eegkd.deploy.predict import (
     Model,
     Prediction,
     Subject,
@@ -25,6 +20,11 @@ from eegkd.pipeline.predict import (
     read_subjects,
     window_table,
 )
+from eegkd.evaluate.events import EventScores, pool, score_events, to_spans
+from eegkd.evaluate.plots import prediction_plot
+from eegkd.evaluate.szcore import write_szcore_tsv
+from eegkd.host.atomic import write_atomic
+from eegkd.host.process import tune_process
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

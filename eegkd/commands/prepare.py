@@ -9,8 +9,8 @@ from rich.table import Table
 
 from eegkd.commands.options import parse, with_root
 from eegkd.data.config import DataConfig
-from eegkd.data.prepare import estimate, prepare
-from eegkd.data.store import WindowStore
+from eegkd.data.windows.prepare import estimate, prepare
+from eegkd.data.windows.store import WindowStore
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

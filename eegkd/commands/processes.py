@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
+from eegkd.config import TrainConfig
 from eegkd.errors import InputError, Interrupted
-from eegkd.pipeline.config import TrainConfig
-from eegkd.pipeline.host import force_cpu_devices
+from eegkd.host.process import force_cpu_devices
 
 Children = list[subprocess.Popen[bytes]]
 _LAUNCHED = "EEGKD_LAUNCHED"

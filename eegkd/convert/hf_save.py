@@ -9,7 +9,7 @@ import numpy as np
 
 from eegkd.convert.hf_folder import FLOATS, INDEX, SINGLE
 from eegkd.errors import InputError
-from eegkd.files import open_atomic, write_atomic
+from eegkd.host.atomic import open_atomic, write_atomic
 
 _TYPES = {ours: theirs for theirs, ours in FLOATS.items()}
 

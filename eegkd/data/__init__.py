@@ -1,25 +1,22 @@
 """Recordings in, labelled windows out: NumPy only."""
 
-from eegkd.data.anyres import AnyresConfig, row_index, stack_tiles
-from eegkd.data.augment import AugmentConfig
-from eegkd.data.cache import TeacherCache, TeacherTensor, open_cache
-from eegkd.data.config import CacheConfig, DataConfig
-from eegkd.data.conversations import (
-    Conversation,
-    Turn,
-    prepare_conversations,
-)
+from eegkd.cache.config import CacheConfig
+from eegkd.cache.read import TeacherCache, TeacherTensor, open_cache
+from eegkd.data.batches.augment import AugmentConfig
+from eegkd.data.config import DataConfig
 from eegkd.data.corpora import Corpus, Source, get_corpus
-from eegkd.data.packing import (
+from eegkd.data.images.anyres import AnyresConfig, row_index, stack_tiles
+from eegkd.data.language.conversations import Conversation, Turn, prepare_conversations
+from eegkd.data.language.packing import (
     TextPart,
     VisualPart,
     pack_row,
     pack_rows,
     split_at_images,
 )
-from eegkd.data.reading import read_recording
-from eegkd.data.recording import Event, Recording
-from eegkd.data.store import WindowStore
+from eegkd.data.recordings.reading import read_recording
+from eegkd.data.recordings.recording import Event, Recording
+from eegkd.data.windows.store import WindowStore
 
 __all__ = [
     "AnyresConfig",

@@ -35,7 +35,7 @@ from eegkd.evaluate.figure import (
     to_svg,
     words,
 )
-from eegkd.files import write_atomic
+from eegkd.host.atomic import write_atomic
 
 MODEL_COLOURS = {"teacher": AMBER, "student": BLUE}
 MAX_CHANNELS = 19

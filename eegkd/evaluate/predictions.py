@@ -11,7 +11,7 @@ from jaxtyping import Float32, Int32, Int64, Shaped
 from numpy.typing import ArrayLike
 
 from eegkd.errors import InputError
-from eegkd.files import write_atomic
+from eegkd.host.atomic import write_atomic
 
 
 class Predictions(NamedTuple):

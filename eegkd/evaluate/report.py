@@ -25,7 +25,7 @@ from eegkd.evaluate.report_html import (
 from eegkd.evaluate.report_measured import measured_section
 from eegkd.evaluate.report_style import CSS
 from eegkd.evaluate.statistics import Comparison
-from eegkd.files import write_atomic
+from eegkd.host.atomic import write_atomic
 
 __all__ = [
     "Curve",

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from eegkd.errors import InputError
 from eegkd.evaluate.events import Detection
-from eegkd.files import write_atomic
+from eegkd.host.atomic import write_atomic
 
 COLUMNS = (
     "onset",

@@ -4,13 +4,13 @@ A scale multiplies a term's own weight, and every rule reads raw means: weights 
 in which shares balanced terms enter.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from eegkd.losses.compose import Schedule
+from eegkd.losses.compose import Schedule, Term
 from eegkd.typing import Array, PyTree
 
 Scales = dict[str, Array]
@@ -236,3 +236,16 @@ def _check_names(given: Iterable[str], names: tuple[str, ...]) -> None:
 
 def _parts(keys: tuple[str, ...], values: Array) -> dict[str, Array]:
     return {key: values[i] for i, key in enumerate(keys)}
+
+
+RULES: Mapping[str, Callable[[], Balancer]] = {
+    "uncertainty": uncertainty,
+    "gradnorm": gradnorm,
+}
+
+
+def make_balancer(rule: str, terms: Sequence[Term]) -> Balancer | None:
+    """Returns the balancer of a stage's terms; None where their weights alone scale."""
+    if rule == "fixed" or len(terms) < 2:
+        return None
+    return RULES[rule]()

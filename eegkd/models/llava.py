@@ -1,9 +1,9 @@
 """LLaVA 1.5 and 1.6: a vision tower, a projector and a decoder of text.
 
 What depends on images' sizes and texts' lengths is worked out before, in NumPy
-(`eegkd.data.anyres`, `eegkd.data.packing`), and arrives as indices of fixed length; the
-model gathers twice: patches of tiles into the visual tokens of a row, and those into
-the sequence of text. A caller may give visual tokens of its own instead.
+(`eegkd.data.images.anyres`, `eegkd.data.language.packing`), and arrives as indices of
+fixed length; the model gathers twice: patches of tiles into the visual tokens of a row,
+and those into the sequence of text. A caller may give visual tokens of its own instead.
 
 References:
     Liu et al. 2023, "Improved Baselines with Visual Instruction Tuning", arXiv
@@ -37,8 +37,8 @@ class LlavaConfig:
         language: The decoder.
         select_layer: Layer of the tower whose patches are the visual tokens.
         grids: Sizes (height, width) in pixels that LLaVA-1.6 cuts images into, for
-            `eegkd.data.anyres.AnyresConfig`; such a model has a newline vector. () is
-            LLaVA-1.5.
+            `eegkd.data.images.anyres.AnyresConfig`; such a model has a newline vector.
+            () is LLaVA-1.5.
     """
 
     vision: ClipVisionConfig
@@ -112,7 +112,7 @@ def arrange_patches(
     Args:
         patches: Projected, of all tiles of a row; tiles that only pad are never read.
         index: `tile * n + patch`, or below 0 for the newline vector, as
-            `eegkd.data.anyres.row_index` makes it.
+            `eegkd.data.images.anyres.row_index` makes it.
         mask: Where it holds a token, None being everywhere; the rest is zero.
         newline: The vector; None where the index has none.
 
@@ -139,7 +139,7 @@ def insert_visual(
         text: Embeddings of ids; those at visual positions are not used.
         visual: Each row's visual tokens, from whatever they were made.
         visual_at: Which of them stands at a position, below 0 for none, as
-            `eegkd.data.packing.pack_row` makes it.
+            `eegkd.data.language.packing.pack_row` makes it.
         mask: Which visual tokens there are; None is all.
 
     Returns:
@@ -208,8 +208,8 @@ class Llava(nn.Module):
         Args:
             ids: Token ids, any of the vocabulary at visual positions.
             visual_at: Which visual token stands where; needed with images.
-            pixels: Tiles or images of each row, as `eegkd.data.anyres.stack_tiles`
-                makes them.
+            pixels: Tiles or images of each row, as `stack_tiles` of
+                `eegkd.data.images.anyres` makes them.
             visual_index: Order of their patches and newlines; needed by LLaVA-1.6, in
                 1.5 None takes all patches in their order.
             visual: Visual tokens of the decoder's width, in place of pixels.

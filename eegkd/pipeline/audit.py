@@ -8,8 +8,9 @@ import numpy as np
 
 from eegkd.evaluate.identity import Identity, identity_probe
 from eegkd.pipeline.baselines import band_features
+from eegkd.pipeline.compiled import Program
 from eegkd.pipeline.fit import Fitted, FoldData
-from eegkd.pipeline.programs import Program, collect
+from eegkd.pipeline.inference import collect
 from eegkd.systems import get_stage
 from eegkd.typing import Batch, Variables
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from eegkd.config import RunConfig
 from eegkd.evaluate.baselines import band_power, linear_baseline
 from eegkd.evaluate.metrics import score
 from eegkd.evaluate.predictions import Predictions
 from eegkd.models import EEGNetConfig
-from eegkd.pipeline.config import RunConfig
+from eegkd.pipeline.compiled import Program, make_program
 from eegkd.pipeline.fit import (
     Ahead,
     Fitted,
@@ -21,7 +22,6 @@ from eegkd.pipeline.fit import (
     predictions_of,
     selection_metric,
 )
-from eegkd.pipeline.programs import Program, make_program
 from eegkd.systems import SignalConfig
 from eegkd.systems.channels import see_channels
 from eegkd.systems.small_net import make_system

@@ -8,19 +8,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eegkd.data.cache import TeacherTensor
-from eegkd.data.folds import Fold
-from eegkd.data.store import WindowStore
+from eegkd.cache.read import TeacherTensor
+from eegkd.config import RunConfig
+from eegkd.data.windows.folds import Fold
+from eegkd.data.windows.store import WindowStore
 from eegkd.errors import InputError
 from eegkd.evaluate.controls import MOVES, OUTPUT_CONTROLS, SYSTEM_CONTROLS
-from eegkd.pipeline.config import RunConfig
+from eegkd.pipeline.compiled import Program, make_program, term_weights
 from eegkd.pipeline.fit import Ahead, Fitted, FoldData, Job, one_by_one
 from eegkd.pipeline.folder import read_json, write_json
-from eegkd.pipeline.programs import Program, make_program, prepare_fn, term_weights
-from eegkd.pipeline.teacher import Teacher, choose_teacher, given_stages
+from eegkd.pipeline.inference import prepare_fn
+from eegkd.pipeline.probes import Samples, take_samples
+from eegkd.pipeline.teacher_choice import Teacher, choose_teacher, given_stages
 from eegkd.pipeline.teacher_outputs import QUIET, Outputs, Watch, teacher_outputs
-from eegkd.pipeline.watch import Samples, take_samples
-from eegkd.systems import SignalConfig, System
+from eegkd.systems import System
+from eegkd.systems.signal import signal_of
 from eegkd.train.distributed import first_only, in_turn, is_first
 from eegkd.typing import Variables
 
@@ -43,22 +45,6 @@ class Models(NamedTuple):
     no_teacher: Program | None
     teacher: Teacher = Teacher()
     shared: bool = False
-
-
-def signal_of(store: WindowStore) -> SignalConfig:
-    """Reads what a system must know of the data."""
-    manifest = store.manifest
-    channels, units = tuple(manifest["channels"]), tuple(manifest["units"])
-    if manifest["preprocessing"].get("zscore", "none") != "none":
-        units = ("zscore",) * len(channels)  # A window's, or a training set's.
-    return SignalConfig(
-        n_chans=store.signal.shape[1],
-        n_times=store.signal.shape[2],
-        rate=manifest["rate"],
-        classes=tuple(manifest["classes"]),
-        channels=channels,
-        units=units,
-    )
 
 
 def make_models(

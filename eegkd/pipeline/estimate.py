@@ -10,20 +10,22 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from eegkd.data.batches import BatchMaker
-from eegkd.data.folds import Fold
-from eegkd.data.store import WindowStore
+from eegkd.config import RunConfig
+from eegkd.data.batches.maker import BatchMaker
+from eegkd.data.windows.folds import Fold
+from eegkd.data.windows.store import WindowStore
 from eegkd.evaluate.controls import OUTPUT_CONTROLS
 from eegkd.pipeline.baselines import LEARNING_RATES
-from eegkd.pipeline.beside import threads_at_once
-from eegkd.pipeline.config import RunConfig
+from eegkd.pipeline.compiled import Program
 from eegkd.pipeline.distill import Models
-from eegkd.pipeline.fit import example, init_key
-from eegkd.pipeline.programs import Program, predict_rows
-from eegkd.pipeline.teacher import read_specs
+from eegkd.pipeline.fit import example
+from eegkd.pipeline.inference import predict_rows
+from eegkd.pipeline.teacher_choice import read_specs
+from eegkd.pipeline.threads import threads_at_once
 from eegkd.systems import get_stage
+from eegkd.systems.batches import init_key
+from eegkd.train.inputs import Specs
 from eegkd.train.state import TrainState, init_state
-from eegkd.train.teacher_cache import Specs
 from eegkd.typing import Variables
 
 TIMED_STEPS = 3

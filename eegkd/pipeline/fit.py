@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from eegkd.data.batches import Cache, ZScore, fit_train_zscore
-from eegkd.data.folds import Fold
-from eegkd.data.loader import Loader, make_loader
-from eegkd.data.store import WindowStore
-from eegkd.data.store_files import hash_file
+from eegkd.config import RunConfig
+from eegkd.data.batches.loader import Loader, make_loader
+from eegkd.data.batches.maker import Cache, ZScore, fit_train_zscore
+from eegkd.data.windows.folds import Fold
+from eegkd.data.windows.store import WindowStore
 from eegkd.errors import InputError
 from eegkd.evaluate.metrics import score
 from eegkd.evaluate.predictions import (
@@ -24,22 +24,20 @@ from eegkd.evaluate.predictions import (
     make_predictions,
     save_predictions,
 )
-from eegkd.export.weights import (
-    check_same_shapes,
-    load_variables,
-    save_variables,
-)
-from eegkd.pipeline.config import RunConfig
+from eegkd.host.sealed import hash_file
+from eegkd.pipeline.compiled import Program
 from eegkd.pipeline.folder import read_json, write_json
-from eegkd.pipeline.programs import Program, predict_rows, prepare_fn
-from eegkd.pipeline.watch import Samples, measure, watch
+from eegkd.pipeline.inference import predict_rows, prepare_fn
+from eegkd.pipeline.probes import Samples, measure, watch
 from eegkd.systems import get_stage
+from eegkd.systems.batches import init_key
 from eegkd.train.distributed import first_only, of_first, shard
 from eegkd.train.loop import History, train
 from eegkd.train.optimiser import scale_learning_rate
 from eegkd.train.sharding import fetch, on_one_device
 from eegkd.train.state import TrainState, init_state
-from eegkd.typing import Array, Key, Variables
+from eegkd.train.weights import check_same_shapes, load_variables, save_variables
+from eegkd.typing import Variables
 
 Log = Callable[[Mapping[str, Any]], None]
 Ahead = Callable[[Sequence[tuple[Program, "Job"]], "FoldData"], None]
@@ -260,15 +258,6 @@ def conclude_fit(
     fitted = Fitted(final, val, test, spent, measured)
     first_only(lambda: _write(job, fitted, history))
     return fitted
-
-
-def init_key(seed: int) -> Key[Array, ""]:
-    """Makes the key of an initialisation.
-
-    Its generator compiles to one operation a parameter; the default one, unrolled for
-    every parameter, would take longer to compile than the first epochs take to run.
-    """
-    return jax.random.key(seed, impl="unsafe_rbg")
 
 
 def example(store: WindowStore) -> dict[str, np.ndarray]:

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from eegkd.config import PLACEMENT
 from eegkd.errors import InputError, output_errors
-from eegkd.files import remove_parts, write_atomic
-from eegkd.pipeline.config import PLACEMENT
+from eegkd.host.atomic import remove_parts, write_atomic
 
 PACKAGES = ("eegkd", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy",
             "scipy", "scikit-learn", "mne", "wfdb", "timescoring")  # fmt: skip

@@ -4,21 +4,22 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from eegkd.config import QUICK_ROWS, RunConfig, TrainConfig
 from eegkd.data.config import DataConfig
 from eegkd.errors import InputError, suggest
 from eegkd.models import ConformerConfig
-from eegkd.pipeline.config import QUICK_ROWS, RunConfig, TrainConfig
 from eegkd.systems import System, distilclip_eeg, dlink
-from eegkd.systems.distilclip_config import PRESETS as DISTILCLIP
-from eegkd.systems.distilclip_config import (
+from eegkd.systems.distilclip_eeg.config import PRESETS as DISTILCLIP
+from eegkd.systems.distilclip_eeg.config import (
     DistilClipConfig,
     ProjConfig,
     StudentConfig,
     TextConfig,
 )
-from eegkd.systems.dlink_config import PRESETS as DLINK
-from eegkd.systems.dlink_config import DlinkConfig
-from eegkd.systems.text_side import text_notes
+from eegkd.systems.distilclip_eeg.text import text_notes
+from eegkd.systems.dlink import system as dlink_system
+from eegkd.systems.dlink.config import PRESETS as DLINK
+from eegkd.systems.dlink.config import DlinkConfig
 from eegkd.train.optimiser import OptimConfig
 
 
@@ -153,7 +154,7 @@ SYSTEMS: Mapping[str, Entry] = {
                 optim=OptimConfig(learning_rate=1e-3),
             ),
         },
-        dlink.deployed,
+        dlink_system.deployed,
         weights=_teacher_weights,
     ),
 }

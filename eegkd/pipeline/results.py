@@ -11,7 +11,8 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from eegkd.data.store import WindowStore
+from eegkd.config import RunConfig
+from eegkd.data.windows.store import WindowStore
 from eegkd.evaluate import calibration, events, report
 from eegkd.evaluate.agreement import agreement_rows
 from eegkd.evaluate.efficiency import latency, throughput
@@ -27,10 +28,9 @@ from eegkd.evaluate.predictions import Predictions, concatenate, with_units
 from eegkd.evaluate.report import Example, ModelFacts, ReportContent
 from eegkd.evaluate.statistics import Summary, summarise
 from eegkd.pipeline.audit import probe_identity
-from eegkd.pipeline.config import RunConfig
+from eegkd.pipeline.compiled import Program
 from eegkd.pipeline.fit import Fitted, FoldData
 from eegkd.pipeline.folder import write_json
-from eegkd.pipeline.programs import Program
 from eegkd.systems.channels import student_columns
 
 SHOWN = ("teacher", "student", "no_teacher")

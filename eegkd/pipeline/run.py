@@ -17,26 +17,18 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from eegkd.data.folds import Fold, leaks_subjects, splits_json
-from eegkd.data.store import WindowStore, check_trainable
+from eegkd.config import ROWS, RunConfig, check_batch, num_steps
+from eegkd.data.windows.folds import Fold, leaks_subjects, splits_json
+from eegkd.data.windows.store import WindowStore, check_trainable
 from eegkd.errors import InputError
 from eegkd.evaluate.predictions import Predictions
-from eegkd.files import sole_writer
+from eegkd.host.atomic import sole_writer
 from eegkd.pipeline import baselines
-from eegkd.pipeline.beside import fit_beside
-from eegkd.pipeline.config import ROWS, RunConfig, check_batch, num_steps
-from eegkd.pipeline.distill import (
-    Models,
-    choose_teachers,
-    make_models,
-    signal_of,
-    train_rows,
-)
+from eegkd.pipeline.compiled import Program
+from eegkd.pipeline.distill import Models, choose_teachers, make_models, train_rows
 from eegkd.pipeline.estimate import describe, expect, share_left, trainings
 from eegkd.pipeline.fit import Fitted, FoldData, Job, fit, fold_data, selection_metric
 from eegkd.pipeline.folder import open_log, open_run, read_json, read_log, write_json
-from eegkd.pipeline.privileged import channel_notes, check_columns
-from eegkd.pipeline.programs import Program
 from eegkd.pipeline.results import (
     conclude,
     head_room_note,
@@ -44,11 +36,13 @@ from eegkd.pipeline.results import (
     terminal_table,
     verdict_note,
 )
-from eegkd.pipeline.sweep import fit_many, groups
 from eegkd.pipeline.teacher_outputs import Watch
-from eegkd.pipeline.teacher_run import check_teachers, take_teachers, teacher_notes
+from eegkd.pipeline.teacher_reuse import check_teachers, take_teachers, teacher_notes
+from eegkd.pipeline.threads import fit_beside
+from eegkd.pipeline.vmapped import fit_many, groups
 from eegkd.systems import System
-from eegkd.systems.channels import student_columns
+from eegkd.systems.channels import channel_notes, check_columns, student_columns
+from eegkd.systems.signal import signal_of
 from eegkd.train.distributed import first_only, in_turn, is_first
 
 MakeSystem = Callable[[Any], System]

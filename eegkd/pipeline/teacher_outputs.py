@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eegkd.data.batches import BatchMaker, ZScore
-from eegkd.data.cache import TeacherTensor, match_windows
-from eegkd.data.cache_files import MANIFEST, key_of, measure_speed, read_manifest
-from eegkd.data.cache_fill import (
+from eegkd.cache.config import CacheConfig
+from eegkd.cache.external import Given, open_given
+from eegkd.cache.files import MANIFEST, key_of, measure_speed, read_manifest
+from eegkd.cache.fill import (
     CachePlan,
     Produce,
     check_room,
@@ -23,17 +23,17 @@ from eegkd.data.cache_fill import (
     produce_rows,
     size,
 )
-from eegkd.data.cache_given import Given, open_given
-from eegkd.data.config import CacheConfig
-from eegkd.data.store import WindowStore
-from eegkd.data.store_files import hash_arrays, hash_json
-from eegkd.pipeline.config import RunConfig
+from eegkd.cache.read import TeacherTensor, match_windows
+from eegkd.config import RunConfig
+from eegkd.data.batches.maker import BatchMaker, ZScore
+from eegkd.data.windows.store import WindowStore
+from eegkd.host.sealed import hash_arrays, hash_json
+from eegkd.host.signals import watch_signals
 from eegkd.pipeline.folder import to_json
-from eegkd.pipeline.programs import prepare_fn
-from eegkd.pipeline.teacher import Teacher, cache_forms
-from eegkd.signals import watch_signals
+from eegkd.pipeline.inference import prepare_fn
+from eegkd.pipeline.teacher_choice import Teacher, cache_forms
 from eegkd.systems import System, SystemConfig
-from eegkd.train.teacher_cache import teacher_rows, variables_hash
+from eegkd.train.inputs import teacher_rows, variables_hash
 from eegkd.typing import Variables
 
 # These reach a teacher's outputs through its variables alone, which are hashed.
@@ -164,7 +164,7 @@ def _on_disk(
     for name, form in plan.forms.items():
         error = cache.errors[name]["relative_rms"]
         watch.say(f"{name} as {form.describe()}: relative RMS error {error:.2g}.")
-    return cache.tensors(store)
+    return cache.tensors(store.index["window_id"])
 
 
 def _producer(

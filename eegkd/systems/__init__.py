@@ -5,53 +5,26 @@ functions that training, evaluation and export know by its type alone. A new sys
 one new file beside this one.
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from eegkd.losses.compose import Term
+from eegkd.systems.signal import SignalConfig, SystemConfig
 from eegkd.typing import Array, Batch, PyTree, Tensors, Variables
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SignalConfig:
-    """What goes in and comes out; filled from the window store where there is one.
-
-    Attributes:
-        n_chans: EEG channels.
-        n_times: Samples a window.
-        rate: Samples a second.
-        classes: Class names.
-        channels: Their names, for models that know them; () where unknown.
-        units: A channel each: "uV", "mV" or "zscore"; () where unknown.
-    """
-
-    n_chans: int = 19
-    n_times: int = 800
-    rate: float = 200.0
-    classes: tuple[str, ...] = ("background", "seizure")
-    channels: tuple[str, ...] = ()
-    units: tuple[str, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SystemConfig:
-    """What the options of every system and of every run have.
-
-    Attributes:
-        signal: What goes in and comes out.
-        student_channels: Names of those that the student sees, and all rows beside it,
-            of the many that its teacher does; empty: all.
-        student_options: Names of the options, or groups of them, that no stage before
-            the student reads; `signal` and `student_channels` are known.
-    """
-
-    student_options: ClassVar[tuple[str, ...]] = ()
-
-    signal: SignalConfig = SignalConfig()
-    student_channels: tuple[str, ...] = ()
+__all__ = [
+    "SignalConfig",
+    "Stage",
+    "System",
+    "SystemConfig",
+    "add_terms",
+    "get_stage",
+    "keep_all",
+    "replace_stage",
+    "upstream_inputs",
+]
 
 
 class Stage(NamedTuple):

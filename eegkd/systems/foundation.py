@@ -31,7 +31,7 @@ from eegkd.models import (
     unit_scale,
 )
 from eegkd.systems import SignalConfig
-from eegkd.systems.dlink_config import DlinkConfig, TeacherConfig
+from eegkd.systems.dlink.config import DlinkConfig, TeacherConfig
 from eegkd.typing import Array, Batch, PyTree, StepKeys, Tensors, Variables
 
 _AS_FAST_AS_THE_HEAD = ("norm", "time")

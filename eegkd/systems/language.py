@@ -21,7 +21,7 @@ from eegkd.typing import Array, Batch, Float, Key, PyTree, Tensors, Variables
 
 TEXT = ("ids", "mask", "positions")
 IMAGES = ("visual_at", "pixels", "visual_index", "visual", "visual_mask")
-"""What a model takes of a batch, where it is there (`eegkd.data.packing`)."""
+"""What a model takes of a batch, where it is there (`eegkd.data.language.packing`)."""
 
 _BASE, _LORA, _LANGUAGE, _HEAD = "base", "lora", "language", "lm_head"
 

@@ -26,7 +26,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from eegkd.errors import InputError
-from eegkd.files import sync, sync_tree
+from eegkd.host.atomic import sync, sync_tree
 from eegkd.train.distributed import first_only, of_first
 from eegkd.train.sharding import is_key
 

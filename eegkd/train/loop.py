@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from eegkd.errors import InputError, Interrupted
-from eegkd.signals import watch_signals
+from eegkd.host.signals import watch_signals
 from eegkd.train.distributed import Votes
+from eegkd.train.loop_state import History, Loader, Row, Run
 from eegkd.train.parallel import Runner
-from eegkd.train.record import History, Loader, Row, Run
 from eegkd.train.state import TrainState, copy_arrays
 from eegkd.typing import Batch, PyTree, Variables
 

@@ -20,8 +20,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from eegkd.errors import InputError
 from eegkd.systems import System, get_stage
 from eegkd.train.loop import run_loop, train
+from eegkd.train.loop_state import History, Loader, Row, Run
 from eegkd.train.parallel import MakeStep, Runner
-from eegkd.train.record import History, Loader, Row, Run
 from eegkd.train.state import TrainState, stack, unstack
 from eegkd.typing import Batch, PyTree, Variables
 
@@ -96,7 +96,7 @@ def sweep_weights(
 
     Example:
         >>> from eegkd.systems import distilclip_eeg
-        >>> from eegkd.systems.distilclip_config import PRESETS
+        >>> from eegkd.systems.distilclip_eeg.config import PRESETS
         >>> system = distilclip_eeg.make_system(PRESETS["small"])
         >>> points = sweep_weights(system, "student", {"kd": (0.1, 1.0)}, seeds=(0, 1))
         >>> [point.name for point in points]

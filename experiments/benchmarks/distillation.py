@@ -23,10 +23,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from eegkd.host.process import force_cpu_devices, keep_freed_memory
 from eegkd.models.conformer import ConformerConfig
-from eegkd.pipeline.host import force_cpu_devices, keep_freed_memory
 from eegkd.systems import SignalConfig, System, add_terms, distilclip_eeg
-from eegkd.systems.distilclip_config import (
+from eegkd.systems.distilclip_eeg.config import (
     DistilClipConfig,
     KdConfig,
     StudentConfig,

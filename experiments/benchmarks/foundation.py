@@ -30,7 +30,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from eegkd.pipeline.host import keep_freed_memory
+from eegkd.host.process import keep_freed_memory
 from experiments.benchmarks.train_step import resident_mb
 
 Step = Callable[[], float]

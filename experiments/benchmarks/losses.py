@@ -25,7 +25,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from eegkd.pipeline.host import keep_freed_memory
+from eegkd.host.process import keep_freed_memory
 from experiments.benchmarks import angles, jax_transport, torch_transport
 from experiments.benchmarks.timing import Facts, Runner, take_turns
 

@@ -20,13 +20,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from eegkd.config import RunConfig
+from eegkd.host.process import keep_freed_memory
 from eegkd.models import EEGNetConfig
-from eegkd.pipeline.config import RunConfig
-from eegkd.pipeline.fit import init_key
-from eegkd.pipeline.host import keep_freed_memory
-from eegkd.pipeline.programs import Program, make_program
+from eegkd.pipeline.compiled import Program, make_program
 from eegkd.pipeline.registry import get_entry, get_preset
 from eegkd.systems import SignalConfig, get_stage, small_net
+from eegkd.systems.batches import init_key
 from eegkd.train.parallel import single
 from eegkd.train.state import TrainState, init_state, stack
 from eegkd.train.step import upstream_tensors

@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from eegkd.host.process import keep_freed_memory
 from eegkd.models.conformer import Conformer, ConformerConfig
-from eegkd.pipeline.host import keep_freed_memory
 
 SMALL = ConformerConfig(dim=64, ffn_mult=2, depth=4)
 

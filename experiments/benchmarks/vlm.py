@@ -34,7 +34,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from eegkd.pipeline.host import keep_freed_memory
+from eegkd.host.process import keep_freed_memory
 from experiments.benchmarks import vlm_cases as cases
 from experiments.benchmarks import vlm_torch
 from experiments.benchmarks.train_step import resident_mb

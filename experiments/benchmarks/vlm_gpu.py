@@ -21,9 +21,9 @@ import time
 import zlib
 from typing import Any
 
-from eegkd.pipeline.chips import chip_of
-from eegkd.pipeline.plan_models import plan_model
-from eegkd.pipeline.trace_models import LoraOptions, ModelPlan, trace_model
+from eegkd.plan.chips import chip_of
+from eegkd.plan.models import plan_model
+from eegkd.plan.trace import LoraOptions, ModelPlan, trace_model
 
 MODELS = ("llava-1.5-7b", "llava-1.5-13b")
 OPTIONS = ModelPlan(lora=LoraOptions(rank=128), batch_size=8, length=2048)

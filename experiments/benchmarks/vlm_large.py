@@ -24,9 +24,9 @@ from typing import Any
 import jax
 from jax.extend import core
 
-from eegkd.pipeline.host import force_cpu_devices
-from eegkd.pipeline.plan_models import plan_model
-from eegkd.pipeline.trace_models import LoraOptions, ModelPlan, Traced, trace_model
+from eegkd.host.process import force_cpu_devices
+from eegkd.plan.models import plan_model
+from eegkd.plan.trace import LoraOptions, ModelPlan, Traced, trace_model
 from eegkd.train.parallel import mesh
 
 PLATFORMS = ("tpu", "cuda")

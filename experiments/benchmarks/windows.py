@@ -28,8 +28,8 @@ from scipy.signal import iirnotch, tf2sos
 
 from eegkd.data.config import DataConfig
 from eegkd.data.corpora import get_corpus
-from eegkd.data.prepare import prepare
-from eegkd.data.windowing import resolve_config
+from eegkd.data.windows.cutting import resolve_config
+from eegkd.data.windows.prepare import prepare
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from eegkd.cli import main
-from eegkd.data.store import WindowStore
+from eegkd.data.windows.store import WindowStore
 from eegkd.models import TEN_TWENTY
 from tests.support.foundation_files import cbramod_tensors
 

@@ -9,8 +9,8 @@ import pytest
 
 from eegkd.commands import processes
 from eegkd.commands.distill import _in_long
+from eegkd.config import TrainConfig
 from eegkd.errors import InputError, Interrupted
-from eegkd.pipeline.config import TrainConfig
 
 TWO = TrainConfig(processes=2)
 

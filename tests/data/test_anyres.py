@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eegkd.data.anyres import (
+from eegkd.data.images.anyres import (
     NEWLINE,
     AnyresConfig,
     choose_grid,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from eegkd.data import DataConfig, get_corpus
-from eegkd.data.prepare import prepare
+from eegkd.data.windows.prepare import prepare
 from eegkd.errors import InputError
 
 ABOUT = {"channels": ["Fz", "T3", "ECG"], "rate": 50, "unit": "uV"}

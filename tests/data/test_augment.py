@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eegkd.data.augment import AugmentConfig, augment
-from eegkd.data.loader import make_loader
+from eegkd.data.batches.augment import AugmentConfig, augment
+from eegkd.data.batches.loader import make_loader
 from eegkd.errors import InputError
 from tests.support.stores import toy_store
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from eegkd.data import DataConfig, read_recording
-from eegkd.data.preprocess import preprocess
+from eegkd.data.recordings.preprocess import preprocess
 from eegkd.errors import InputError
 from tests.support.edf import write_edf
 from tests.support.real import real

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from eegkd.data import Conversation, Turn, prepare_conversations
-from eegkd.data.anyres import AnyresConfig, image_index
-from eegkd.data.conversations import pad_to_square
-from eegkd.data.packing import IGNORED
+from eegkd.data.images.anyres import AnyresConfig, image_index
+from eegkd.data.language.conversations import pad_to_square
+from eegkd.data.language.packing import IGNORED
 from eegkd.errors import InputError
 
 GRIDS = ((4, 8), (8, 4), (8, 8))

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from eegkd.data import DataConfig, get_corpus
-from eegkd.data.montage import DOUBLE_BANANA
-from eegkd.data.preprocess import preprocess
+from eegkd.data.recordings.montage import DOUBLE_BANANA
+from eegkd.data.recordings.preprocess import preprocess
 from eegkd.errors import InputError
 from tests.support.edf import write_edf
 from tests.support.real import real

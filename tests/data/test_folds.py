@@ -5,8 +5,13 @@ import pytest
 from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from eegkd.data.folds import leaks_subjects, make_folds, make_splitter, splits_json
-from eegkd.data.store import WindowStore
+from eegkd.data.windows.folds import (
+    leaks_subjects,
+    make_folds,
+    make_splitter,
+    splits_json,
+)
+from eegkd.data.windows.store import WindowStore
 from eegkd.errors import InputError
 
 

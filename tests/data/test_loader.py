@@ -4,7 +4,7 @@ import pickle
 import numpy as np
 import pytest
 
-from eegkd.data.loader import eval_batches, fit_train_zscore, make_loader
+from eegkd.data.batches.loader import eval_batches, fit_train_zscore, make_loader
 from eegkd.errors import InputError
 from tests.support.stores import toy_store
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eegkd.data import Recording, read_recording
-from eegkd.data.montage import (
+from eegkd.data.recordings.montage import (
     DOUBLE_BANANA,
     default_channels,
     pick_channels,

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eegkd.data.packing import (
+from eegkd.data.language.packing import (
     IGNORED,
     TEXT,
     TextPart,

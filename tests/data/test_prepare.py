@@ -12,17 +12,22 @@ import pytest
 
 from eegkd.data.config import DataConfig
 from eegkd.data.corpora import Corpus, Source
-from eegkd.data.preprocess import preprocess
-from eegkd.data.recording import Event, Recording
-from eegkd.data.store import WindowStore
-from eegkd.data.windowing import config_of, resolve_config, window_recording
-from eegkd.data.windows import cut_windows, zscore_windows
+from eegkd.data.recordings.preprocess import preprocess
+from eegkd.data.recordings.recording import Event, Recording
+from eegkd.data.windows.cutting import (
+    config_of,
+    cut_windows,
+    resolve_config,
+    window_recording,
+    zscore_windows,
+)
+from eegkd.data.windows.store import WindowStore
 from eegkd.errors import InputError
 from tests.support.processes import running
 from tests.support.real import real
 
 # The package may export the function under the module's name.
-module = importlib.import_module("eegkd.data.prepare")
+module = importlib.import_module("eegkd.data.windows.prepare")
 prepare = module.prepare
 
 FILES = ("signal.npy", "index.npz", "manifest.json")

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from scipy import signal as dsp
 
 from eegkd.data import DataConfig, Recording, read_recording
-from eegkd.data.preprocess import preprocess, resampling_ratio
-from eegkd.data.spectral import filter_and_resample
+from eegkd.data.recordings.filtering import filter_and_resample
+from eegkd.data.recordings.preprocess import preprocess, resampling_ratio
 from eegkd.errors import InputError
 from tests.support.real import real
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eegkd.data import read_recording
-from eegkd.data.names import canonical_name, canonical_names, channel_kinds
+from eegkd.data.recordings.names import canonical_name, canonical_names, channel_kinds
 from tests.support.edf import write_edf
 from tests.support.real import real
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import signal as dsp
 
-from eegkd.data.spectral import filter_and_resample, num_resampled
+from eegkd.data.recordings.filtering import filter_and_resample, num_resampled
 
 RATIOS = {
     (500.0, 200.0): Fraction(2, 5),

@@ -5,7 +5,7 @@ import resource
 import numpy as np
 import pytest
 
-from eegkd.data.store import WindowStore, check_trainable
+from eegkd.data.windows.store import WindowStore, check_trainable
 from eegkd.errors import InputError
 
 MANIFEST = {

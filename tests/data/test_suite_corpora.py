@@ -8,9 +8,9 @@ import pytest
 from scipy.io import savemat
 
 from eegkd.data import DataConfig, get_corpus
-from eegkd.data.montage import DOUBLE_BANANA
-from eegkd.data.prepare import prepare
-from eegkd.data.windowing import resolve_config
+from eegkd.data.recordings.montage import DOUBLE_BANANA
+from eegkd.data.windows.cutting import resolve_config
+from eegkd.data.windows.prepare import prepare
 from eegkd.errors import InputError
 from tests.support.edf import write_edf
 from tests.support.gdf import write_gdf

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from eegkd.data import text
+from eegkd.data.language import class_texts as text
 from eegkd.errors import InputError
 
 CLASSES = tuple(text.MORPHOLOGY)

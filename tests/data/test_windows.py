@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eegkd.data.corpora import UNLABELLED
-from eegkd.data.recording import Event, Recording
-from eegkd.data.windows import cut_trials, cut_windows, zscore_windows
+from eegkd.data.recordings.recording import Event, Recording
+from eegkd.data.windows.cutting import cut_trials, cut_windows, zscore_windows
 from eegkd.errors import InputError
 
 CLASSES = ("background", "focal", "generalised")

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eegkd.data.anyres import AnyresConfig, row_index
-from eegkd.data.packing import TextPart, VisualPart, pack_rows
+from eegkd.data.images.anyres import AnyresConfig, row_index
+from eegkd.data.language.packing import TextPart, VisualPart, pack_rows
 from eegkd.errors import InputError
 from eegkd.models import (
     ClipVisionConfig,

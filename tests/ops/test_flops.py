@@ -6,7 +6,11 @@ import pytest
 from eegkd.models import Bert, BertConfig, Conformer, ConformerConfig
 from eegkd.ops import count_flops
 from eegkd.systems import SignalConfig, distilclip_eeg
-from eegkd.systems.distilclip_config import DistilClipConfig, StudentConfig, TextConfig
+from eegkd.systems.distilclip_eeg.config import (
+    DistilClipConfig,
+    StudentConfig,
+    TextConfig,
+)
 from eegkd.train import init_state, make_train_step
 
 MATMUL = 2 * 64 * 256 * 256

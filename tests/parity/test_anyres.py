@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from eegkd.data.anyres import (
+from eegkd.data.images.anyres import (
     AnyresConfig,
     choose_grid,
     count_tiles,

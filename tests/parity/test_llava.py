@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from eegkd.data.anyres import AnyresConfig, count_tiles, row_index, stack_tiles
-from eegkd.data.packing import pack_rows, split_at_images
+from eegkd.data.images.anyres import AnyresConfig, count_tiles, row_index, stack_tiles
+from eegkd.data.language.packing import pack_rows, split_at_images
 from eegkd.models import Llava, generate_text, load_pretrained
 from tests.support import vlm_models
 from tests.support.vlm_models import (

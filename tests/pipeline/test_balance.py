@@ -6,15 +6,16 @@ import json
 import numpy as np
 import pytest
 
-from eegkd.data.folds import make_folds
+from eegkd.bench.setup import prepare_bench
+from eegkd.config import TrainConfig
+from eegkd.data.windows.folds import make_folds
 from eegkd.errors import InputError
-from eegkd.pipeline.bench_setup import prepare_bench
-from eegkd.pipeline.config import TrainConfig
-from eegkd.pipeline.distill import signal_of
+from eegkd.losses.balance import make_balancer
+from eegkd.pipeline.compiled import make_program
 from eegkd.pipeline.fit import Job, begin, fold_data
-from eegkd.pipeline.programs import make_program, stage_balancer
 from eegkd.systems import get_stage
 from eegkd.systems.distilclip_eeg import make_system
+from eegkd.systems.signal import signal_of
 from tests.support import tiny_run
 
 RULES = ("uncertainty", "gradnorm")
@@ -32,9 +33,9 @@ def setup(tmp_path, balance):
 def test_stages_of_several_terms_are_balanced(tmp_path, rule):
     _, system, _ = setup(tmp_path, rule)
     teacher, student = (get_stage(system, name) for name in ("teacher", "student"))
-    assert stage_balancer(rule, teacher) is None
-    assert stage_balancer("fixed", student) is None
-    assert stage_balancer(rule, student).needs_grad_norms == (rule == "gradnorm")
+    assert make_balancer(rule, teacher.terms) is None
+    assert make_balancer("fixed", student.terms) is None
+    assert make_balancer(rule, student.terms).needs_grad_norms == (rule == "gradnorm")
 
 
 def test_a_benchmark_of_parts_refuses_it(tmp_path):

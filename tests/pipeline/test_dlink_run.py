@@ -4,14 +4,14 @@ import dataclasses
 
 import pytest
 
-from eegkd.data.folds import make_folds
-from eegkd.export.weights import load_variables
+from eegkd.config import TrainConfig
+from eegkd.data.windows.folds import make_folds
 from eegkd.models import CBraModConfig, DlinkStudentConfig
-from eegkd.pipeline.config import TrainConfig
 from eegkd.pipeline.folder import read_log
 from eegkd.pipeline.registry import get_entry, get_preset
 from eegkd.pipeline.run import run_distillation
-from eegkd.systems.dlink_config import TeacherConfig
+from eegkd.systems.dlink.config import TeacherConfig
+from eegkd.train.weights import load_variables
 from experiments.dlink import VARIANTS
 from tests.support.stores import tiny_store
 

@@ -18,7 +18,7 @@ from eegkd.pipeline.folder import (
     read_record,
     write_json,
 )
-from eegkd.train.record import Run
+from eegkd.train.loop_state import Run
 from tests.support import tiny_run
 from tests.support.small_disk import fill, small_disk
 

@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from eegkd.data.batches import BatchMaker
-from eegkd.data.folds import make_folds
+from eegkd.config import TrainConfig
+from eegkd.data.batches.maker import BatchMaker
+from eegkd.data.windows.folds import make_folds
 from eegkd.errors import InputError
-from eegkd.pipeline.config import TrainConfig
 from eegkd.pipeline.distill import hold_out
 from eegkd.pipeline.fit import fold_data
 from eegkd.pipeline.registry import get_entry, get_preset

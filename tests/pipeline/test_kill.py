@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from eegkd.data.store import WindowStore
+from eegkd.data.windows.store import WindowStore
 from experiments import torture
 from experiments.torture import differ
 from tests.support import tiny_run

@@ -6,17 +6,17 @@ import jax
 import numpy as np
 import pytest
 
-from eegkd.data.folds import make_folds
-from eegkd.export.weights import load_variables
+from eegkd.config import RunConfig, TrainConfig
+from eegkd.data.windows.folds import make_folds
 from eegkd.models import CBraModConfig, DlinkStudentConfig, LoraConfig
 from eegkd.pipeline.baselines import band_features, small_net_programs
-from eegkd.pipeline.config import RunConfig, TrainConfig
-from eegkd.pipeline.distill import signal_of
 from eegkd.pipeline.fit import example, fold_data
 from eegkd.pipeline.folder import read_json
 from eegkd.pipeline.registry import get_entry, get_preset
 from eegkd.pipeline.run import run_distillation
-from eegkd.systems.dlink_config import TeacherConfig
+from eegkd.systems.dlink.config import TeacherConfig
+from eegkd.systems.signal import signal_of
+from eegkd.train.weights import load_variables
 from tests.support.stores import tiny_store
 
 

@@ -4,15 +4,15 @@ import jax
 import numpy as np
 import pytest
 
-from eegkd.data.folds import make_folds
+from eegkd.config import TrainConfig, num_steps
+from eegkd.data.windows.folds import make_folds
 from eegkd.errors import InputError
 from eegkd.evaluate.statistics import Summary, paired_comparison
-from eegkd.export.weights import load_variables
-from eegkd.pipeline.config import TrainConfig, num_steps
 from eegkd.pipeline.fit import RESULTS, selection_metric
 from eegkd.pipeline.folder import from_json, read_json, to_json
 from eegkd.pipeline.registry import DistilClipRun, get_entry, get_preset
 from eegkd.pipeline.results import head_room_note, verdict_note
+from eegkd.train.weights import load_variables
 from tests.support import tiny_run
 
 TIMES = ("expected_s", "spent_s")

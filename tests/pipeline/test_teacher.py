@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from eegkd.data.augment import AugmentConfig
-from eegkd.data.config import CacheConfig
+from eegkd.cache.config import CacheConfig
+from eegkd.config import RunConfig, TrainConfig
+from eegkd.data.batches.augment import AugmentConfig
 from eegkd.errors import InputError
 from eegkd.losses import Term, kd_kl
-from eegkd.pipeline import teacher
-from eegkd.pipeline.config import RunConfig, TrainConfig
-from eegkd.pipeline.teacher import choose_teacher, given_stages, read_specs
+from eegkd.pipeline import teacher_choice as teacher
+from eegkd.pipeline.teacher_choice import choose_teacher, given_stages, read_specs
 from eegkd.systems import SignalConfig, add_terms, replace_stage
 from tests.support import tiny_run, toy
 

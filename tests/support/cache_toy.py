@@ -9,13 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from eegkd.data.cache_fill import (
-    fill_cache,
-    make_plan,
-)
-from eegkd.data.cache_forms import (
-    TensorForm,
-)
+from eegkd.cache.fill import fill_cache, make_plan
+from eegkd.cache.forms import TensorForm
 from tests.support.stores import toy_store
 
 ROOT = Path(__file__).parents[2]
@@ -74,9 +69,10 @@ def read_all(cache, view=0):
     """Reads every window, through a store whose windows are the cache's."""
     num = len(cache.window_ids)
     index = np.arange(num)
+    tensors = cache.tensors(toy_store().index["window_id"])["teacher"]
     return {
         name: dataclasses.replace(tensor, index=index).gather(index, view)
-        for name, tensor in cache.tensors(toy_store())["teacher"].items()
+        for name, tensor in tensors.items()
     }
 
 

@@ -1,9 +1,9 @@
 """The smallest DistilCLIP-EEG that tests train or give random weights."""
 
+from eegkd.config import TrainConfig
 from eegkd.models import ConformerConfig
-from eegkd.pipeline.config import TrainConfig
 from eegkd.pipeline.registry import DistilClipRun
-from eegkd.systems.distilclip_config import ProjConfig, StudentConfig, TextConfig
+from eegkd.systems.distilclip_eeg.config import ProjConfig, StudentConfig, TextConfig
 
 TINY = DistilClipRun(
     eeg=ConformerConfig(

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from eegkd.data.store import WindowStore
+from eegkd.data.windows.store import WindowStore
 
 
 def toy_store(path=None, num=200, seed=0):

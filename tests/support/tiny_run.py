@@ -6,8 +6,8 @@ As a program, `python -m tests.support.tiny_run OUT` runs it, to be killed and r
 import dataclasses
 import sys
 
-from eegkd.data.folds import make_folds
-from eegkd.pipeline.config import TrainConfig
+from eegkd.config import TrainConfig
+from eegkd.data.windows.folds import make_folds
 from eegkd.train.optimiser import OptimConfig
 from tests.support.presets import TINY
 from tests.support.stores import tiny_store

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from eegkd.data.store import WindowStore
+from eegkd.data.windows.store import WindowStore
 from eegkd.losses import Term, clip_loss, kd_kl
 from eegkd.systems import Stage, System, add_terms
 from eegkd.typing import Variables

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import optax
 
-from eegkd.data.loader import make_loader
+from eegkd.data.batches.loader import make_loader
 from eegkd.errors import Interrupted
 from eegkd.train import init_state, make_train_step, train
 from eegkd.train.distributed import connect, first_only, of_first, shard

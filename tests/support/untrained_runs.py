@@ -8,15 +8,15 @@ import jax
 import numpy as np
 
 from eegkd.data.config import DataConfig
-from eegkd.data.folds import Fold, make_folds
-from eegkd.data.prepare import prepare
+from eegkd.data.windows.folds import Fold, make_folds
+from eegkd.data.windows.prepare import prepare
 from eegkd.evaluate.predictions import make_predictions, save_predictions
-from eegkd.export.weights import save_variables
-from eegkd.pipeline.distill import signal_of
 from eegkd.pipeline.folder import from_json, open_run, write_json
 from eegkd.pipeline.registry import DistilClipRun
-from eegkd.pipeline.shapes import stage_shapes
 from eegkd.systems import distilclip_eeg
+from eegkd.systems.batches import stage_shapes
+from eegkd.systems.signal import signal_of
+from eegkd.train.weights import save_variables
 from tests.support.presets import TINY
 from tests.support.recordings import NAMES
 

@@ -6,19 +6,20 @@ import jax
 import numpy as np
 import pytest
 
+from eegkd.config import RunConfig
 from eegkd.errors import InputError
 from eegkd.evaluate.controls import alpha_0, without_teacher
 from eegkd.models import ConformerConfig
-from eegkd.pipeline.config import RunConfig
-from eegkd.pipeline.privileged import channel_notes, check_columns
 from eegkd.systems import SignalConfig, SystemConfig, distilclip_eeg
 from eegkd.systems.channels import (
     as_deployed,
+    channel_notes,
+    check_columns,
     see_channels,
     student_columns,
     student_signal,
 )
-from eegkd.systems.distilclip_config import PRESETS, DistilClipConfig
+from eegkd.systems.distilclip_eeg.config import PRESETS, DistilClipConfig
 from tests.support import toy
 from tests.support.stores import tiny_store
 

@@ -7,13 +7,9 @@ import pytest
 
 from eegkd.models import ConformerConfig
 from eegkd.systems import SignalConfig, distilclip_eeg, get_stage
-from eegkd.systems.distilclip_config import (
-    PRESETS,
-    StudentConfig,
-    TextConfig,
-)
-from eegkd.systems.distilclip_eeg import class_vectors
-from eegkd.systems.text_side import make_text_side, text_notes
+from eegkd.systems.distilclip_eeg.config import PRESETS, StudentConfig, TextConfig
+from eegkd.systems.distilclip_eeg.system import class_vectors
+from eegkd.systems.distilclip_eeg.text import make_text_side, text_notes
 from eegkd.typing import StepKeys
 
 SIGNAL = SignalConfig(n_chans=3, n_times=128, rate=64.0)

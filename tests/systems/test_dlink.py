@@ -18,8 +18,9 @@ from eegkd.models import (
 )
 from eegkd.models.grid import PATCH
 from eegkd.systems import SignalConfig, get_stage, upstream_inputs
-from eegkd.systems.dlink import deployed, make_system
-from eegkd.systems.dlink_config import DlinkConfig, TeacherConfig
+from eegkd.systems.dlink import make_system
+from eegkd.systems.dlink.config import DlinkConfig, TeacherConfig
+from eegkd.systems.dlink.system import deployed
 from eegkd.train.inputs import upstream_tensors, with_labelled
 from eegkd.typing import StepKeys
 from experiments import distilclip_eeg

@@ -12,7 +12,7 @@ from eegkd.models.grid import PATCH
 from eegkd.pipeline.registry import get_entry, get_preset
 from eegkd.systems import SignalConfig
 from eegkd.systems.dlink import make_system
-from eegkd.systems.dlink_config import DlinkConfig, TeacherConfig
+from eegkd.systems.dlink.config import DlinkConfig, TeacherConfig
 from eegkd.train.optimiser import make_optimiser
 from eegkd.typing import StepKeys
 

@@ -13,7 +13,7 @@ import pytest
 
 from eegkd.losses import Term
 from eegkd.systems import SignalConfig, Stage, System, distilclip_eeg, get_stage
-from eegkd.systems.distilclip_config import TextConfig
+from eegkd.systems.distilclip_eeg.config import TextConfig
 from eegkd.train import OptimConfig, init_state, make_optimiser, make_train_step
 from eegkd.train.parallel import shard_map, single
 from eegkd.typing import Variables

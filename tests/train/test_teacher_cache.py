@@ -11,21 +11,21 @@ import numpy as np
 import optax
 import pytest
 
-from eegkd.data.augment import AugmentConfig
-from eegkd.data.batches import BatchMaker
-from eegkd.data.cache import open_cache
-from eegkd.data.cache_files import Speed
-from eegkd.data.config import CacheConfig
-from eegkd.data.loader import make_loader
+from eegkd.cache.config import CacheConfig
+from eegkd.cache.files import Speed
+from eegkd.cache.read import open_cache
+from eegkd.config import RunConfig
+from eegkd.data.batches.augment import AugmentConfig
+from eegkd.data.batches.loader import make_loader
+from eegkd.data.batches.maker import BatchMaker
 from eegkd.errors import InputError, Interrupted
 from eegkd.losses import Term
-from eegkd.pipeline.config import RunConfig
-from eegkd.pipeline.teacher import Teacher
+from eegkd.pipeline.teacher_choice import Teacher
 from eegkd.pipeline.teacher_outputs import QUIET, Watch, teacher_outputs
 from eegkd.systems import add_terms
+from eegkd.train.inputs import teacher_rows, teacher_specs, variables_hash
 from eegkd.train.state import init_state
 from eegkd.train.step import make_train_step
-from eegkd.train.teacher_cache import teacher_rows, teacher_specs, variables_hash
 from tests.support import toy
 from tests.support.cache_toy import contents
 
@@ -157,7 +157,7 @@ def test_what_differs_is_named(setting, tmp_path, change, field):
 def test_sigterm_stops_a_fill_after_a_shard_and_the_same_call_resumes(
     setting, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("eegkd.data.cache_fill._SHARD_ROWS", 16)
+    monkeypatch.setattr("eegkd.cache.fill._SHARD_ROWS", 16)
     rows, said = setting[-1].rows(), []
 
     def show(done):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eegkd.data.config import DataConfig
-from eegkd.data.recording import Recording
+from eegkd.data.recordings.recording import Recording
 from eegkd.errors import InputError
 
 UNLABELLED = "unlabelled"

@@ -32,9 +32,9 @@ import numpy as np
 
 from eegkd.data.config import DataConfig
 from eegkd.data.corpora import UNLABELLED, Corpus, Source, folder_of
-from eegkd.data.names import canonical_names, channel_kinds
-from eegkd.data.reading import check_numbers
-from eegkd.data.recording import Event, Recording, Unit
+from eegkd.data.recordings.names import canonical_names, channel_kinds
+from eegkd.data.recordings.reading import check_numbers
+from eegkd.data.recordings.recording import Event, Recording, Unit
 from eegkd.errors import InputError
 
 ABOUT_FILE = "windows.json"

@@ -27,8 +27,8 @@ from pathlib import Path
 import numpy as np
 
 from eegkd.data.corpora import Corpus, Source, folder_of, split_by_number
-from eegkd.data.reading import read_recording
-from eegkd.data.recording import Event, Recording
+from eegkd.data.recordings.reading import read_recording
+from eegkd.data.recordings.recording import Event, Recording
 from eegkd.errors import InputError
 
 CLASSES = ("left_hand", "right_hand", "feet", "tongue")

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from eegkd.data.corpora import Corpus, Source, folder_of
-from eegkd.data.recording import Event, Recording
+from eegkd.data.recordings.recording import Event, Recording
 from eegkd.errors import InputError
 
 CLASSES = ("Z", "O", "N", "F", "S")

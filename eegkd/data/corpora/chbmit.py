@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from eegkd.data.corpora import Corpus, Source, folder_of
-from eegkd.data.montage import DOUBLE_BANANA
-from eegkd.data.reading import read_recording
-from eegkd.data.recording import Event, Recording
+from eegkd.data.recordings.montage import DOUBLE_BANANA
+from eegkd.data.recordings.reading import read_recording
+from eegkd.data.recordings.recording import Event, Recording
 from eegkd.errors import InputError
 
 _SAME_PERSON = {"21": "01"}

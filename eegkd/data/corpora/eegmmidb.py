@@ -23,8 +23,8 @@ import re
 from pathlib import Path
 
 from eegkd.data.corpora import Corpus, Source, folder_of, split_by_number
-from eegkd.data.reading import read_recording
-from eegkd.data.recording import Recording
+from eegkd.data.recordings.reading import read_recording
+from eegkd.data.recordings.recording import Recording
 from eegkd.errors import InputError
 
 CLASSES = ("left_fist", "right_fist", "both_fists", "both_feet")

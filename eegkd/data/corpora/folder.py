@@ -26,8 +26,8 @@ from typing import Any
 
 from eegkd.data.config import DataConfig
 from eegkd.data.corpora import UNLABELLED, Corpus, Source, folder_of
-from eegkd.data.reading import bids_word, read_events, read_recording
-from eegkd.data.recording import Event, Recording
+from eegkd.data.recordings.reading import bids_word, read_events, read_recording
+from eegkd.data.recordings.recording import Event, Recording
 from eegkd.errors import InputError
 
 BACKGROUND = "background"

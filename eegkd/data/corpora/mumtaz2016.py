@@ -31,8 +31,8 @@ from typing import NamedTuple
 
 from eegkd.data.config import DataConfig
 from eegkd.data.corpora import Corpus, Source, folder_of
-from eegkd.data.reading import read_recording
-from eegkd.data.recording import Event, Recording
+from eegkd.data.recordings.reading import read_recording
+from eegkd.data.recordings.recording import Event, Recording
 from eegkd.errors import InputError
 
 CLASSES = ("healthy", "depressed")

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from eegkd.data.corpora import Corpus, Source, folder_of
-from eegkd.data.names import canonical_name
-from eegkd.data.recording import Event, Recording
+from eegkd.data.recordings.names import canonical_name
+from eegkd.data.recordings.recording import Event, Recording
 from eegkd.errors import InputError
 
 RATE = 100.0

@@ -7,7 +7,7 @@ from types import ModuleType
 
 from eegkd.data.config import DataConfig
 from eegkd.data.corpora import Corpus, Source
-from eegkd.data.recording import Recording
+from eegkd.data.recordings.recording import Recording
 from eegkd.data.synthetic import layered, seizure
 from eegkd.data.synthetic.patients import Patients
 

@@ -68,7 +68,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float64, Int
 
-from eegkd.data.recording import Event, Recording
+from eegkd.data.recordings.recording import Event, Recording
 from eegkd.data.synthetic.patients import Patients
 
 CLASSES = ("low", "high", "slow", "fast")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from jaxtyping import Float
 
-from eegkd.data.recording import Event, Recording
+from eegkd.data.recordings.recording import Event, Recording
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ import itertools
 import numpy as np
 from jaxtyping import Float, Float64, Int
 
-from eegkd.data.recording import Event, Recording
+from eegkd.data.recordings.recording import Event, Recording
 from eegkd.data.synthetic.patients import Patients
 
 CLASSES = ("background", "focal", "generalized")

@@ -1,0 +1,239 @@
+"""The files of a teacher cache: what they are called, and whether they are whole.
+
+    manifest.json             what the outputs are of, how they are stored, every hash
+    window_id.npy             i64[m], in ascending order
+    teacher.tokens/00000.npy  a shard: rows of window 0 view 0, window 0 view 1, ...
+    teacher.tokens.scale/...  of int8
+    teacher.tokens.basis.npz  of a low rank
+
+A manifest is written after every shard; only a finished one says "complete".
+"""
+
+import hashlib
+import io
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from eegkd.cache.forms import Basis, TensorForm, form_of
+from eegkd.errors import InputError, output_errors
+from eegkd.host.atomic import sync, write_atomic
+from eegkd.host.sealed import hash_file, hash_json, sealed
+
+VERSION = 1
+MANIFEST = "manifest.json"
+WINDOWS = "window_id.npy"
+_PROBE_BYTES = 1 << 25
+Verify = Literal["sha256", "size"]
+
+
+class Layout(NamedTuple):
+    """How rows are cut into shards; row = window's place * num_views + view."""
+
+    num_windows: int
+    num_views: int
+    shard_rows: int
+
+    @property
+    def num_rows(self) -> int:
+        """Of all windows and views."""
+        return self.num_windows * self.num_views
+
+    @property
+    def num_shards(self) -> int:
+        """Of each tensor."""
+        return -(-self.num_rows // self.shard_rows)
+
+    def rows(self, shard: int) -> np.ndarray:
+        """Rows that one shard holds."""
+        start = shard * self.shard_rows
+        return np.arange(start, min(start + self.shard_rows, self.num_rows))
+
+
+class Speed(NamedTuple):
+    """Bytes a second of a folder's disk."""
+
+    write: float
+    read: float
+
+
+def shard_file(tensor: str, suffix: str, shard: int) -> str:
+    """Names a shard, relative to the cache's folder."""
+    return f"{tensor}{suffix}/{shard:05d}.npy"
+
+
+def basis_file(tensor: str) -> str:
+    """Names the principal axes of a tensor."""
+    return f"{tensor}.basis.npz"
+
+
+def shard_files(layout: Layout, forms: Mapping[str, TensorForm]) -> Iterator[str]:
+    """Lists every shard that a whole cache has."""
+    for name, form in forms.items():
+        for suffix in form.parts:
+            for shard in range(layout.num_shards):
+                yield shard_file(name, suffix, shard)
+
+
+def write_array(file: Path, array: np.ndarray) -> dict[str, Any]:
+    """Writes a `.npy` file whole or not at all; returns its size and hash."""
+    return _write(file, lambda stream: np.save(stream, array, allow_pickle=False))
+
+
+def write_basis(file: Path, basis: Basis) -> dict[str, Any]:
+    """Writes principal axes; returns the file's size and hash."""
+    return _write(file, lambda stream: np.savez(stream, **basis._asdict()))
+
+
+def read_basis(file: Path) -> Basis:
+    """Reads principal axes."""
+    with np.load(file, allow_pickle=False) as arrays:
+        return Basis(arrays["mean"], arrays["axes"])
+
+
+def _write(file: Path, save: Any) -> dict[str, Any]:
+    stream = io.BytesIO()
+    save(stream)
+    data = stream.getbuffer()
+    write_atomic(file, data)  # type: ignore[arg-type]
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Writes the manifest, with its own hash, whole or not at all."""
+    text = json.dumps(sealed(manifest), indent=1, sort_keys=True)
+    write_atomic(folder / MANIFEST, text + "\n")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Reads the manifest of a whole or half-filled cache.
+
+    Raises:
+        InputError: If there is none, or it was altered.
+    """
+    file = folder / MANIFEST
+    cure = "Delete the folder to fill it anew."
+    if not file.is_file():
+        raise InputError(f"{folder} is no teacher cache (no {MANIFEST}).")
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{file} is not JSON ({error}). {cure}") from error
+    if manifest.get("version") != VERSION:
+        found = manifest.get("version")
+        raise InputError(f"{file}: version {found!r}, not {VERSION}. {cure}")
+    if sealed(manifest)["sha256"] != manifest.get("sha256"):
+        raise InputError(f"{file} was altered (sha256 differs). {cure}")
+    return manifest
+
+
+def layout_of(manifest: Mapping[str, Any]) -> Layout:
+    """Reads how a cache's rows are cut into shards."""
+    return Layout(**manifest["layout"])
+
+
+def forms_of(manifest: Mapping[str, Any]) -> dict[str, TensorForm]:
+    """Reads how a cache's tensors are stored."""
+    return {name: form_of(entry) for name, entry in manifest["fields"]["form"].items()}
+
+
+def key_of(fields: Mapping[str, Any]) -> str:
+    """Hashes what a cache's numbers depend on."""
+    return hash_json(fields)
+
+
+def difference(found: Any, wanted: Any, name: str = "") -> str | None:
+    """Names the first field in which two keys differ, with both values."""
+    if isinstance(found, Mapping) and isinstance(wanted, Mapping):
+        for key in dict.fromkeys([*wanted, *found]):
+            inner = f"{name}.{key}" if name else key
+            said = difference(found.get(key), wanted.get(key), inner)
+            if said is not None:
+                return said
+        return None
+    if found == wanted:
+        return None
+    return f"`{name}` is {_short(found)} there and {_short(wanted)} here"
+
+
+def check_fields(folder: Path, found: Any, wanted: Any) -> None:
+    """Refuses a cache of something else.
+
+    Raises:
+        InputError: Naming the first field that differs.
+    """
+    said = difference(found, json.loads(json.dumps(wanted)))
+    if said is not None:
+        raise InputError(
+            f"The teacher cache {folder} is of something else: {said}. Delete it to "
+            "fill it anew, use the settings it was made with, or give another "
+            "--cache.folder."
+        )
+
+
+def bad_files(
+    folder: Path, files: Mapping[str, Any], verify: Verify = "sha256"
+) -> tuple[dict[str, str], float]:
+    """Finds files that are not what was written.
+
+    Args:
+        folder: Of the cache.
+        files: Name -> `bytes` and `sha256`.
+        verify: "size" reads no content.
+
+    Returns:
+        Name -> what is wrong; and the bytes a second that were read (0: none).
+    """
+    bad, total, start = {}, 0, time.perf_counter()
+    for name, entry in files.items():
+        file = folder / name
+        size = file.stat().st_size if file.is_file() else None
+        if size is None:
+            bad[name] = "is missing"
+        elif size != entry["bytes"]:
+            bad[name] = f"has {size} bytes, not {entry['bytes']}"
+        elif verify == "sha256":
+            total += size
+            if hash_file(file) != entry["sha256"]:
+                bad[name] = "was altered (sha256 differs)"
+    return bad, total / max(time.perf_counter() - start, 1e-9)
+
+
+def measure_speed(folder: Path) -> Speed:
+    """Writes and reads 32 MiB in a folder, past the system's own cache if it can.
+
+    Raises:
+        InputError: If the folder cannot be written.
+    """
+    data = np.random.default_rng(0).bytes(_PROBE_BYTES)
+    file = folder / ".speed.part"
+    with output_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            start = time.perf_counter()
+            file.write_bytes(data)
+            sync(file)
+            written = time.perf_counter()
+            with file.open("rb", buffering=0) as stream:
+                if hasattr(os, "posix_fadvise"):
+                    os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                begun = time.perf_counter()
+                while stream.read(1 << 22):
+                    pass
+                read = time.perf_counter()
+        finally:
+            file.unlink(missing_ok=True)
+    return Speed(_PROBE_BYTES / (written - start), _PROBE_BYTES / (read - begun))
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "absent"
+    text = value if isinstance(value, str) else json.dumps(value)
+    # A hash says nothing beyond its first figures.
+    return text[:12] if len(text) == 64 and " " not in text else text[:80]

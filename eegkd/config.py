@@ -1,0 +1,163 @@
+"""Options of a run, whatever the system."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+from eegkd.cache.config import CacheConfig
+from eegkd.data.batches.augment import AugmentConfig
+from eegkd.data.config import DataConfig
+from eegkd.data.windows.folds import Fold
+from eegkd.errors import InputError
+from eegkd.evaluate.events import EventsConfig
+from eegkd.systems import SystemConfig
+from eegkd.train.optimiser import OptimConfig
+
+QUICK_ROWS = ("alpha_0", "no_teacher", "shuffled_teacher", "small_net", "linear")
+ROWS = (*QUICK_ROWS, "within_class_shuffle", "class_mean_teacher")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """The training loop.
+
+    Attributes:
+        epochs: Passes over the training windows.
+        teacher_epochs: The same of stages before the student; 0: as many.
+        batch_size: Of the global batch.
+        sampler: Draw classes equally often, or windows as they come.
+        runner: How devices share a step; auto is one device, or shard_map on several.
+        devices: How many to use, those of all processes; 0 is all.
+        processes: How many share a step, each with its part of the batch and of the
+            devices. They are started on this machine, unless `--coordinator HOST:PORT
+            --process_id K`, or `--coordinator auto` on a cluster, makes this command
+            one of them.
+        model_axis: Devices that share examples, and parameters, under mesh.
+        fully_sharded: Cut parameters and optimiser over all devices, under mesh.
+        accumulate: Micro-batches a step.
+        held_out: Share of those training subjects whose labels the student may use that
+            no stage before it is trained on. DLink's router then learns its probe from
+            them alone: of subjects that the teacher was tuned on, the last layers know
+            the labels almost by heart. 0 holds out none.
+        balance: How the terms of a stage are scaled against each other, beside their
+            weights: not at all (fixed), each by a learned variance (uncertainty), or
+            to gradient norms alike (gradnorm; a pass back through the model a term).
+            A stage with one term, as of the row no_teacher, has nothing to balance.
+        sweep: Train seeds and controls together: those of one structure in one program
+            (vmap), side by side in threads, or one after another (sequential). auto:
+            vmap on a GPU or TPU, as many as fit; threads on a CPU, for small models.
+        teacher: Keep the teacher's outputs in memory, cached on disk, or compute them
+            every step. auto is memory up to 2 GiB, then disk up to --cache.limit_gb.
+        workers: Processes that make batches; 0 reads in threads.
+        save_every_s: Seconds between checkpoints.
+        max_steps: Stop every training after so many updates; 0 is no limit.
+        quick_compile: On a CPU, compile faster to slower programs, for small models
+            and a few hundred updates.
+    """
+
+    epochs: int = 50
+    teacher_epochs: int = 0
+    batch_size: int = 128
+    sampler: Literal["balanced", "natural"] = "balanced"
+    runner: Literal["auto", "single", "pmap", "shard_map", "mesh"] = "auto"
+    devices: int = 0
+    processes: int = 1
+    model_axis: int = 1
+    fully_sharded: bool = False
+    accumulate: int = 1
+    held_out: float = 0.0
+    balance: Literal["fixed", "uncertainty", "gradnorm"] = "fixed"
+    sweep: Literal["auto", "sequential", "threads", "vmap"] = "auto"
+    teacher: Literal["auto", "memory", "cached", "online"] = "auto"
+    workers: int = 0
+    save_every_s: float = 60.0
+    max_steps: int = 0
+    quick_compile: bool = False
+
+    def __post_init__(self) -> None:
+        """Checks the numbers of devices, and the share held out."""
+        if not 0 <= self.held_out < 1:
+            raise ValueError(f"train.held_out is in [0, 1); got {self.held_out}.")
+        if self.processes < 1 or self.devices < 0 or self.model_axis < 1:
+            raise ValueError(
+                f"train.processes and train.model_axis are at least 1, train.devices "
+                f"at least 0; got {self.processes}, {self.model_axis}, {self.devices}."
+            )
+        if self.devices % self.processes:
+            raise ValueError(
+                f"train.devices={self.devices} is no multiple of train.processes="
+                f"{self.processes}: it counts the devices of all processes."
+            )
+
+
+PLACEMENT = ("runner", "devices", "processes", "model_axis", "fully_sharded",
+             "workers", "save_every_s")  # fmt: skip
+"""Options of `TrainConfig` that a run may be resumed with others of."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig(SystemConfig):
+    """What every run has.
+
+    Attributes:
+        out: The run folder; empty: runs/SYSTEM-CORPUS-PRESET-sSEED.
+        seed: Of everything that is drawn.
+        num_seeds: Students (and controls) a fold.
+        split: How subjects are divided; random-windows leaks them and says so.
+        num_folds: Of kfold and random-windows.
+        rows: Controls and baselines beside teacher and student.
+        teacher_run: Folder of another run on the same windows and folds whose finished
+            teachers are taken; empty: they are trained. The run may differ in all that
+            the student alone reads.
+        store: A window store that `eegkd prepare` wrote; empty prepares one inside
+            the run folder.
+        data: Corpus and preprocessing.
+        augment: Random changes of training windows.
+        cache: The teacher's outputs on disk.
+        train: The training loop.
+        optim: The optimiser.
+        events: From window probabilities to events.
+    """
+
+    out: str = ""
+    seed: int = 0
+    num_seeds: int = 5
+    split: Literal["kfold", "loso", "fixed", "random-windows"] = "kfold"
+    num_folds: int = 5
+    rows: tuple[str, ...] = ROWS
+    teacher_run: str = ""
+    store: str = ""
+    data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
+    cache: CacheConfig = CacheConfig()
+    train: TrainConfig = TrainConfig()
+    optim: OptimConfig = OptimConfig()
+    events: EventsConfig = EventsConfig()
+
+
+def check_batch(config: TrainConfig, folds: Sequence[Fold]) -> None:
+    """Refuses a batch that some fold cannot fill, before anything is compiled.
+
+    Raises:
+        InputError: If it is larger than a fold's training windows.
+    """
+    rows = min(len(fold.train) for fold in folds)
+    if config.batch_size > rows:
+        raise InputError(
+            f"--train.batch_size {config.batch_size}: the smallest fold trains on "
+            f"{rows} windows. Ask for at most {rows}, or cut more windows."
+        )
+
+
+def num_steps(
+    config: TrainConfig, folds: Sequence[Fold], *, teacher: bool = False
+) -> int:
+    """Returns the updates of one training, of the student or of a stage before it.
+
+    It is the same in every fold, so that all share a schedule and a compiled step.
+    """
+    rows = min(len(fold.train) for fold in folds)
+    epochs = (teacher and config.teacher_epochs) or config.epochs
+    steps = epochs * max(1, math.floor(rows / config.batch_size))
+    return min(steps, config.max_steps) if config.max_steps else steps

@@ -1,0 +1,224 @@
+"""Batches of windows: an order that depends on a seed alone, resumable at any batch."""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from eegkd.data.batches.augment import UNCHANGED, AugmentConfig
+from eegkd.data.batches.maker import (
+    BatchMaker,
+    Cache,
+    Order,
+    Prepare,
+    ZScore,
+    eval_batches,
+    fit_train_zscore,
+)
+from eegkd.data.windows.store import WindowStore
+from eegkd.errors import InputError
+
+__all__ = ["Loader", "ZScore", "eval_batches", "fit_train_zscore", "make_loader"]
+
+
+@dataclasses.dataclass(eq=False)
+class BatchSource:
+    """A grain source whose element i is the whole batch i (of one shard)."""
+
+    order: Order
+    maker: BatchMaker
+    num_batches: int
+    shard: tuple[int, int]
+    first: int = 0
+
+    def __len__(self) -> int:
+        """Batches from `first` to the end."""
+        return self.num_batches - self.first
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Makes batch `first + index`."""
+        epoch, place = divmod(self.first + int(index), self.order.batches_per_epoch)
+        # One epoch's order is kept; a thread at an epoch's edge at worst redoes it.
+        known = self.__dict__.get("_known")
+        if known is None or known[0] != epoch:
+            known = self.__dict__["_known"] = (epoch, self.order.epoch(epoch))
+        size = self.order.batch_size // self.shard[1]
+        start = place * self.order.batch_size + self.shard[0] * size
+        view = self.maker.augment.view(epoch)
+        return self.maker(known[1][start : start + size], view)
+
+
+class Loader:
+    """Iterates over batches; `get_state` and `set_state` resume at the exact batch.
+
+    The state does not depend on workers, threads or the number of shards.
+    """
+
+    def __init__(self, source: BatchSource, *, workers: int, threads: int) -> None:
+        """Takes a source and how many processes and threads read ahead of it."""
+        self._source = source
+        self._workers = workers
+        self._threads = threads
+        self._next = 0
+        self._iterator: Iterator[dict[str, Any]] | None = None
+
+    def __len__(self) -> int:
+        """All batches, those already given out included."""
+        return self._source.num_batches
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Full batches in one pass over the rows."""
+        return self._source.order.batches_per_epoch
+
+    def __iter__(self) -> "Loader":
+        """Returns itself: there is one position."""
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        """Returns the next batch."""
+        if self._next >= self._source.num_batches:
+            self.close()
+            raise StopIteration
+        if self._iterator is None:
+            self._iterator = self._start()
+        batch = next(self._iterator)
+        self._next += 1
+        return batch
+
+    def get_state(self) -> dict[str, Any]:
+        """Returns the position and what it is a position in; JSON can hold it."""
+        return {"next_batch": self._next, "order": self._fingerprint()}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Moves to a position that `get_state` returned.
+
+        Raises:
+            InputError: If it is of other rows, labels, seed or batch size.
+        """
+        if state["order"] != self._fingerprint():
+            raise InputError(
+                "The checkpoint's data order differs from this run's: rows, labels, "
+                "seed, batch size or sampler changed. Resume with the same settings."
+            )
+        self.close()
+        self._next = int(state["next_batch"])
+
+    def close(self) -> None:
+        """Stops the threads and processes that read ahead."""
+        if self._iterator is not None:
+            self._iterator.close()  # type: ignore[attr-defined]
+            self._iterator = None
+
+    def _start(self) -> Iterator[dict[str, Any]]:
+        import grain
+
+        source = dataclasses.replace(self._source, first=self._next)
+        dataset = grain.MapDataset.source(source).to_iter_dataset(
+            grain.ReadOptions(
+                num_threads=self._threads, prefetch_buffer_size=2 * self._threads
+            )
+        )
+        if self._workers:
+            from absl import flags
+
+            if not flags.FLAGS.is_parsed():
+                flags.FLAGS.mark_as_parsed()
+            dataset = dataset.mp_prefetch(
+                grain.MultiprocessingOptions(num_workers=self._workers)
+            )
+        return iter(dataset)
+
+    def _fingerprint(self) -> str:
+        order = self._source.order
+        digest = hashlib.sha256()
+        for array in (order.rows, order.labels):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(repr((order.batch_size, order.seed, order.balanced)).encode())
+        return digest.hexdigest()[:16]
+
+
+def make_loader(
+    store: WindowStore,
+    rows: np.ndarray,
+    *,
+    batch_size: int,
+    seed: int,
+    num_epochs: int | None = None,
+    num_steps: int | None = None,
+    sampler: Literal["natural", "balanced"] = "natural",
+    prepare: Prepare | None = None,
+    zscore: ZScore | None = None,
+    labels: np.ndarray | None = None,
+    augment: AugmentConfig = UNCHANGED,
+    cache: Cache | None = None,
+    marks: Mapping[str, np.ndarray] | None = None,
+    shard: tuple[int, int] = (0, 1),
+    workers: int = 0,
+    threads: int = 2,
+) -> Loader:
+    """Makes shuffled training batches of `rows`.
+
+    The order of windows is a function of `(seed, epoch, rows, labels)` alone: shards
+    cut one global batch into equal parts, whatever their number.
+
+    Args:
+        store: Where the windows are.
+        rows: Rows to train on.
+        batch_size: Of the global batch, over all shards.
+        seed: Of the order.
+        num_epochs: How many passes; this or `num_steps`.
+        num_steps: How many batches.
+        sampler: "balanced" draws every class equally often.
+        prepare: A system's `prepare`; None adds nothing, and is faster.
+        zscore: Of `fit_train_zscore`, if the store asks for it.
+        labels: Aligned with the store's rows; None takes the store's.
+        augment: Random changes; epoch e shows view e modulo `num_views`.
+        cache: Stage name -> tensor name -> array aligned with the store's rows, or a
+            `TeacherTensor` of the same views.
+        marks: More that a batch holds, as `BatchMaker` takes it.
+        shard: This host's number and how many there are.
+        workers: Processes that make batches; 0 uses threads only.
+        threads: That read ahead.
+
+    Raises:
+        InputError: If a batch is larger than the rows, or cannot be cut into shards.
+    """
+    if (num_epochs is None) == (num_steps is None):
+        raise ValueError("Give num_epochs or num_steps, one of them.")
+    if not 1 <= batch_size <= len(rows):
+        raise InputError(
+            f"Batch size {batch_size} with {len(rows)} training windows: "
+            "lower the batch size."
+        )
+    if batch_size % shard[1]:
+        raise InputError(
+            f"Batch size {batch_size} cannot be cut into {shard[1]} equal shards."
+        )
+    labels = store.labels if labels is None else labels
+    if sampler == "balanced" and labels.ndim > 1:
+        raise InputError("The balanced sampler needs one label a window.")
+    order = Order(
+        rows=np.asarray(rows),
+        labels=labels[rows],
+        batch_size=batch_size,
+        seed=seed,
+        balanced=sampler == "balanced",
+    )
+    maker = BatchMaker(
+        store=store,
+        labels=labels,
+        prepare=prepare,
+        zscore=zscore,
+        augment=augment,
+        cache=cache,
+        marks=marks or {},
+    )
+    num = num_steps
+    if num is None:
+        num = order.batches_per_epoch * (num_epochs or 0)
+    return Loader(
+        BatchSource(order, maker, num, shard), workers=workers, threads=threads
+    )

@@ -1,0 +1,1 @@
+"""Images as a vision-language model takes them."""

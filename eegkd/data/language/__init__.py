@@ -1,0 +1,1 @@
+"""Class texts, conversations, and rows of tokens packed from them."""

@@ -1,0 +1,1 @@
+"""Recordings in: readers, channel names, montages and filters."""

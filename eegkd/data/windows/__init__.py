@@ -1,0 +1,1 @@
+"""Windows of recordings: how they are cut, kept on disk and divided into folds."""

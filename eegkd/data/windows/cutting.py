@@ -1,0 +1,297 @@
+"""Cutting a recording into labelled windows, with the options settled."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from eegkd.data.config import DataConfig
+from eegkd.data.corpora import UNLABELLED, Corpus
+from eegkd.data.recordings.preprocess import preprocess
+from eegkd.data.recordings.recording import Event, Recording, Unit
+from eegkd.errors import InputError
+
+
+class Windows(NamedTuple):
+    """Windows of one recording, in time order.
+
+    Attributes:
+        signal: `f32[n, c, t]`.
+        start_s: `f64[n]`, seconds from the recording's start.
+        label: `i32[n]`, -1 unlabelled.
+        on_grid: `bool[n]`: starts at a multiple of the window length.
+    """
+
+    signal: np.ndarray
+    start_s: np.ndarray
+    label: np.ndarray
+    on_grid: np.ndarray
+
+
+def cut_windows(
+    recording: Recording,
+    *,
+    window_s: float,
+    overlap: float,
+    classes: Sequence[str],
+    background: str | None,
+    positive_fraction: float,
+) -> Windows:
+    """Cuts windows at the overlapping hop and labels each by what covers it.
+
+    Starts are whole samples: the multiples of the hop, and those of the window length
+    (the grid) where the hop does not divide it, so that judging always sees every
+    stretch of the recording once. A rest shorter than a window is left out.
+
+    A window's label is the class whose events cover most of it, if they cover at least
+    `positive_fraction` of the window: so a window inside a long seizure is positive
+    however small its share of the seizure. Events of one class that touch or overlap
+    count once. On a tie the later of `classes` wins. Otherwise the label is
+    `background`, or -1 if that is None. A stretch marked `UNLABELLED` counts like a
+    class that yields -1 and loses every tie.
+
+    Args:
+        recording: Signals and events.
+        window_s: Window length; rounded to whole samples.
+        overlap: Share of a window that the next one repeats, in [0, 1).
+        classes: Label names; a label is an index into them.
+        background: The class of windows outside every event, or None.
+        positive_fraction: In (0, 1].
+
+    Raises:
+        InputError: If the recording is shorter than a window, or has an event whose
+            label is not in `classes`.
+    """
+    if not 0 <= overlap < 1:
+        raise InputError(f"--data.overlap must be in [0, 1), got {overlap}.")
+    num_samples = recording.signal.shape[1]
+    length = round(window_s * recording.rate)
+    if length < 1 or num_samples < length:
+        raise InputError(
+            f"{_name(recording)}: no window of {window_s:g} s fits into "
+            f"{recording.duration_s:g} s. Lower --data.window_s or leave the file out."
+        )
+    hop = max(1, round(length * (1 - overlap)))
+    last = num_samples - length
+    starts = np.union1d(np.arange(0, last + 1, hop), np.arange(0, last + 1, length))
+    return Windows(
+        signal=_slices(recording, starts, length),
+        start_s=starts / recording.rate,
+        label=_labels(
+            recording, starts, length, classes, background, positive_fraction
+        ),
+        on_grid=starts % length == 0,
+    )
+
+
+def cut_trials(
+    recording: Recording,
+    *,
+    window_s: float,
+    classes: Sequence[str],
+    positive_fraction: float,
+) -> Windows:
+    """Cuts one window an event, from its onset on; all are judged.
+
+    A trial that the recording ends in is left out. A label needs an event that covers
+    at least `positive_fraction` of the window, as in `cut_windows`.
+
+    Args:
+        recording: Signals and events.
+        window_s: Window length; rounded to whole samples.
+        classes: Label names; a label is an index into them.
+        positive_fraction: In (0, 1].
+
+    Raises:
+        InputError: If no trial is left, or its label is not in `classes`.
+    """
+    length = round(window_s * recording.rate)
+    last = recording.signal.shape[1] - length
+    onsets = {round(event.onset_s * recording.rate) for event in recording.events}
+    starts = np.array(sorted(x for x in onsets if 0 <= x <= last), np.int64)
+    if length < 1 or not len(starts):
+        raise InputError(
+            f"{_name(recording)}: none of its {len(onsets)} trials holds a window of "
+            f"{window_s:g} s. Lower --data.window_s or leave the file out."
+        )
+    return Windows(
+        signal=_slices(recording, starts, length),
+        start_s=starts / recording.rate,
+        label=_labels(recording, starts, length, classes, None, positive_fraction),
+        on_grid=np.ones(len(starts), bool),
+    )
+
+
+def _slices(recording: Recording, starts: np.ndarray, length: int) -> np.ndarray:
+    views = np.lib.stride_tricks.sliding_window_view(recording.signal, length, axis=1)
+    return np.ascontiguousarray(views.transpose(1, 0, 2)[starts], dtype=np.float32)
+
+
+def zscore_windows(windows: Windows, recording: Recording) -> Windows:
+    """Returns the windows with every channel at mean 0 and standard deviation 1.
+
+    A missing channel that the user had masked with zeros stays zero.
+
+    Raises:
+        InputError: If a channel is flat in a window: its standard deviation is under a
+            millionth of a unit and of the channel's own over the recording. Noise
+            that small is rounding, and dividing by it would make it a signal.
+    """
+    x = windows.signal - windows.signal.mean(axis=2, keepdims=True)
+    std = np.sqrt(np.einsum("nct,nct->nc", x, x) / x.shape[2])
+    floor = 1e-6 * np.maximum(1, recording.signal.std(axis=1))
+    flat = std <= floor
+    wrong = flat & ~np.isin(recording.channels, recording.filled)
+    if wrong.any():
+        row, channel = np.argwhere(wrong)[0]
+        raise InputError(
+            f"{_name(recording)}: channel {recording.channels[channel]} is flat in the "
+            f"window at {windows.start_s[row]:g} s. Leave out the channel "
+            "(--data.channels) or the file, or use --data.zscore recording."
+        )
+    x /= np.where(flat, 1, std)[..., None]
+    return windows._replace(signal=x)
+
+
+def _labels(
+    recording: Recording,
+    starts: np.ndarray,
+    length: int,
+    classes: Sequence[str],
+    background: str | None,
+    positive_fraction: float,
+) -> np.ndarray:
+    if not 0 < positive_fraction <= 1:
+        raise InputError(
+            f"--data.positive_fraction must be in (0, 1], got {positive_fraction}."
+        )
+    names = (UNLABELLED, *classes)
+    for event in recording.events:
+        if event.label not in names:
+            raise InputError(
+                f"{_name(recording)}: event {event.label!r} at {event.onset_s:g} s is "
+                f"none of the classes {', '.join(classes)}."
+            )
+    cover = np.zeros((len(names), len(starts)), np.int64)
+    for index, name in enumerate(names):
+        events = [event for event in recording.events if event.label == name]
+        if events:
+            cover[index] = _cover(recording, events, starts, length)
+    # The last maximum, so that a tie goes to the later class.
+    best = len(names) - 1 - np.argmax(cover[::-1], axis=0)
+    enough = cover[best, np.arange(len(starts))] >= positive_fraction * length - 1e-9
+    other = -1 if background is None else list(classes).index(background)
+    return np.where(enough, best - 1, other).astype(np.int32)
+
+
+def _cover(
+    recording: Recording, events: Sequence[Event], starts: np.ndarray, length: int
+) -> np.ndarray:
+    """Counts the samples of each window that lie in any of the events."""
+    inside = np.zeros(recording.signal.shape[1] + 1, np.int64)
+    for event in events:
+        first = max(0, round(event.onset_s * recording.rate))
+        stop = round((event.onset_s + event.duration_s) * recording.rate)
+        inside[1:][first : max(first, stop)] = 1
+    total = np.cumsum(inside)
+    return total[starts + length] - total[starts]
+
+
+def _name(recording: Recording) -> str:
+    return recording.source or f"Recording of subject {recording.subject!r}"
+
+
+GENERAL: Mapping[str, Any] = {
+    "montage": "referential",
+    "rate": 200.0,
+    "band": (0.5, 70.0),
+    "notch": 0.0,
+    "window_s": 4.0,
+    "overlap": 0.0,
+}
+"""Where neither the user nor the corpus says anything."""
+
+
+def resolve_config(config: DataConfig, corpus: Corpus) -> DataConfig:
+    """Fills what the user left open from the corpus, then from `GENERAL`.
+
+    Raises:
+        InputError: If windows of trials were to overlap, or windows that are cut
+            already to be changed.
+    """
+    defaults = {**GENERAL, **corpus.defaults}
+    if corpus.trials and config.overlap:
+        raise InputError(
+            f"--data.overlap {config.overlap:g}: {corpus.name} has one window a trial; "
+            "leave the option out."
+        )
+    for name in corpus.fixed:
+        if getattr(config, name) not in (None, (), defaults[name]):
+            raise InputError(
+                f"--data.{name} {getattr(config, name)}: the windows of {corpus.name} "
+                f"are cut already, and it is {defaults[name]} in them. Leave the "
+                "option out, or prepare the recordings they were cut from."
+            )
+    chosen = {
+        name: value
+        for name, value in defaults.items()
+        if getattr(config, name) in (None, ())
+    }
+    return dataclasses.replace(config, **chosen)
+
+
+def window_recording(
+    raw: Recording,
+    config: DataConfig,
+    *,
+    classes: Sequence[str] = (),
+    background: str | None = None,
+    trials: bool = False,
+) -> tuple[Windows, Recording]:
+    """Preprocesses and cuts one recording, as it would be for a store.
+
+    Args:
+        raw: As read; without `classes` its events are left aside.
+        config: Resolved, as by `resolve_config` or `config_of`.
+        classes: Label names.
+        background: The class of windows outside every event.
+        trials: Cut one window an event.
+
+    Returns:
+        The windows, and the preprocessed recording they were cut from.
+    """
+    recording = preprocess(raw, config)
+    length = config.window_s or GENERAL["window_s"]
+    if trials:
+        windows = cut_trials(
+            recording,
+            window_s=length,
+            classes=classes,
+            positive_fraction=config.positive_fraction,
+        )
+    else:
+        windows = cut_windows(
+            recording if classes else dataclasses.replace(recording, events=()),
+            window_s=length,
+            overlap=config.overlap or 0.0,
+            classes=classes,
+            background=background,
+            positive_fraction=config.positive_fraction,
+        )
+    if config.zscore == "window":
+        windows = zscore_windows(windows, recording)
+        units: tuple[Unit, ...] = ("zscore",) * len(recording.units)
+        recording = dataclasses.replace(recording, units=units)
+    return windows, recording
+
+
+def config_of(manifest: Mapping[str, Any]) -> DataConfig:
+    """Returns the resolved options that a store was prepared with."""
+    names = {field.name for field in dataclasses.fields(DataConfig)}
+    settings: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in manifest["preprocessing"].items()
+        if name in names
+    }
+    return DataConfig(**settings, corpus=manifest["corpus"])

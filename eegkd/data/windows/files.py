@@ -1,0 +1,232 @@
+"""The three files of a window store: how they are filled in, written and checked."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eegkd.errors import InputError, output_errors
+from eegkd.host.atomic import sync_tree
+from eegkd.host.sealed import hash_file, hash_json, sealed
+
+VERSION = 1
+REQUIRED = ("corpus", "classes", "channels", "rate", "window_s")
+DEFAULTS: Mapping[str, Any] = {
+    "overlap": 0.0,
+    "units": [],
+    "has_subjects": True,
+    "preprocessing": {},
+    "sources": {},
+    "recordings": {},
+    "licence": "",
+}
+
+
+def write_files(
+    path: str | os.PathLike[str],
+    blocks: Iterable[np.ndarray],
+    index: Mapping[str, Any],
+    manifest: Mapping[str, Any],
+) -> Path:
+    """Writes a store from blocks of windows, one block in memory at a time.
+
+    Args:
+        path: Its folder; must not hold anything yet.
+        blocks: Arrays `[n_i, c, t]`, in the order of the index.
+        index: As in `WindowStore.from_arrays`.
+        manifest: As in `WindowStore.from_arrays`.
+
+    Raises:
+        InputError: If the folder is taken, cannot be written, or is full.
+    """
+    folder = Path(path).absolute()
+    index = complete_index(index, len(index["label"]))
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is there already; choose another --out.")
+    partial = folder.with_name(folder.name + ".writing")
+    with output_errors(folder):
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            shape, digest = _write_signal(partial / "signal.npy", blocks, index)
+            np.savez(partial / "index.npz", **dict[str, Any](index))
+            hashes = {
+                "signal.npy": digest,
+                "index.npz": hash_file(partial / "index.npz"),
+            }
+            files = {
+                name: {"bytes": (partial / name).stat().st_size, "sha256": sha}
+                for name, sha in hashes.items()
+            }
+            whole = complete_manifest(manifest, index, shape) | {"files": files}
+            text = json.dumps(sealed(whole), indent=1, sort_keys=True)
+            (partial / "manifest.json").write_text(text + "\n", encoding="utf-8")
+            sync_tree(partial)
+            os.replace(partial, folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def complete_index(index: Mapping[str, Any], num: int) -> dict[str, np.ndarray]:
+    """Returns the index with defaults filled in and every dtype settled.
+
+    Raises:
+        InputError: If there are no windows.
+        ValueError: If a column is missing or has another length.
+    """
+    if num == 0:
+        raise InputError("There are no windows to store: check --data.window_s.")
+    filled = {
+        "window_id": np.arange(num),
+        "session": np.full(num, ""),
+        "on_grid": np.ones(num, bool),
+        **index,
+    }
+    label = np.asarray(filled["label"])
+    kinds = {
+        "window_id": np.int64,
+        "recording_id": str,
+        "subject": str,
+        "session": str,
+        "start_s": np.float64,
+        "label": np.int32 if label.ndim == 1 else np.float32,
+        "on_grid": bool,
+    }
+    whole = {name: np.asarray(filled[name], kind) for name, kind in kinds.items()}
+    for name, column in whole.items():
+        if len(column) != num:
+            raise ValueError(f"Index column {name!r} has {len(column)} rows, not {num}")
+    return whole
+
+
+def complete_manifest(
+    manifest: Mapping[str, Any], index: Mapping[str, np.ndarray], shape: Sequence[int]
+) -> dict[str, Any]:
+    """Returns the manifest with defaults, counts, shape and hashes filled in.
+
+    Raises:
+        ValueError: If a required field is missing or contradicts the arrays.
+    """
+    missing = [name for name in REQUIRED if name not in manifest]
+    if missing:
+        raise ValueError(f"The manifest lacks {', '.join(missing)}.")
+    whole = json.loads(json.dumps({**DEFAULTS, **manifest}))
+    if len(whole["channels"]) != shape[1]:
+        raise ValueError(f"{len(whole['channels'])} channel names, {shape[1]} channels")
+    labels = index["label"]
+    if labels.ndim == 1 and labels.max() >= len(whole["classes"]):
+        raise ValueError(f"Label {labels.max()} but classes {whole['classes']}")
+    return whole | {
+        "version": VERSION,
+        "shape": [int(size) for size in shape],
+        "counts": count_windows(index, whole["classes"]),
+        "preprocessing_hash": hash_json(whole["preprocessing"]),
+    }
+
+
+def _write_signal(
+    path: Path, blocks: Iterable[np.ndarray], index: Mapping[str, np.ndarray]
+) -> tuple[tuple[int, ...], str]:
+    """Streams blocks into a `.npy` file; returns its shape and hash."""
+    num, done, digest = len(index["label"]), 0, hashlib.sha256()
+    shape: tuple[int, ...] = ()
+    with open(path, "wb") as file:
+        for block in blocks:
+            block = np.ascontiguousarray(block, dtype="<f4")
+            if not shape:
+                shape = (num, *block.shape[1:])
+                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+                file.flush()
+                digest.update(path.read_bytes())
+            if block.shape[1:] != shape[1:]:
+                raise ValueError(f"Windows of {block.shape[1:]} after {shape[1:]}.")
+            rows = slice(done, done + len(block))
+            check_finite(block, {key: value[rows] for key, value in index.items()})
+            data = block.data.cast("B")
+            file.write(data)
+            digest.update(data)
+            done += len(block)
+    if done != num:
+        raise ValueError(f"{done} windows for an index of {num}.")
+    return shape, digest.hexdigest()
+
+
+def check_finite(signal: np.ndarray, index: Mapping[str, np.ndarray]) -> None:
+    """Refuses NaN and infinity, naming the recording and the time."""
+    # A sum is finite only where every sample is, and needs no temporary array.
+    good = np.isfinite(signal.sum(axis=(1, 2), dtype=np.float64))
+    if not good.all():
+        row = int(np.argmin(good))
+        raise InputError(
+            f"Recording {index['recording_id'][row]}: NaN or infinite samples in the "
+            f"window at {index['start_s'][row]:g} s. Repair or leave out the recording."
+        )
+
+
+def count_windows(
+    index: Mapping[str, np.ndarray], classes: Sequence[str]
+) -> dict[str, Any]:
+    """Counts windows a class, and a class within each subject."""
+    labels = index["label"]
+    if labels.ndim == 1:
+        hits = labels[:, None] == np.arange(len(classes))
+        unlabelled = labels < 0
+    else:
+        hits, unlabelled = labels > 0, (labels < 0).any(axis=1)
+    names, codes = np.unique(index["subject"], return_inverse=True)
+    table = np.zeros((len(names), len(classes)), np.int64)
+    np.add.at(table, codes, hits)
+    return {
+        "classes": dict(zip(classes, table.sum(axis=0).tolist(), strict=True)),
+        "unlabelled": int(unlabelled.sum()),
+        "on_grid": int(index["on_grid"].sum()),
+        "subjects": {
+            str(name): dict(zip(classes, row, strict=True))
+            for name, row in zip(names, table.tolist(), strict=True)
+        },
+    }
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Reads `manifest.json` and checks what it says about itself."""
+    file = folder / "manifest.json"
+    if not file.is_file():
+        begun = any(
+            folder.with_name(folder.name + end).exists()
+            for end in (".partial", ".writing")
+        )
+        cure = (
+            "it was not finished: run the same prepare command again to resume"
+            if begun
+            else "make one with `eegkd prepare --out`"
+        )
+        raise InputError(f"{folder} is no window store (no manifest.json); {cure}.")
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise damaged(folder, "manifest.json", f"is not JSON ({error})") from error
+    if manifest.get("version") != VERSION:
+        found = manifest.get("version")
+        raise damaged(folder, "version", f"is {found!r}, this library reads {VERSION}")
+    for name in (*REQUIRED, *DEFAULTS, "shape", "counts", "files", "sha256"):
+        if name not in manifest:
+            raise damaged(folder, name, "is missing from manifest.json")
+    if hash_json(manifest["preprocessing"]) != manifest.get("preprocessing_hash"):
+        raise damaged(folder, "preprocessing", "does not match preprocessing_hash")
+    if sealed(manifest)["sha256"] != manifest["sha256"]:
+        raise damaged(folder, "manifest.json", "was altered (sha256 differs)")
+    return manifest
+
+
+def damaged(folder: Path, field: str, what: str) -> InputError:
+    """Makes the error of a store that is not what was written."""
+    return InputError(
+        f"Window store {folder}: {field} {what}. Delete the folder and prepare again."
+    )

@@ -1,0 +1,270 @@
+"""Subject-wise folds: scikit-learn splitters, and validation nested inside them."""
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.model_selection import (
+    BaseCrossValidator,
+    GroupKFold,
+    LeaveOneGroupOut,
+    StratifiedGroupKFold,
+    StratifiedKFold,
+)
+
+from eegkd.data.windows.store import WindowStore
+from eegkd.errors import InputError
+from eegkd.host.sealed import hash_json
+
+SPLITS = ("kfold", "loso", "fixed", "random-windows")
+VALIDATION_SHARE = 5
+
+
+class Fold(NamedTuple):
+    """Rows of a store: all windows to train on, grid windows to judge on.
+
+    Attributes:
+        index: Its number.
+        train: Every row of the training subjects, in time order.
+        val: Grid rows of the validation subjects, in time order.
+        test: Grid rows of the test subjects, in time order.
+    """
+
+    index: int
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+
+
+class FixedSplit(BaseCrossValidator):
+    """One published split: the test groups are named."""
+
+    leaks = False
+
+    def __init__(self, test_groups: Sequence[Any]) -> None:
+        """Takes the values of `groups` that are tested on."""
+        self.test_groups = tuple(test_groups)
+
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+        """Returns 1."""
+        return 1
+
+    def _iter_test_masks(
+        self, X: Any = None, y: Any = None, groups: Any = None
+    ) -> Iterator[np.ndarray]:
+        if groups is None:
+            raise ValueError("A fixed split needs `groups`.")
+        yield np.isin(groups, self.test_groups)
+
+
+class RandomWindows(StratifiedKFold):
+    """Windows of one subject on both sides: only to show what that does."""
+
+    leaks = True
+
+
+def make_splitter(
+    split: str,
+    *,
+    num_folds: int = 5,
+    seed: int = 0,
+    multilabel: bool = False,
+    test_groups: Sequence[Any] = (),
+) -> BaseCrossValidator:
+    """Makes a scikit-learn splitter: `split(X, y, groups)`.
+
+    Args:
+        split: "kfold" (grouped, class-stratified), "loso", "fixed" or
+            "random-windows", whose `leaks` attribute is True.
+        num_folds: Of kfold and random-windows.
+        seed: Of their shuffling.
+        multilabel: Labels are rows of k: grouped without stratification.
+        test_groups: Of a fixed split.
+    """
+    if split == "kfold":
+        kind = GroupKFold if multilabel else StratifiedGroupKFold
+        return kind(n_splits=num_folds, shuffle=True, random_state=seed)
+    if split == "loso":
+        return LeaveOneGroupOut()
+    if split == "fixed":
+        return FixedSplit(test_groups)
+    if split == "random-windows":
+        return RandomWindows(n_splits=num_folds, shuffle=True, random_state=seed)
+    raise InputError(f"--split {split!r} is unknown; choose one of {', '.join(SPLITS)}")
+
+
+def make_folds(
+    store: WindowStore, split: str = "kfold", *, num_folds: int = 5, seed: int = 0
+) -> tuple[Fold, ...]:
+    """Splits a store into folds; validation groups are nested in the training ones.
+
+    Groups are subjects, or recordings where the corpus has no subjects.
+
+    Raises:
+        InputError: If there are too few groups, or a class is missing from a
+            training fold.
+    """
+    groups = _groups(store)
+    names = np.unique(groups)
+    order = store.time_order
+    multilabel = store.labels.ndim > 1
+    fixed = _fixed_parts(store) if split == "fixed" else {}
+    need = num_folds if split in ("kfold", "random-windows") else 3
+    if split in ("kfold", "loso") and (len(names) < max(need, 3) or num_folds < 2):
+        kind = "subjects" if store.manifest["has_subjects"] else "recordings"
+        raise InputError(
+            f"--split {split} with {num_folds} folds needs at least 2 folds and "
+            f"{max(need, 3)} {kind}; {store.manifest['corpus']} has {len(names)}. "
+            "Lower --num_folds."
+        )
+    splitter = make_splitter(
+        split,
+        num_folds=num_folds,
+        seed=seed,
+        multilabel=multilabel,
+        test_groups=fixed.get("test", ()),
+    )
+    units = None if split == "random-windows" else groups
+    y = np.zeros(len(store)) if multilabel else store.labels
+    folds = []
+    pairs = _quiet_split(splitter, order, y[order], groups[order])
+    for number, (outer, test) in enumerate(pairs):
+        outer, test = order[outer], order[test]
+        if fixed.get("val"):
+            val = outer[np.isin(groups[outer], fixed["val"])]
+            train = outer[np.isin(groups[outer], fixed["train"])]
+        else:
+            if fixed:
+                outer = outer[np.isin(groups[outer], fixed["train"])]
+            train, val = _nested(outer, y, units, seed=seed + number)
+        on_grid = store.index["on_grid"]
+        fold = Fold(number, train, val[on_grid[val]], test[on_grid[test]])
+        _check_classes(store, fold)
+        folds.append(fold)
+    return tuple(folds)
+
+
+def leaks_subjects(store: WindowStore, fold: Fold) -> bool:
+    """Says whether a subject is on both sides of train, validation and test."""
+    groups = _groups(store)
+    train, val, test = (set(groups[rows]) for rows in fold[1:])
+    return bool(train & val or train & test or val & test)
+
+
+def splits_json(store: WindowStore, folds: Sequence[Fold]) -> dict[str, Any]:
+    """Describes folds for `splits.json`: groups, windows and classes of each part."""
+    parts = [
+        {"fold": fold.index}
+        | {
+            name: _describe(store, rows)
+            for name, rows in zip(Fold._fields[1:], fold[1:], strict=True)
+        }
+        for fold in folds
+    ]
+    return {
+        "corpus": store.manifest["corpus"],
+        "store": store.fingerprint,
+        "unit": "subject" if store.manifest["has_subjects"] else "recording",
+        "leaks_subjects": any(leaks_subjects(store, fold) for fold in folds),
+        "folds": parts,
+        "hash": hash_json([[rows.tolist() for rows in fold[1:]] for fold in folds]),
+    }
+
+
+def _groups(store: WindowStore) -> np.ndarray:
+    name = "subject" if store.manifest["has_subjects"] else "recording_id"
+    return store.index[name]
+
+
+def _nested(
+    outer: np.ndarray, y: np.ndarray, groups: np.ndarray | None, *, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Takes about a fifth of the groups of `outer` (None: of its rows) to validate on.
+
+    Of the candidate fifths, the first that leaves most classes on both sides.
+    """
+    inside = outer if groups is None else groups[outer]
+    num = min(VALIDATION_SHARE, len(np.unique(inside)))
+    if num < 2:
+        raise InputError(
+            "One subject is left to train on, so none can be kept for validation: "
+            "use more subjects or fewer folds."
+        )
+    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+    splitter = kind(num, shuffle=True, random_state=seed)
+    inner = _quiet_split(splitter, outer, y[outer], inside)
+
+    def classes_on_both_sides(pair: tuple[np.ndarray, np.ndarray]) -> tuple[int, int]:
+        train, val = (set(y[outer[rows]].tolist()) - {-1} for rows in pair)
+        return len(train), len(val)
+
+    train, val = max(inner, key=classes_on_both_sides)
+    return outer[train], outer[val]
+
+
+def _quiet_split(
+    splitter: BaseCrossValidator, x: np.ndarray, y: np.ndarray, groups: np.ndarray
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Splits without the warning about rare classes: `_check_classes` judges them."""
+    if isinstance(splitter, StratifiedKFold):
+        return list(splitter.split(x, y))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        return list(splitter.split(x, y, groups))
+
+
+def _fixed_parts(store: WindowStore) -> dict[str, list[str]]:
+    split: Mapping[str, Any] = store.manifest.get("split") or {}
+    if "error" in split:
+        raise InputError(split["error"])
+    if not split.get("train") or not split.get("test"):
+        raise InputError(
+            f"The {store.manifest['corpus']} store has no published split; "
+            "use --split kfold."
+        )
+    taken: dict[str, str] = {}
+    known = set(_groups(store).tolist())
+    for part, names in split.items():
+        for name in names:
+            if taken.setdefault(name, part) != part:
+                raise InputError(
+                    f"{name!r} is in {part} and {taken[name]} of the split"
+                )
+            if name not in known:
+                raise InputError(f"The split names {name!r}, which has no windows.")
+    return {part: list(names) for part, names in split.items()}
+
+
+def _check_classes(store: WindowStore, fold: Fold) -> None:
+    """Refuses a fold that cannot teach a class or has nothing to judge on."""
+    for name, rows in zip(Fold._fields[1:], fold[1:], strict=True):
+        if len(rows) == 0:
+            raise InputError(
+                f"Fold {fold.index} has no {name} windows; lower num_folds"
+            )
+    for who, labels in (("", store.labels), ("student ", store.student_labels)):
+        counts = _class_counts(store, labels[fold.train])
+        missing = [name for name, count in counts.items() if count == 0]
+        if missing:
+            raise InputError(
+                f"Class {missing[0]!r} has no {who}training window in fold "
+                f"{fold.index}: too few subjects have it. Use fewer folds, or leave "
+                "the class out."
+            )
+
+
+def _class_counts(store: WindowStore, labels: np.ndarray) -> dict[str, int]:
+    if labels.ndim == 1:
+        counts = np.bincount(labels[labels >= 0], minlength=store.num_classes)
+    else:
+        counts = (labels > 0).sum(axis=0)
+    return dict(zip(store.classes, counts.tolist(), strict=True))
+
+
+def _describe(store: WindowStore, rows: np.ndarray) -> dict[str, Any]:
+    return {
+        "groups": np.unique(_groups(store)[rows]).tolist(),
+        "windows": len(rows),
+        "classes": _class_counts(store, store.labels[rows]),
+    }

@@ -1,0 +1,351 @@
+"""From a corpus on disk to a window store: parallel, resumable, atomic.
+
+Every recording becomes one part in `<out>.partial`; a run that was stopped, however
+hard, is resumed by running it again. The parts are then streamed into the store in the
+order of the corpus, so its bytes depend neither on the number of workers nor on
+interruptions.
+"""
+
+import dataclasses
+import glob
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import joblib
+import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+from eegkd.data.config import DataConfig
+from eegkd.data.corpora import Corpus, Source, folder_of, get_corpus
+from eegkd.data.recordings.recording import Recording
+from eegkd.data.windows.cutting import Windows, resolve_config, window_recording
+from eegkd.data.windows.store import WindowStore, write_store
+from eegkd.errors import InputError, output_errors
+from eegkd.host.atomic import sync
+from eegkd.host.sealed import hash_file, hash_json
+
+PART_VERSION = 1
+"""Raised whenever reading, preprocessing or cutting changes what a part holds."""
+
+
+_HEADERS = (".hea", ".vhdr", ".set")
+
+
+class Plan(NamedTuple):
+    """What will be prepared: all of it known before any signal is read."""
+
+    config: DataConfig
+    corpus: Corpus
+    sources: tuple[Source, ...]
+    settings: Mapping[str, Any]
+    hash: str
+
+
+class Estimate(NamedTuple):
+    """What preparing will take; the disk holds twice `num_bytes` while it runs."""
+
+    num_recordings: int
+    num_bytes: int
+    seconds: float
+
+
+def make_plan(config: DataConfig) -> Plan:
+    """Lists the recordings of a corpus and settles how they are preprocessed.
+
+    Raises:
+        InputError: If the corpus is unknown or has no recordings.
+    """
+    options = dataclasses.asdict(config)
+    name, root = options.pop("corpus"), options.pop("root")
+    corpus = get_corpus(name, root, **options)
+    if corpus.name != "synthetic":
+        folder_of(root, corpus.name)
+    config = resolve_config(config, corpus)
+    sources = corpus.list_sources(Path(root))
+    if not sources:
+        raise InputError(f"--data.root {root}: no {corpus.name} recordings.")
+    settings = dataclasses.asdict(config)
+    # Only a synthetic corpus depends on world and seed, and its sources say so.
+    unused = {"world", "seed"} - set(sources[0].info)
+    for field in ("root", "workers", "corpus", *unused):
+        del settings[field]
+    settings = json.loads(json.dumps(settings | {"part_version": PART_VERSION}))
+    request = [settings, corpus.name, corpus.classes, corpus.background]
+    files = [_describe(source, Path(root)) for source in sources]
+    return Plan(config, corpus, sources, settings, hash_json([request, files]))
+
+
+def prepare(
+    config: DataConfig, out: str | os.PathLike[str], *, progress: bool = True
+) -> WindowStore:
+    """Writes the window store of a corpus, or opens it if it is there already.
+
+    Recordings are read by `joblib.Parallel`, so `joblib.parallel_config` sends them to
+    a dask or ray cluster that shares the file system.
+
+    Args:
+        config: Corpus, root and preprocessing.
+        out: The store's folder.
+        progress: Show a progress bar.
+
+    Raises:
+        InputError: If a recording is bad, or `out` holds another store, is read-only
+            or full.
+    """
+    plan = make_plan(config)
+    folder = Path(out).absolute()
+    if (folder / "manifest.json").exists():
+        return _reuse(folder, plan)
+    parts = folder.with_name(folder.name + ".partial")
+    with output_errors(folder):
+        parts.mkdir(parents=True, exist_ok=True)
+    files = [parts / _part_name(source, plan.settings) for source in plan.sources]
+    pending = [i for i, file in enumerate(files) if not file.exists()]
+    bar = Progress(
+        "Reading recordings", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        disable=not progress, transient=True,
+    )  # fmt: skip
+    run = joblib.Parallel(
+        n_jobs=min(plan.config.workers or -1, len(pending) or 1),
+        return_as="generator_unordered",
+    )
+    tasks = (
+        joblib.delayed(make_part)(plan.sources[i], plan.corpus, plan.config, files[i])
+        for i in pending
+    )
+    with bar:
+        task = bar.add_task("", total=len(files), completed=len(files) - len(pending))
+        for _ in run(tasks):
+            bar.advance(task)
+    store = _join(plan, files, folder)
+    shutil.rmtree(parts, ignore_errors=True)
+    return store
+
+
+def estimate(config: DataConfig) -> Estimate:
+    """Measures one recording of middle size and scales it to the corpus."""
+    plan = make_plan(config)
+    sharing = [source.path for source in plan.sources]
+    sizes = [_size(path) / sharing.count(path) for path in sharing]
+    order = np.argsort(sizes, kind="stable")
+    middle = int(order[len(sizes) // 2])
+    seconds, num_bytes = 0.0, 0
+    # The first one also pays for imports and filter design.
+    for i in (int(order[0]), middle):
+        start = time.perf_counter()
+        windows, _ = _cut(plan.sources[i], plan.corpus, plan.config)
+        num_bytes = windows.signal.nbytes
+        seconds = time.perf_counter() - start
+    scale = sum(sizes) / max(sizes[middle], 1)
+    workers = plan.config.workers or os.cpu_count() or 1
+    return Estimate(
+        len(plan.sources), int(num_bytes * scale), seconds * scale / workers
+    )
+
+
+def make_part(source: Source, corpus: Corpus, config: DataConfig, file: Path) -> None:
+    """Writes the part of one recording: windows, then, when they are whole, the rest.
+
+    Raises:
+        InputError: If the recording is bad or the part cannot be written.
+    """
+    windows, recording = _cut(source, corpus, config)
+    info: dict[str, Any] = {
+        "channels": recording.channels,
+        "units": recording.units,
+        "rate": recording.rate,
+        "duration_s": recording.duration_s,
+        "events": [dataclasses.asdict(event) for event in recording.events],
+        "filled_channels": recording.filled,
+        "start_s": windows.start_s.tolist(),
+        "label": windows.label.tolist(),
+        "on_grid": windows.on_grid.tolist(),
+    }
+    if not source.member:
+        info["sha256"] = _hash(source.path)
+    with output_errors(file.parent):
+        _replace(file.with_suffix(".npy"), lambda temp: _save(temp, windows.signal))
+        _replace(file, lambda temp: temp.write_text(json.dumps(info)))
+
+
+def _cut(
+    source: Source, corpus: Corpus, config: DataConfig
+) -> tuple[Windows, Recording]:
+    return window_recording(
+        corpus.read(source),
+        config,
+        classes=corpus.classes,
+        background=corpus.background,
+        trials=corpus.trials,
+    )
+
+
+def _join(plan: Plan, files: Sequence[Path], folder: Path) -> WindowStore:
+    """Streams the parts into one store, in the order of the corpus."""
+    infos = [json.loads(file.read_text()) for file in files]
+    for name in ("channels", "units", "rate"):
+        for source, info in zip(plan.sources, infos, strict=True):
+            if info[name] != infos[0][name]:
+                raise InputError(
+                    f"{source.path}: {name} {info[name]}, but "
+                    f"{plan.sources[0].path} has {infos[0][name]}. Set "
+                    f"--data.{'rate' if name == 'rate' else 'channels'} to what all "
+                    "recordings share."
+                )
+    counts = [len(info["start_s"]) for info in infos]
+    index = {
+        "recording_id": _repeat(
+            [source.recording_id for source in plan.sources], counts
+        ),
+        "subject": _repeat([source.subject for source in plan.sources], counts),
+        "session": _repeat([source.session for source in plan.sources], counts),
+        **{
+            name: np.concatenate([info[name] for info in infos])
+            for name in ("start_s", "label", "on_grid")
+        },
+    }
+    blocks = (
+        np.load(file.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
+        for file in files
+    )
+    return write_store(folder, blocks, index, _manifest(plan, infos))
+
+
+def _manifest(plan: Plan, infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    corpus, config = plan.corpus, plan.config
+    manifest: dict[str, Any] = {
+        "corpus": corpus.name,
+        "classes": corpus.classes,
+        "background": corpus.background,
+        "channels": infos[0]["channels"],
+        "units": infos[0]["units"],
+        "rate": infos[0]["rate"],
+        "window_s": config.window_s,
+        "overlap": config.overlap,
+        "has_subjects": corpus.has_subjects,
+        "licence": corpus.licence,
+        "preprocessing": plan.settings,
+        "request": plan.hash,
+        "sources": _source_hashes(plan, infos),
+        "recordings": {
+            source.recording_id: {
+                "subject": source.subject,
+                "session": source.session,
+                "duration_s": info["duration_s"],
+                "events": info["events"],
+                "filled_channels": info["filled_channels"],
+            }
+            for source, info in zip(plan.sources, infos, strict=True)
+        },
+    }
+    if corpus.fixed_split is not None:
+        subjects = tuple(dict.fromkeys(source.subject for source in plan.sources))
+        try:
+            manifest["split"] = corpus.fixed_split(subjects)
+        except InputError as error:
+            # Part of a corpus can be prepared; only --split fixed asks for all of it.
+            manifest["split"] = {"error": str(error)}
+    if corpus.student_subjects:
+        manifest["student_subjects"] = corpus.student_subjects
+    if corpus.facts is not None:
+        manifest |= corpus.facts()
+    return manifest
+
+
+def _source_hashes(plan: Plan, infos: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """SHA-256 of every source file; an archive is hashed once for all its members."""
+    hashes: dict[str, str] = {}
+    for source, info in zip(plan.sources, infos, strict=True):
+        name = _relative(source.path, Path(plan.config.root))
+        if name not in hashes:
+            hashes[name] = info.get("sha256") or _hash(source.path)
+    return hashes
+
+
+def _reuse(folder: Path, plan: Plan) -> WindowStore:
+    """Opens a finished store if it is what was asked for."""
+    store = WindowStore.open(folder)
+    if store.manifest.get("request") == plan.hash:
+        return store
+    have = {"corpus": store.manifest["corpus"], **store.manifest["preprocessing"]}
+    want = {"corpus": plan.corpus.name, **plan.settings}
+    for name in want:
+        if have.get(name) != want[name]:
+            raise InputError(
+                f"{folder} holds a store with {name}={have.get(name)}, not "
+                f"{want[name]}. Choose another --out, or delete the folder."
+            )
+    if plan.corpus.name == "synthetic":  # its source is the program that draws it
+        raise InputError(
+            f"{folder} was made by another version of {plan.sources[0].path}. Choose "
+            "another --out, or go on with the version of eegkd that made it."
+        )
+    raise InputError(
+        f"{folder} was made from other recordings or labels than those now in "
+        f"{plan.config.root}. Choose another --out, or delete the folder."
+    )
+
+
+def _describe(source: Source, root: Path) -> list[Any]:
+    """What makes a source what it is, wherever the corpus lies."""
+    where = _relative(source.path, root)
+    info = json.dumps(dict(source.info), sort_keys=True, default=str)
+    names = [source.recording_id, source.member, source.subject, source.session]
+    return [*names, where, _size(source.path), info]
+
+
+def _part_name(source: Source, settings: Mapping[str, Any]) -> str:
+    """Names a part after its recording, the settings and the state of the file."""
+    stamp = max(file.stat().st_mtime_ns for file in _files(source.path))
+    key = hash_json([_describe(source, source.path.parent), stamp, settings])
+    safe = re.sub(r"[^A-Za-z0-9_-]+", "_", source.recording_id)[:80]
+    return f"{safe}.{key[:16]}.json"
+
+
+def _relative(path: Path, root: Path) -> str:
+    inside = path.is_relative_to(root)
+    return (path.relative_to(root) if inside else Path(path.name)).as_posix()
+
+
+def _files(path: Path) -> list[Path]:
+    """The files of a source: one, those in a folder, or a header and its data."""
+    if path.is_dir():
+        return sorted(file for file in path.rglob("*") if file.is_file())
+    if path.suffix.lower() in _HEADERS:
+        return sorted(path.parent.glob(glob.escape(path.stem) + ".*"))
+    return [path]
+
+
+def _size(path: Path) -> int:
+    return sum(file.stat().st_size for file in _files(path))
+
+
+def _hash(path: Path) -> str:
+    hashes = [hash_file(file) for file in _files(path)]
+    return hashes[0] if len(hashes) == 1 else hash_json(hashes)
+
+
+def _repeat(names: Sequence[str], counts: Sequence[int]) -> np.ndarray:
+    return np.repeat(np.asarray(names, str), counts)
+
+
+def _save(path: Path, signal: np.ndarray) -> None:
+    with open(path, "wb") as file:
+        np.save(file, signal)
+
+
+def _replace(path: Path, write: Any) -> None:
+    """Writes beside `path` and renames: what has the name is whole."""
+    temp = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temp)
+        sync(temp)
+        os.replace(temp, path)
+    finally:
+        temp.unlink(missing_ok=True)

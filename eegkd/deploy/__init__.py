@@ -1,0 +1,1 @@
+"""What leaves the library: exported graphs, a card, predictions on new recordings."""

@@ -1,0 +1,262 @@
+"""A run's model as files for other runtimes, each behind a gate, with a card."""
+
+import functools
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from eegkd.config import RunConfig
+from eegkd.data.batches.maker import ZScore
+from eegkd.data.windows.store import WindowStore
+from eegkd.deploy import onnx_file, stablehlo
+from eegkd.deploy.audit import audit_graph
+from eegkd.deploy.card import Card, ModelFile, render_card
+from eegkd.deploy.export_card import make_card
+from eegkd.deploy.graph import Graph, make_graph
+from eegkd.deploy.latency import Latency, measure
+from eegkd.deploy.parity import check_parity, reference
+from eegkd.deploy.predict import load_model, open_store
+from eegkd.errors import InputError, output_errors
+from eegkd.host.atomic import sync_tree
+from eegkd.host.process import num_cores
+from eegkd.host.sealed import hash_file
+from eegkd.pipeline.folder import write_json
+from eegkd.systems import System
+from eegkd.train.weights import load_variables, named_arrays, save_variables
+from eegkd.typing import Array
+
+FILES = {
+    "stablehlo": "model.stablehlo",
+    "onnx": "model.onnx",
+    "safetensors": "model.safetensors",
+}
+CARD, VALUES = "README.md", "card.json"
+RUNTIMES = {"stablehlo": "jax", "onnx": "onnxruntime"}
+NUM_WINDOWS = 32
+_KEPT = ("montage", "policy", "band", "notch", "filter_order", "zscore")
+
+
+def export_model(
+    make_system: Callable[[Any], System],
+    config: RunConfig,
+    out: Path,
+    *,
+    row: str = "student",
+    formats: Sequence[str] = tuple(FILES),
+    weights: Mapping[str, str] | None = None,
+    runs: int = 500,
+) -> Card:
+    """Writes a model of a finished run: fold 0, seed 0; all files or none.
+
+    Args:
+        make_system: Of the run's system.
+        config: Of the run, without what only training reads (`Entry.deployed`);
+            `config.out` is its folder.
+        out: The folder to write; one that an export wrote before is replaced.
+        row: Which model: "student", "teacher", or a control of its structure.
+        formats: Keys of `FILES`.
+        weights: Published weights that training started from: model -> their file.
+        runs: Timed calls a runtime; 0 times nothing.
+
+    Raises:
+        InputError: If there is no such model, a format needs what is not installed, a
+            written file does not say what the model says, or the folder is another's.
+    """
+    if "onnx" in formats:
+        onnx_file.check_packages()
+    _check_folder(out)
+    model, store = load_model(make_system, config, row), open_store(config)
+    system, stage = model.program.system, model.program.stage
+    shape = (model.signal.n_chans, model.signal.n_times)
+    graph = make_graph(
+        system,
+        stage,
+        model.variables,
+        {"signal": jax.ShapeDtypeStruct(shape, jnp.float32)},
+        standardise=model.zscore and functools.partial(_standardise, model.zscore),
+    )
+    inputs = {"signal": real_windows(store, model.signal.channels)}
+    want = reference(graph, inputs)
+    foreign = _foreign(Path(config.out) / "fold0", system, stage)
+    with _whole_folder(out) as part:
+        files = [
+            _write_file(name, part, out, graph, inputs, want, foreign)
+            for name in formats
+        ]
+        timed = _time_files(part, formats, inputs, runs) if runs else ()
+        card = make_card(
+            model,
+            config,
+            row,
+            weights=weights or {},
+            sizes={name: x.size for name, x in graph.weights.items()},
+            files=files,
+            latency=timed,
+        )
+        (part / CARD).write_text(render_card(card))
+        write_json(part / VALUES, card)
+    return card
+
+
+def real_windows(
+    store: WindowStore, channels: Sequence[str], num: int = NUM_WINDOWS
+) -> np.ndarray:
+    """Takes windows from all over a store, of some of its channels in their order."""
+    rows = np.unique(np.linspace(0, len(store) - 1, num).astype(int))
+    known = list(store.manifest["channels"])
+    columns = [known.index(name) for name in channels]
+    return np.asarray(store.signal[rows], np.float32)[:, columns]
+
+
+def _standardise(zscore: ZScore, signal: Array) -> Array:
+    return (signal - zscore.mean[:, None]) / zscore.std[:, None]
+
+
+def _foreign(fold: Path, system: System, stage: str) -> dict[str, np.ndarray]:
+    """Reads the arrays of the stages before the exported one."""
+    found = {}
+    for other in system.stages:
+        if other.name == stage:
+            break
+        path = fold / other.name / "variables.safetensors"
+        if path.is_file():
+            arrays = named_arrays(load_variables(path))
+            found |= {f"{other.name}/{name}": x for name, x in arrays.items()}
+    return found
+
+
+class _Written(NamedTuple):
+    """A file that was read back: how to run it, what it takes and holds.
+
+    `arrays` is None for a file of weights, which is no graph.
+    """
+
+    run: Callable[..., Any]
+    inputs: Sequence[str] = ()
+    arrays: Iterable[np.ndarray] | None = None
+
+
+def _write_stablehlo(path: Path, graph: Graph) -> _Written:
+    path.write_bytes(stablehlo.to_stablehlo(graph))
+    exported = stablehlo.read_exported(path)
+    # Arguments have no names there.
+    names = [*graph.inputs, *["another array"] * len(exported.in_avals)]
+    return _Written(
+        stablehlo.load_stablehlo(path),
+        names[: len(exported.in_avals)],
+        stablehlo.stablehlo_arrays(exported),
+    )
+
+
+def _write_onnx(path: Path, graph: Graph) -> _Written:
+    path.write_bytes(onnx_file.to_onnx(graph))
+    written = onnx_file.read_onnx(path)
+
+    @functools.cache
+    def session() -> Callable[..., Any]:
+        return onnx_file.load_onnx(path)
+
+    return _Written(
+        # Loaded when it is first called: what cannot be loaded is refused like others.
+        lambda *arrays: session()(*arrays),
+        onnx_file.onnx_inputs(written),
+        onnx_file.onnx_arrays(written),
+    )
+
+
+def _write_safetensors(path: Path, graph: Graph) -> _Written:
+    save_variables(path, graph.variables)
+    loaded = named_arrays(load_variables(path))
+    leaves = [loaded[name] for name in graph.weights]
+    again = jax.tree.unflatten(jax.tree.structure(graph.variables), leaves)
+    return _Written(jax.jit(graph._replace(variables=again).fn))
+
+
+_WRITERS: Mapping[str, Callable[[Path, Graph], _Written]] = {
+    "stablehlo": _write_stablehlo,
+    "onnx": _write_onnx,
+    "safetensors": _write_safetensors,
+}
+
+
+def _write_file(
+    name: str,
+    part: Path,
+    out: Path,
+    graph: Graph,
+    inputs: Mapping[str, np.ndarray],
+    want: np.ndarray,
+    foreign: Mapping[str, np.ndarray],
+) -> ModelFile:
+    """Writes one format, reads it back, and holds it to the model."""
+    path, shown = part / FILES[name], str(out / FILES[name])
+    written = _WRITERS[name](path, graph)
+    audit = None
+    if written.arrays is not None:
+        audit = audit_graph(shown, graph, written.inputs, written.arrays, foreign)
+    parity = check_parity(shown, written.run, want, inputs)
+    return ModelFile(
+        name=path.name,
+        size=path.stat().st_size,
+        sha256=hash_file(path),
+        parity=parity,
+        audit=audit,
+    )
+
+
+def _time_files(
+    part: Path, formats: Sequence[str], inputs: Mapping[str, np.ndarray], runs: int
+) -> list[Latency]:
+    """Times one window in each runtime: with one thread, then with all."""
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        window = Path(folder) / "window.npz"
+        first: dict[str, Any] = {name: x[:1] for name, x in inputs.items()}
+        np.savez(window, **first)
+        for name in formats:
+            for threads in dict.fromkeys((1, num_cores())):
+                if name in RUNTIMES:
+                    args = (RUNTIMES[name], part / FILES[name], window)
+                    found.append(measure(*args, threads=threads, runs=runs))
+    return found
+
+
+def _check_folder(out: Path) -> None:
+    """Refuses to replace a folder that holds anything but an earlier export."""
+    if not out.exists():
+        return
+    own = {*FILES.values(), CARD, VALUES}
+    others = sorted(p.name for p in out.iterdir() if p.name not in own)
+    if others:
+        raise InputError(
+            f"{out} holds {others[0]}, which is no exported file, and the folder would "
+            "be replaced: choose another --out."
+        )
+
+
+@contextmanager
+def _whole_folder(out: Path) -> Iterator[Path]:
+    """Yields a folder beside `out` that takes its place if all goes well."""
+    part, old = (out.with_name(f".{out.name}.{end}") for end in ("new", "old"))
+    with output_errors(out):
+        # What a kill has left.
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        try:
+            yield part
+            sync_tree(part)
+            if out.exists():
+                out.rename(old)
+            part.rename(out)
+        finally:
+            if old.exists() and not out.exists():
+                old.rename(out)
+            shutil.rmtree(part, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Files that are whole, signals and this process: standard library and NumPy."""

@@ -1,0 +1,136 @@
+"""What a system asks to be watched, over the same few windows at every evaluation."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from eegkd.data.batches.maker import BatchMaker, Prepare, ZScore
+from eegkd.data.windows.folds import Fold
+from eegkd.data.windows.store import WindowStore
+from eegkd.losses import Term
+from eegkd.losses.compose import lookup
+from eegkd.systems import Stage, System, get_stage, replace_stage, upstream_inputs
+from eegkd.train.inputs import (
+    teacher_rows,
+    teacher_specs,
+    upstream_tensors,
+    with_labelled,
+)
+from eegkd.typing import Array, Batch, Variables
+
+MOST_WINDOWS = 128
+_MOST_BYTES = 2**26
+Samples = Mapping[str, Batch]
+"""Windows of `train`, `val` and `test` subjects, with what earlier stages say."""
+
+
+def term_values(
+    system: System, stage_name: str, terms: Sequence[Term]
+) -> Callable[[Variables, Batch], dict[str, Array]]:
+    """Builds `(variables in training, sample) -> a number a window, by term`."""
+    stage = get_stage(system, stage_name)
+    reader = _reader(stage)
+
+    def run(variables: Variables, batch: Batch) -> dict[str, Array]:
+        found = upstream_tensors(system, reader, {}, batch)
+        own, _ = stage.forward(variables, batch, found, train=False, key=None)
+        tensors = {**found, stage_name: own, "batch": with_labelled(batch)}
+        return {
+            term.name: term.fn(*(lookup(tensors, name) for name in term.inputs))
+            for term in terms
+        }
+
+    return run
+
+
+def take_samples(
+    system: System,
+    upstream: Mapping[str, Variables],
+    store: WindowStore,
+    fold: Fold,
+    *,
+    zscore: ZScore | None = None,
+    prepare: Prepare | None = None,
+) -> Samples:
+    """Takes windows evenly from each part of a fold, and runs earlier stages on them.
+
+    Args:
+        system: Whose student is watched.
+        upstream: Variables of its earlier stages.
+        store: Windows; all labels are shown.
+        fold: Its parts.
+        zscore: Of the training subjects, if the store asks for it.
+        prepare: The system's, if it adds anything.
+
+    Returns:
+        Nothing where nothing is watched, or where an earlier stage has no variables
+        here because its outputs were given.
+    """
+    stage = system.stages[-1]
+    if not (stage.watched or stage.measured):
+        return {}
+    reader = _reader(stage)
+    names = upstream_inputs(reader)
+    if not {name.partition(".")[0] for name in names} <= set(upstream):
+        return {}
+    maker = BatchMaker(store=store, labels=store.labels, prepare=prepare, zscore=zscore)
+    read = replace_stage(system, reader)
+    run, num = None, MOST_WINDOWS
+    if names:
+        specs = teacher_specs(read, stage.name, names, upstream, maker(fold.val[:1]))
+        each = sum(
+            math.prod(shape) * np.dtype(dtype).itemsize
+            for shape, dtype in specs.values()
+        )
+        num = min(num, max(8, _MOST_BYTES // each))
+        run = teacher_rows(read, stage.name, names, upstream)
+    samples = {}
+    parts = {"train": fold.train, "val": fold.val, "test": fold.test}
+    for part, rows in parts.items():
+        # Of one number each: a smaller part repeats windows, and compiles nothing new.
+        batch = maker(rows[np.linspace(0, len(rows) - 1, num).round().astype(int)])
+        cache: dict[str, dict[str, np.ndarray]] = {}
+        for name, value in (run(batch) if run else {}).items():
+            group, _, key = name.partition(".")
+            cache.setdefault(group, {})[key] = value
+        samples[part] = {**batch, "cache": cache} if cache else batch
+    return samples
+
+
+def watch(run: Any, variables: Variables, samples: Samples) -> dict[str, Any]:
+    """Returns the means `train/<term>` and `val/<term>`, over the last axis."""
+    found = {}
+    for part in ("train", "val"):
+        if part in samples:
+            values = jax.device_get(run(variables, samples[part]))
+            found |= {f"{part}/{name}": x.mean(axis=-1) for name, x in values.items()}
+    return found
+
+
+def measure(
+    run: Any, variables: Variables, samples: Samples, num_classes: int
+) -> dict[str, Any]:
+    """Returns the mean of every term over the test windows, and by their classes."""
+    if "test" not in samples:
+        return {}
+    values = jax.device_get(run(variables, samples["test"]))
+    label = samples["test"]["label"]
+    groups = range(num_classes if label.ndim == 1 else 0)
+    return {
+        name: {
+            "mean": float(x.mean()),
+            "by_class": [
+                float(x[label == k].mean()) if np.any(label == k) else None
+                for k in groups
+            ],
+        }
+        for name, x in values.items()
+    }
+
+
+def _reader(stage: Stage) -> Stage:
+    """Returns the stage as one that reads what is watched as well."""
+    return stage._replace(terms=(*stage.terms, *stage.watched, *stage.measured))

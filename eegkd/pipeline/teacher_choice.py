@@ -1,0 +1,226 @@
+"""Where a student's training gets its teacher's outputs: memory, disk, or each step."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import jax
+import numpy as np
+
+from eegkd.cache.config import CacheConfig
+from eegkd.cache.external import given_names
+from eegkd.cache.fill import check_room, size
+from eegkd.cache.forms import TensorForm, choose_form
+from eegkd.config import RunConfig
+from eegkd.data.batches.maker import BatchMaker
+from eegkd.data.windows.store import WindowStore
+from eegkd.errors import InputError
+from eegkd.evaluate.controls import OUTPUT_CONTROLS
+from eegkd.pipeline.fit import example
+from eegkd.pipeline.inference import prepare_fn
+from eegkd.systems import SignalConfig, System, upstream_inputs
+from eegkd.systems.batches import init_key, stage_shapes
+from eegkd.train.inputs import Specs, teacher_specs
+
+MEMORY_LIMIT = 2 * 2**30
+Mode = Literal["none", "memory", "cached", "online"]
+
+
+class Teacher(NamedTuple):
+    """How a system's student gets the outputs of earlier stages.
+
+    Attributes:
+        mode: none where it reads none.
+        specs: What a window's outputs are, where they are kept.
+        given: Tensors that another framework computed.
+        text: The choice and its reason, in one line.
+    """
+
+    mode: Mode = "none"
+    specs: Specs = {}
+    given: tuple[str, ...] = ()
+    text: str = ""
+
+    @property
+    def kept(self) -> bool:
+        """Whether outputs are computed once and read in every step."""
+        return self.mode in ("memory", "cached")
+
+
+def choose_teacher(
+    system: System,
+    store: WindowStore,
+    num_windows: int,
+    config: RunConfig,
+    signal: SignalConfig,
+    rows: Sequence[str] = (),
+    chosen: Mode | None = None,
+) -> Teacher:
+    """Decides where the outputs are kept, before anything is trained.
+
+    Args:
+        system: Whose student.
+        store: Its windows.
+        num_windows: That a fold trains on, at most.
+        config: The run's.
+        signal: What the store's windows are.
+        rows: Wanted controls.
+        chosen: What an earlier start of this run decided.
+
+    Raises:
+        InputError: If options contradict each other, or the cache is too large.
+    """
+    student = system.stages[-1]
+    names = upstream_inputs(student)
+    if not names:
+        return Teacher()
+    cache, views = config.cache, config.augment.views
+    asked = chosen or _asked(config)
+    moved = sorted(set(rows) & set(OUTPUT_CONTROLS))
+    if asked == "online":
+        return _online("--train.teacher online", moved)
+    if views == 0:
+        why = "--augment.num_views 0 shows a fresh view every epoch"
+        if asked != "auto":
+            raise InputError(
+                f"{why}, so nothing can be kept: set a number of views, or "
+                "--train.teacher online."
+            )
+        return _online(why, moved)
+    given = tuple(given_names(cache.given, names)) if cache.given else ()
+    try:
+        specs = _specs(system, names, store, signal)
+    except InputError:
+        if asked != "auto":
+            raise
+        return _online("a tensor has no row a window", moved)
+    in_memory = (
+        num_windows
+        * views
+        * sum(TensorForm(*spec, "as_is").bytes for spec in specs.values())
+    )
+    if asked == "memory" or (asked == "auto" and in_memory <= MEMORY_LIMIT):
+        text = f"The teacher's outputs are kept in memory: {size(in_memory)}."
+        return Teacher("memory", specs, text=text)
+    forms = cache_forms(specs, cache)
+    total = num_windows * views * sum(form.bytes for form in forms.values())
+    folder = Path(cache.folder or config.out).absolute()
+    try:
+        need = 0 if chosen else total
+        check_room(folder, need, total=total, limit_gb=cache.limit_gb)
+    except InputError as error:
+        if asked != "auto":
+            raise
+        return _online(f"{size(in_memory)} fit no memory, and {error}", moved)
+    text = f"The teacher's outputs are kept on disk: {size(total)} a fold."
+    teacher = Teacher("cached", specs, given, text)
+    if given_stages(system, teacher):
+        _check_start(system, given_stages(system, teacher), store)
+    return teacher
+
+
+def given_stages(system: System, teacher: Teacher) -> set[str]:
+    """Names the stages of which another framework gave all that the student reads."""
+    wanted: dict[str, set[str]] = {}
+    for name in upstream_inputs(system.stages[-1]):
+        wanted.setdefault(name.partition(".")[0], set()).add(name)
+    return {s for s, names in wanted.items() if names <= set(teacher.given)}
+
+
+def cache_forms(specs: Specs, cache: CacheConfig) -> dict[str, TensorForm]:
+    """Decides how each tensor is stored.
+
+    Raises:
+        InputError: If a form does not fit, or names a tensor that is not read.
+    """
+    unknown = set(cache.tensors) - specs.keys()
+    if unknown:
+        raise InputError(
+            f"--cache.tensors {' '.join(sorted(unknown))}: the student reads "
+            f"{', '.join(specs)}."
+        )
+    return {
+        name: choose_form(
+            name,
+            shape,
+            dtype,
+            numbers=cache.form,
+            pool=cache.pool,
+            rank=cache.rank,
+            asked=cache.tensors,
+        )
+        for name, (shape, dtype) in specs.items()
+    }
+
+
+def read_specs(teacher: Teacher, cache: CacheConfig) -> Specs:
+    """Returns the tensors as a training step reads them."""
+    if teacher.mode != "cached":
+        return teacher.specs
+    forms = cache_forms(teacher.specs, cache)
+    return {
+        name: (form.read_shape, dtype if form.numbers == "as_is" else "float32")
+        for (name, form), (_, dtype) in zip(
+            forms.items(), teacher.specs.values(), strict=True
+        )
+    }
+
+
+def _asked(config: RunConfig) -> str:
+    """Returns the mode that the options ask for: auto, or one of the others.
+
+    Raises:
+        InputError: If they contradict each other.
+    """
+    mode, cache = config.train.teacher, config.cache
+    default = CacheConfig()
+    stored = [
+        name
+        for name in ("folder", "form", "pool", "rank", "tensors", "given")
+        if getattr(cache, name) != getattr(default, name)
+    ]
+    if cache.given and config.augment.active:
+        raise InputError(
+            "--cache.given holds one view of a window: leave --augment off, or let "
+            "this run's own teacher fill the cache."
+        )
+    if not stored or mode == "cached":
+        return mode
+    if mode == "auto":
+        return "cached"
+    raise InputError(
+        f"--cache.{stored[0]} has no effect with --train.teacher {mode}: take it out, "
+        "or set --train.teacher cached."
+    )
+
+
+def _online(why: str, moved: Sequence[str]) -> Teacher:
+    if moved:
+        raise InputError(
+            f"The teacher runs online ({why}), and the rows {', '.join(moved)} need "
+            "its outputs kept: take them out of --rows, or keep the outputs "
+            "(--train.teacher cached, --cache.limit_gb, --augment.num_views)."
+        )
+    return Teacher("online", text=f"The teacher runs online in every step: {why}.")
+
+
+def _specs(
+    system: System, names: Sequence[str], store: WindowStore, signal: SignalConfig
+) -> Specs:
+    shapes = stage_shapes(system, signal)
+    upstream = {stage.name: shapes[stage.name].finished for stage in system.stages[:-1]}
+    maker = BatchMaker(store=store, labels=store.labels, prepare=prepare_fn(system))
+    batch = maker(np.zeros(2, np.int64))
+    return teacher_specs(system, system.stages[-1].name, names, upstream, batch)
+
+
+def _check_start(system: System, given: set[str], store: WindowStore) -> None:
+    """Refuses given stages whose variables the student starts from."""
+    try:
+        jax.eval_shape(system.stages[-1].init, init_key(0), example(store), {})
+    except KeyError as error:
+        raise InputError(
+            f"--cache.given gives the outputs of {', '.join(sorted(given))}, but the "
+            "student starts from the stage's variables as well: give fewer of its "
+            "tensors, and it is trained here."
+        ) from error

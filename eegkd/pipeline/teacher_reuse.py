@@ -1,0 +1,165 @@
+"""Teachers that another run has trained: one training for the students of many runs."""
+
+import itertools
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from eegkd.config import PLACEMENT, RunConfig
+from eegkd.errors import InputError, output_errors
+from eegkd.host.atomic import open_atomic
+from eegkd.pipeline.fit import RESULTS
+from eegkd.pipeline.folder import (
+    first_difference,
+    from_json,
+    read_json,
+    read_record,
+    to_json,
+    write_json,
+)
+
+# What no stage before the student reads, or what the splits and the store's
+# fingerprint say better.
+_NOT_COMPARED = ("out", "store", "data", "signal", "student_channels", "split",
+                 "num_folds", "num_seeds", "rows", "cache", "events",
+                 "teacher_run")  # fmt: skip
+_NOT_TRAINING = (*PLACEMENT, "epochs", "sweep", "teacher", "quick_compile")
+
+
+def check_teachers(
+    record: Mapping[str, Any], splits: Any, stages: Sequence[str]
+) -> None:
+    """Refuses a run `teacher_run` whose teachers are none for this run.
+
+    Before this run's folder is made: a refused command leaves nothing behind.
+
+    Args:
+        record: How this run is begun; the other run is its `teacher_run`.
+        splits: Who is in which fold, as in splits.json.
+        stages: Names of those before the student.
+
+    Raises:
+        InputError: If the other run's stages were trained on other windows, in other
+            folds or in another way, or it is this run's own folder.
+    """
+    config = record["run"]
+    source = Path(config.teacher_run).absolute()
+    if source == Path(config.out).absolute():
+        raise InputError(f"--teacher_run {source} is this run's own folder: leave it.")
+    old = read_record(source)
+    if old["system"] != record["system"]:
+        raise InputError(
+            f"--teacher_run {source} is a run of {old['system']}, this one is of "
+            f"{record['system']}: name a run of the same system."
+        )
+    if old["store"].get("fingerprint") != record["store"]["fingerprint"]:
+        raise InputError(
+            f"--teacher_run {source}: its teachers were trained on other windows (its "
+            f"store is {old['store'].get('path') or 'in memory'}). Give both runs one "
+            "--store, or train a teacher here."
+        )
+    if read_json(source / "splits.json") != to_json(splits):
+        raise InputError(
+            f"--teacher_run {source} has other folds: subjects that are tested here "
+            "may have trained its teachers. Use its --split, --num_folds and --seed."
+        )
+    was, now = recipe(from_json(type(config), old["run"])), recipe(config)
+    for key in now:
+        if was[key] != now[key]:
+            raise InputError(
+                f"--teacher_run {source} trained its teachers with another `{key}`: "
+                f"{first_difference(was[key], now[key])} Ask for the same, or train a "
+                "teacher here."
+            )
+    for stage in stages:
+        terms = [r.get("terms", {}).get("system", {}).get(stage) for r in (old, record)]
+        if terms[0] != terms[1]:
+            raise InputError(
+                f"--teacher_run {source} trained the stage {stage} with the losses "
+                f"{terms[0]}; here they are {terms[1]}. Train a teacher here."
+            )
+
+
+def take_teachers(
+    folder: Path, record: Mapping[str, Any], stages: Sequence[str]
+) -> str:
+    """Copies the finished stages before the student of the run `teacher_run`.
+
+    A stage that this run has finished stays as it is. A copy's files carry their
+    hashes, as those of a stage trained here do, and are checked when they are read.
+
+    Args:
+        folder: Of this run.
+        record: How it was begun, as `check_teachers` found it right.
+        stages: Names of those before the student.
+
+    Returns:
+        What was taken, in one line. What the other run has not finished is trained
+        here.
+
+    Raises:
+        InputError: If a file of theirs is gone.
+    """
+    source = Path(record["run"].teacher_run).absolute()
+    missing = []
+    for fold, stage in itertools.product(range(record["num_folds"]), stages):
+        place = Path(f"fold{fold}") / stage
+        if (folder / place / "done.json").is_file():
+            continue
+        if (source / place / "done.json").is_file():
+            _copy(source / place, folder / place)
+        else:
+            missing.append(str(place))
+    if missing:
+        lack = ", ".join(missing)
+        return f"Teachers are those of {source}, but for {lack}: trained here."
+    return f"Teachers are those of {source}."
+
+
+def teacher_notes(config: RunConfig) -> tuple[str, ...]:
+    """Says whose teachers these are."""
+    if not config.teacher_run:
+        return ()
+    source = config.teacher_run
+    return (f"Teachers are those of the run {source}, where their training is told.",)
+
+
+def recipe(config: RunConfig) -> dict[str, Any]:
+    """Returns the options that decide how stages before the student are trained.
+
+    Windows and folds are left out; the number of epochs and the rate are those of
+    these stages, whichever option gave them.
+    """
+    run = to_json(config)
+    train, optim = run["train"], run["optim"]
+    epochs, rate = train["epochs"], optim["learning_rate"]
+    unread = {*_NOT_COMPARED, *type(config).student_options}
+    return {
+        **{key: value for key, value in run.items() if key not in unread},
+        "train": {
+            **{key: value for key, value in train.items() if key not in _NOT_TRAINING},
+            "teacher_epochs": train["teacher_epochs"] or epochs,
+        },
+        "optim": {
+            **{key: value for key, value in optim.items() if key != "learning_rate"},
+            "teacher_learning_rate": optim["teacher_learning_rate"] or rate,
+        },
+    }
+
+
+def _copy(source: Path, target: Path) -> None:
+    for name in RESULTS:
+        if not (source / name).is_file():
+            raise InputError(
+                f"{source / name} is gone: put it back, or leave --teacher_run."
+            )
+        with (
+            output_errors(target),
+            (source / name).open("rb") as old,
+            open_atomic(target / name) as new,
+        ):
+            shutil.copyfileobj(old, new)
+    # Last: it says that the stage is finished.
+    done = read_json(source / "done.json")
+    write_json(target / "done.json", {**done, "taken_from": str(source)})

@@ -1,0 +1,212 @@
+"""The text half of a two-tower system: class texts in, class vectors out.
+
+Only the unique texts of a step are encoded, one a class, and indexed by label: never
+one text an example. Every device draws the same ones, so nothing needs gathering.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from eegkd.data.language import class_texts as texts
+from eegkd.errors import InputError
+from eegkd.models import (
+    Bert,
+    BertConfig,
+    Projection,
+    Prompts,
+    apply_params,
+    load_pretrained,
+)
+from eegkd.systems.distilclip_eeg.config import DistilClipConfig
+from eegkd.typing import Array, Float, PyTree, StepKeys
+
+MAX_LENGTH = 64
+Params = Mapping[str, Any]
+
+
+class TextSide(NamedTuple):
+    """How class texts become vectors of length one.
+
+    Attributes:
+        init: `key -> (trained, frozen)`; trained is empty where nothing learns.
+        draw: `(trained, frozen, keys) -> [k, d]`, one text a class, for a step.
+        encode_all: `(trained, frozen) -> [k, m, d]`, every text of every class.
+    """
+
+    init: Callable[[Array], tuple[dict[str, Any], dict[str, Any]]]
+    draw: Callable[[Params, PyTree, StepKeys], Float[Array, "k d"]]
+    encode_all: Callable[[Params, PyTree], Float[Array, "k m d"]]
+
+
+def ensemble(every: Float[Array, "k m d"]) -> Float[Array, "k d"]:
+    """Averages the texts of a class and normalises again (prompt ensembling)."""
+    return unit_length(jnp.mean(every, axis=1))
+
+
+def unit_length(x: Float[Array, "... d"]) -> Float[Array, "... d"]:
+    """Divides by the length; a zero vector stays zero, with a finite gradient."""
+    return x * jax.lax.rsqrt(jnp.sum(x**2, axis=-1, keepdims=True) + 1e-12)
+
+
+def fixed_text(frozen: Mapping[str, Array]) -> TextSide:
+    """Returns the text side that is already encoded: `frozen["texts"]`, [k, m, d]."""
+
+    def draw(_: Params, frozen: PyTree, keys: StepKeys) -> Array:
+        every = frozen["texts"]
+        k, m, _ = every.shape
+        return every[jnp.arange(k), jax.random.randint(keys.shared, (k,), 0, m)]
+
+    return TextSide(
+        init=lambda key: ({}, {n: frozen[n] for n in ("texts", "class_vectors")}),
+        draw=draw,
+        encode_all=lambda trained, frozen: frozen["texts"],
+    )
+
+
+def make_text_side(config: DistilClipConfig) -> TextSide | None:
+    """Builds the text side that `config.text` asks for; None is no text at all.
+
+    Raises:
+        InputError: If a text, a file or weights are missing.
+    """
+    source, classes = config.text.source, config.signal.classes
+    if source == "none":
+        return None
+    if source == "random_class_vectors":
+        return _random_text(len(classes), config.proj.dim)
+    if source == "file":
+        groups = texts.read_texts(Path(config.text.file), classes)
+    else:
+        handcrafted = config.prompt.mode == "handcrafted"
+        groups = texts.class_texts(classes, handcrafted=handcrafted)
+    return _bert_text(config, groups)
+
+
+def text_notes(config: DistilClipConfig) -> tuple[str, ...]:
+    """Says what a reader must know of a file of reports: whether it names the class."""
+    if config.text.source != "file":
+        return ()
+    groups = texts.read_texts(Path(config.text.file), config.signal.classes)
+    named = texts.label_words(groups, config.signal.classes)
+    if not named:
+        return ()
+    return (
+        f"The reports in {config.text.file} name the classes {', '.join(named)}: what "
+        "the text adds is then the label itself.",
+    )
+
+
+def _random_text(num_classes: int, dim: int) -> TextSide:
+    """Distinct random vectors in place of language: the control of what it adds."""
+
+    def init(key: Array) -> tuple[dict[str, Any], dict[str, Any]]:
+        vectors = jax.random.normal(key, (num_classes, 1, dim))
+        every = vectors / jnp.linalg.norm(vectors, axis=-1, keepdims=True)
+        return {}, {"texts": every, "class_vectors": every[:, 0]}
+
+    return fixed_text({})._replace(init=init)
+
+
+def _bert_text(
+    config: DistilClipConfig, groups: tuple[tuple[str, ...], ...]
+) -> TextSide:
+    given = config.text.bert
+    if given:
+        module, loaded = load_pretrained("bert", given)
+        vocabulary = texts.read_vocabulary(Path(given) / "vocab.txt")
+        if len(vocabulary) > module.cfg.vocab_size:
+            raise InputError(
+                f"{given}: vocab.txt has {len(vocabulary)} tokens, the weights "
+                f"{module.cfg.vocab_size}: take both from one model."
+            )
+    else:
+        vocabulary, loaded = texts.build_vocabulary(groups), None
+        dim = config.text.dim
+        module = Bert(
+            BertConfig(
+                vocab_size=len(vocabulary),
+                dim=dim,
+                depth=config.text.depth,
+                num_heads=config.text.num_heads,
+                ffn_dim=4 * dim,
+                max_positions=MAX_LENGTH,
+                dropout=config.text.dropout,
+                # BERT's own 0.02 leaves [CLS] blind to the words until it is trained.
+                init_std=dim**-0.5,
+                pooler=False,
+            )
+        )
+    ids, mask, counts = texts.tokenize(groups, vocabulary, max_length=MAX_LENGTH)
+    learnable = config.prompt.mode == "learnable" and config.text.num_prompts > 0
+    prompts = Prompts(
+        module.cfg.depth,
+        config.text.num_prompts,
+        module.cfg.dim,
+        config.prompt.init_std,
+    )
+    projection = Projection(config.proj.dim)
+    train_bert = config.text.train == "finetune" or (
+        config.text.train == "auto" and not given
+    )
+
+    def init(key: Array) -> tuple[dict[str, Any], dict[str, Any]]:
+        bert_key, prompt_key, head_key = jax.random.split(key, 3)
+        bert = loaded or module.init(bert_key, ids[0])
+        features = jnp.zeros((1, module.cfg.dim))
+        trained = {"projection": projection.init(head_key, features)["params"]}
+        if learnable:
+            trained["prompts"] = prompts.init(prompt_key)["params"]
+        if train_bert:
+            return trained | {"bert": bert["params"]}, {}
+        return trained, {"bert": bert["params"]}
+
+    def encode(
+        trained: Params,
+        frozen: PyTree,
+        ids: Array | np.ndarray,
+        mask: Array | np.ndarray,
+        key: Array | None = None,
+    ) -> Float[Array, "n d"]:
+        bert = trained["bert"] if train_bert else frozen["bert"]
+        deep = apply_params(prompts, trained["prompts"]) if learnable else None
+        out = apply_params(
+            module,
+            bert,
+            ids,
+            mask,
+            prompts=deep,
+            train=key is not None and train_bert,
+            rngs={} if key is None else {"dropout": key},
+        )
+        return apply_params(projection, trained["projection"], out["cls"])
+
+    def centred(vectors: Float[Array, "n d"]) -> Float[Array, "n d"]:
+        # [CLS] of different texts differ little (their cosine is 0.95 and more), and
+        # class vectors that are nearly equal teach the EEG tower nothing.
+        if not config.text.centre:
+            return vectors
+        return unit_length(vectors - jnp.mean(vectors, axis=0))
+
+    def draw(trained: Params, frozen: PyTree, keys: StepKeys) -> Array:
+        # One key for all devices: they must contrast against the same texts.
+        pick_key, drop_key = jax.random.split(keys.shared)
+        if config.text.draw == "all":
+            return ensemble(encode_all(trained, frozen, key=drop_key))
+        pick = jax.random.randint(pick_key, (len(counts),), 0, counts)
+        row = jnp.arange(len(counts))
+        drawn = jnp.asarray(ids)[row, pick], jnp.asarray(mask)[row, pick]
+        return centred(encode(trained, frozen, *drawn, key=drop_key))
+
+    def encode_all(
+        trained: Params, frozen: PyTree, *, key: Array | None = None
+    ) -> Array:
+        k, m, length = ids.shape
+        flat = ids.reshape(k * m, length), mask.reshape(k * m, length)
+        return centred(encode(trained, frozen, *flat, key=key)).reshape(k, m, -1)
+
+    return TextSide(init, draw, encode_all)

@@ -1,0 +1,103 @@
+"""What is watched of DLink's student and router, and never trained on."""
+
+import functools
+
+import jax.numpy as jnp
+
+from eegkd.losses import Term, negative_entropy, spectral_view
+from eegkd.ops.bands import BANDS, power_in_band
+from eegkd.ops.mixing import standardise
+from eegkd.ops.rank import effective_rank
+from eegkd.systems.dlink.config import DlinkConfig
+from eegkd.typing import Array, Float
+
+_ALPHA = ("student.router_alpha",)
+
+
+def routing(config: DlinkConfig, layers: tuple[str, ...]) -> tuple[Term, ...]:
+    """Lists the weights of layers, their entropy and their variance over windows."""
+    if not (config.router.learns and config.router.log_weights):
+        return ()
+    weights = (
+        Term(f"alpha_{name}", functools.partial(_column, i=i), _ALPHA)
+        for i, name in enumerate(layers)
+    )
+    return (
+        *weights,
+        Term("routing_entropy", _entropy, _ALPHA),
+        Term("routing_variance", _variance, _ALPHA),
+    )
+
+
+def ranks() -> tuple[Term, ...]:
+    """Lists effective ranks of the student before and after its compression."""
+    return (
+        Term("rank_tokens", _rank, ("student.tokens",)),
+        Term("rank_compressed", _rank, ("student.compressed",)),
+    )
+
+
+def fidelity(grid: tuple[int, int], dim: int) -> tuple[Term, ...]:
+    """Lists the error of band power against the mixture of layers, and its rank.
+
+    Args:
+        grid: Channels and patches of the student's tokens.
+        dim: Their width.
+    """
+    pair = ("student.tokens", "student.router_mixed")
+    errors = (
+        Term(
+            f"band_error_{name}",
+            functools.partial(band_error, grid=grid, band=band),
+            pair,
+        )
+        for name, band in BANDS.items()
+        if band[0] < dim / 2
+    )
+    return (*errors, Term("rank_target", _rank, ("student.router_mixed",)))
+
+
+def band_error(
+    student: Float[Array, "b n d"],
+    teacher: Float[Array, "b n d"],
+    *,
+    grid: tuple[int, int],
+    band: tuple[float, float],
+) -> Float[Array, " b"]:
+    """Computes `|P_s - P_t| / P_t`, the mean over channels.
+
+    P is the power inside a band of a channel's standardised tokens end to end, read as
+    a signal: a patch lasts a second, so it has as many samples a second as features.
+
+    Note:
+        The features of a token have no order in time, so these are bands of a learned
+        ordering, and comparable between students of one teacher alone.
+    """
+    rate = student.shape[-1]
+    p_s, p_t = (
+        power_in_band(
+            spectral_view(standardise(x), grid=grid, view="channel_series"),
+            rate=rate,
+            band=band,
+        )
+        for x in (student, teacher)
+    )
+    return jnp.mean(jnp.abs(p_s - p_t) / jnp.maximum(p_t, 1e-12), axis=-1)
+
+
+def _column(x: Float[Array, "b l"], *, i: int) -> Float[Array, " b"]:
+    return x[:, i]
+
+
+def _entropy(x: Float[Array, "b l"]) -> Float[Array, " b"]:
+    return -negative_entropy(x)
+
+
+def _variance(x: Float[Array, "b l"]) -> Float[Array, " b"]:
+    """Computes the squared distance to the mean weights of all these windows."""
+    return jnp.sum((x - jnp.mean(x, axis=0)) ** 2, axis=-1)
+
+
+def _rank(x: Float[Array, "b n d"]) -> Float[Array, " b"]:
+    """Computes one effective rank of all tokens of all these windows."""
+    return jnp.broadcast_to(effective_rank(x.reshape(-1, x.shape[-1])), x.shape[:1])

@@ -1,0 +1,78 @@
+"""Variables on disk: one safetensors file, nested names joined by "/"."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from eegkd.errors import InputError
+from eegkd.host.atomic import write_atomic
+from eegkd.typing import Variables
+
+
+def save_variables(path: Path, variables: Variables) -> None:
+    """Writes `params`, `frozen` and `state` atomically.
+
+    Raises:
+        InputError: If the folder is read-only or full.
+    """
+    write_atomic(path, save(named_arrays(variables)))
+
+
+def named_arrays(variables: Variables) -> dict[str, np.ndarray]:
+    """Lists the arrays by their names in a file, as "params/head/kernel"."""
+    arrays: dict[str, np.ndarray] = {}
+    for group, tree in variables._asdict().items():
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        for keys, leaf in leaves:
+            name = "/".join([group, *(str(key.key) for key in keys)])
+            arrays[name] = np.asarray(leaf, order="C")
+    return arrays
+
+
+def load_variables(path: Path) -> Variables:
+    """Reads what `save_variables` wrote.
+
+    Raises:
+        InputError: If the file is missing or damaged.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file of weights.")
+    try:
+        arrays = load_file(path)
+    except SafetensorError as error:
+        raise InputError(f"{path}: damaged file of weights ({error}).") from error
+    groups: dict[str, Any] = {"params": {}, "frozen": {}, "state": {}}
+    for name, array in arrays.items():
+        *folders, leaf = name.split("/")
+        place = groups
+        for folder in folders:
+            place = place.setdefault(folder, {})
+        place[leaf] = array
+    return Variables(**groups)
+
+
+def check_same_shapes(path: Path, loaded: Variables, expected: Variables) -> None:
+    """Refuses weights of another model.
+
+    Raises:
+        InputError: Naming the first entry that is missing, left over or of another
+            shape.
+    """
+    have, want = _shapes(loaded), _shapes(expected)
+    for name in sorted(have.keys() | want.keys()):
+        if have.get(name) != want.get(name):
+            raise InputError(
+                f"{path} holds another model: {name} is {have.get(name, 'missing')} "
+                f"there and {want.get(name, 'absent')} in this configuration. Use the "
+                "run's own config.json, or train anew."
+            )
+
+
+def _shapes(variables: Variables) -> Mapping[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(variables)
+    return {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in leaves}
