@@ -4,12 +4,13 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
 from eegkd.config import RunConfig
 from eegkd.data.config import DataConfig
+from eegkd.data.corpora import corpus_names, fill_root
 from eegkd.data.windows.folds import make_folds
 from eegkd.data.windows.prepare import prepare
 from eegkd.data.windows.store import WindowStore
@@ -21,14 +22,15 @@ from eegkd.train.distributed import in_turn
 Options = TypeVar("Options")
 
 REAL_DATA = "EEGKD_REAL_DATA"
-_REAL_FOLDERS = {
-    "eegmat": "eegmat",
-    "bonn": "seizure_bonn",
-    "scalp": "seizure_scalp",
-    "chbmit": "seizure_chbmit",
-    "mentalarithmetic": "eegmat",
-    "eegmmidb": "mi_eegmmidb",
-}
+# Names in the help of an option what is found; the data room knows no tyro.
+DataConfig.__annotations__["corpus"] = Annotated[
+    str,
+    tyro.conf.arg(
+        help_behavior_hint=lambda default: (
+            f"(default: {default}; found: {', '.join(corpus_names())})"
+        )
+    ),
+]
 
 
 def parse(
@@ -90,16 +92,9 @@ def _in_full(path: str) -> str:
 
 
 def with_root(config: DataConfig) -> DataConfig:
-    """Fills an empty root from the folder of real recordings, where there is one.
-
-    `$EEGKD_REAL_DATA` holds a folder a corpus: eegmat, seizure_bonn, seizure_scalp,
-    seizure_chbmit, mi_eegmmidb.
-    """
-    collection, name = os.environ.get(REAL_DATA), _REAL_FOLDERS.get(config.corpus)
-    if config.root or not collection or name is None:
-        return config
-    folder = Path(collection, name)
-    return dataclasses.replace(config, root=str(folder)) if folder.is_dir() else config
+    """Fills an empty root from `$EEGKD_REAL_DATA`, which holds a folder per corpus."""
+    collection = os.environ.get(REAL_DATA)
+    return fill_root(config, collection) if collection else config
 
 
 def read_run(folder: Path) -> tuple[Entry, Any]:

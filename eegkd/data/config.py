@@ -9,29 +9,26 @@ class DataConfig:
     """Corpus and preprocessing; None or () takes the corpus's own default.
 
     Attributes:
-        corpus: Its name: synthetic, eegmat, bonn, scalp, chbmit; of your own files,
-            folder (recordings) or arrays (windows that are cut already); with the
-            windows and splits of CBraMod's suite, mentalarithmetic, eegmmidb, bciciv2a,
-            mumtaz2016.
-        root: The folder that holds the recordings; empty: the corpus's folder in
-            $EEGKD_REAL_DATA (eegmat, seizure_bonn, seizure_scalp, seizure_chbmit,
-            mi_eegmmidb).
+        corpus: Name of a corpus; for your own files, folder (recordings) or arrays
+            (windows that are cut already).
+        root: Folder that holds the recordings; empty: the corpus's folder in
+            $EEGKD_REAL_DATA.
         channels: Channels (or bipolar pairs "F3-C3") to keep, in this order.
         montage: How to re-reference.
         policy: What to do where a wanted channel is missing.
-        rate: Resample to this many samples a second.
+        rate: Resample to this many samples per second.
         band: Band-pass edges in Hz; 0 is no edge, 0 0 no filter.
         notch: Line frequency to remove, in Hz; 0 removes none.
-        filter_order: Of the zero-phase Butterworth band-pass.
+        filter_order: Order of the zero-phase Butterworth band-pass.
         zscore: Scope of the normalisation; train_set is fitted at load.
         window_s: Window length in seconds.
         overlap: Share of a window that the next one repeats; training only.
         positive_fraction: A window takes an event's label if at least this share of
             the window lies inside it.
         unit: Unit of a folder's files where they state none.
-        world: Of the synthetic corpus.
-        seed: Of the synthetic corpus: which patients are drawn.
-        workers: Processes that read recordings; 0 is one a core.
+        world: World of the synthetic corpus.
+        seed: Seed of the synthetic corpus: which patients are drawn.
+        workers: Processes that read recordings; 0 is one per core.
     """
 
     corpus: str = "synthetic"

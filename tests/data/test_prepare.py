@@ -173,7 +173,7 @@ def test_a_finished_store_is_opened_and_another_config_refused(config, tmp_path)
 
 
 def test_windows_drawn_by_another_version_are_refused(config, monkeypatch, tmp_path):
-    use(monkeypatch, TOY._replace(name="synthetic"))
+    use(monkeypatch, TOY._replace(needs_root=False))
     prepare(config, tmp_path / "out", progress=False)
     program = Path(config.root) / "s0_0.npy"
     program.write_bytes(b"another")

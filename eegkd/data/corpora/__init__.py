@@ -1,6 +1,12 @@
-"""Public corpora, one file each: layout, labels and split rule."""
+"""Corpora, one file each, found by file name: layout, labels and split rule.
 
-import importlib
+A module here has `CORPUS`, or `make_corpus(config)` where options or files make the
+corpus: the classes of `folder` come from its labels.csv, `synthetic` has worlds. With
+both, `make_corpus` makes it and `CORPUS` says what is known before. The same holds for
+modules that other distributions name by entry points of the group `eegkd.corpora`.
+"""
+
+import dataclasses
 import os
 import string
 from collections.abc import Callable, Mapping
@@ -10,23 +16,13 @@ from typing import Any, NamedTuple
 from eegkd.data.config import DataConfig
 from eegkd.data.recordings.recording import Recording
 from eegkd.errors import InputError
+from eegkd.host.plugins import find_names, load_part
 
 UNLABELLED = "unlabelled"
 """Label of an event whose stretch nobody has judged: -1, not background."""
 
-_MODULES: Mapping[str, str] = {
-    "synthetic": "eegkd.data.synthetic",
-    "eegmat": "eegkd.data.corpora.eegmat",
-    "bonn": "eegkd.data.corpora.bonn",
-    "scalp": "eegkd.data.corpora.scalp",
-    "chbmit": "eegkd.data.corpora.chbmit",
-    "folder": "eegkd.data.corpora.folder",
-    "arrays": "eegkd.data.corpora.arrays",
-    "mentalarithmetic": "eegkd.data.corpora.mentalarithmetic",
-    "eegmmidb": "eegkd.data.corpora.eegmmidb",
-    "bciciv2a": "eegkd.data.corpora.bciciv2a",
-    "mumtaz2016": "eegkd.data.corpora.mumtaz2016",
-}
+GROUP = "eegkd.corpora"
+"""Entry points by which other distributions add corpora."""
 
 
 class Source(NamedTuple):
@@ -59,7 +55,7 @@ class Corpus(NamedTuple):
             unlabelled (-1).
         list_sources: `root -> sources`, in a stable order.
         read: `source -> Recording` with events labelled by class name, in uV.
-        defaults: `DataConfig` fields where this corpus differs from the general ones.
+        defaults: `DataConfig` fields that differ from `GENERAL` (windows/cutting.py).
         has_subjects: False where no subject ids exist: folds go by recording.
         fixed_split: `subjects -> {"train": .., "val": .., "test": ..}`, if published.
         student_subjects: Whose labels the student may use; empty: all of them.
@@ -68,6 +64,9 @@ class Corpus(NamedTuple):
             synthetic worlds' best possible accuracy, as "bayes".
         trials: Every event is a trial: one window each, from its onset on.
         fixed: `DataConfig` fields of `defaults` that cannot be chosen otherwise.
+        collection: Folder of this corpus in `$EEGKD_REAL_DATA`; "" if it has none.
+        options: `DataConfig` fields, beside the root, that `make_corpus` reads.
+        needs_root: False where recordings are drawn and no folder holds them.
     """
 
     name: str
@@ -85,31 +84,69 @@ class Corpus(NamedTuple):
     facts: Callable[[], Mapping[str, Any]] | None = None
     trials: bool = False
     fixed: tuple[str, ...] = ()
+    collection: str = ""
+    options: tuple[str, ...] = ()
+    needs_root: bool = True
+
+
+def corpus_names() -> tuple[str, ...]:
+    """Lists the corpora that are found, those of other distributions among them."""
+    return find_names(__name__, GROUP)
 
 
 def get_corpus(name: str, root: str | os.PathLike[str] = "", **options: Any) -> Corpus:
     """Returns a corpus by its name.
 
-    A module of a corpus has `CORPUS`, or `make_corpus(config)` where the options make
-    it: the classes of `folder` come from its labels.csv, `synthetic` has worlds.
-
     Args:
         name: As in `--data.corpus`.
         root: The folder of its recordings.
-        **options: Other fields of `DataConfig` that it depends on: unit, world, seed.
+        **options: Other fields of `DataConfig`; `Corpus.options` names those that it
+            depends on.
 
     Raises:
-        InputError: If no corpus has this name.
+        InputError: If no corpus has this name, two have it, or it cannot be imported.
     """
-    if name not in _MODULES:
+    module = _load(name)
+    if module is None:
         raise InputError(
-            f"--data.corpus {name} is unknown; choose one of {', '.join(_MODULES)}."
+            f"--data.corpus {name} is unknown; choose one of "
+            f"{', '.join(corpus_names())}."
         )
-    module = importlib.import_module(_MODULES[name])
-    if hasattr(module, "CORPUS"):
-        return module.CORPUS
-    config = DataConfig(corpus=name, root=str(root), **options)
-    return module.make_corpus(config)
+    if hasattr(module, "make_corpus"):
+        config = DataConfig(corpus=name, root=str(root), **options)
+        return module.make_corpus(config)
+    return module.CORPUS
+
+
+def fill_root(config: DataConfig, collection: str | os.PathLike[str]) -> DataConfig:
+    """Fills an empty root with the corpus's folder in a collection of corpora.
+
+    Args:
+        config: Corpus and root.
+        collection: A folder that holds one folder per corpus.
+
+    Returns:
+        The config, unchanged where the corpus or its folder is not there.
+    """
+    if config.root:
+        return config
+    corpus = getattr(_load(config.corpus), "CORPUS", None)
+    if corpus is None or not corpus.collection:
+        return config
+    folder = Path(collection, corpus.collection)
+    return dataclasses.replace(config, root=str(folder)) if folder.is_dir() else config
+
+
+def _load(name: str) -> Any:
+    """Imports the module of a corpus; None if there is none."""
+    module = load_part(__name__, GROUP, name, what="corpus")
+    if module and not (hasattr(module, "CORPUS") or hasattr(module, "make_corpus")):
+        raise InputError(
+            f"The corpus {name} of another distribution is {module!r}, which has "
+            "neither CORPUS nor make_corpus(config). Let its entry point name the "
+            "module that has."
+        )
+    return module
 
 
 def folder_of(root: str | os.PathLike[str], name: str) -> Path:

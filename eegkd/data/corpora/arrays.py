@@ -97,7 +97,6 @@ def make_corpus(config: DataConfig) -> Corpus:
         read=read,
         defaults={
             "channels": about.channels,
-            "montage": "referential",
             "rate": about.rate,
             "band": (0.0, 0.0),
             "notch": 0.0,
@@ -108,6 +107,7 @@ def make_corpus(config: DataConfig) -> Corpus:
         fixed_split=functools.partial(_fixed_split, split) if split else None,
         licence="the user's own",
         fixed=("rate", "band", "notch", "window_s", "overlap"),
+        options=("unit",),
     )
 
 

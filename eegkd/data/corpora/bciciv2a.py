@@ -180,11 +180,7 @@ CORPUS = Corpus(
     defaults={
         "channels": CHANNELS,
         "montage": "average",
-        "rate": 200.0,
         "band": (0.3, 40.0),
-        "notch": 0.0,
-        "window_s": 4.0,
-        "overlap": 0.0,
     },
     # That of the CBraMod benchmark: persons 1-5, 6-7 and 8-9.
     fixed_split=functools.partial(

@@ -107,13 +107,9 @@ CORPUS = Corpus(
     read=read,
     defaults={
         "channels": ("EEG",),
-        "montage": "referential",
-        "rate": 200.0,
         "band": (0.5, 40.0),
-        "notch": 0.0,
-        "window_s": 4.0,
-        "overlap": 0.0,
     },
     has_subjects=False,
+    collection="seizure_bonn",
     licence="unclear: no redistribution (Andrzejak et al. 2001)",
 )

@@ -165,12 +165,10 @@ CORPUS = Corpus(
     defaults={
         "channels": DOUBLE_BANANA,
         "montage": "double_banana",
-        "rate": 200.0,
-        "band": (0.5, 70.0),
         "notch": 60.0,
-        "window_s": 4.0,
         "overlap": 0.5,
     },
     fixed_split=fixed_split,
     licence="ODC-By 1.0 (Shoeb 2009, PhysioNet)",
+    collection="seizure_chbmit",
 )

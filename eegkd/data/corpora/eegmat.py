@@ -61,12 +61,8 @@ CORPUS = Corpus(
     read=read,
     defaults={
         "channels": CHANNELS,
-        "montage": "referential",
-        "rate": 200.0,
         "band": (0.5, 45.0),
         "notch": 50.0,
-        "window_s": 4.0,
-        "overlap": 0.0,
     },
     # That of the CBraMod benchmark: 28, 4 and 4 persons in file order.
     fixed_split=functools.partial(
@@ -76,4 +72,5 @@ CORPUS = Corpus(
         "32-35 (test)",
     ),
     licence="ODC-By 1.0 (Zyma et al. 2019)",
+    collection="eegmat",
 )

@@ -94,11 +94,8 @@ CORPUS = Corpus(
     defaults={
         "channels": CHANNELS,
         "montage": "average",
-        "rate": 200.0,
         "band": (0.3, 0.0),
         "notch": 60.0,
-        "window_s": 4.0,
-        "overlap": 0.0,
     },
     # That of the CBraMod benchmark: 70, 19 and 20 persons.
     fixed_split=functools.partial(
@@ -109,4 +106,5 @@ CORPUS = Corpus(
     ),
     licence="ODC-By 1.0 (Schalk et al. 2004, PhysioNet)",
     trials=True,
+    collection="mi_eegmmidb",
 )

@@ -87,6 +87,7 @@ def make_corpus(config: DataConfig) -> Corpus:
         defaults={},
         has_subjects=has_subjects,
         licence="the user's own",
+        options=("unit",),
     )
 
 

@@ -17,11 +17,7 @@ CORPUS = EEGMAT._replace(
     name="mentalarithmetic",
     defaults={
         "channels": (*CHANNELS, "A2-A1"),
-        "montage": "referential",
-        "rate": 200.0,
         "band": (0.0, 0.0),
-        "notch": 0.0,
         "window_s": 5.0,
-        "overlap": 0.0,
     },
 )

@@ -64,12 +64,9 @@ def make_corpus(config: DataConfig) -> Corpus:
         read=read,
         defaults={
             "channels": CHANNELS,
-            "montage": "referential",
-            "rate": 200.0,
             "band": (0.3, 75.0),
             "notch": 50.0,
             "window_s": 5.0,
-            "overlap": 0.0,
         },
         fixed_split=functools.partial(_fixed_split, files),
         licence="CC-BY 4.0 (Mumtaz 2016, figshare)",

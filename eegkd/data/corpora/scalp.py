@@ -85,12 +85,8 @@ CORPUS = Corpus(
     read=read,
     defaults={
         "channels": CHANNELS,
-        "montage": "referential",
-        "rate": 200.0,
         "band": (0.5, 40.0),
-        "notch": 0.0,
-        "window_s": 4.0,
-        "overlap": 0.0,
     },
     licence="none stated: no redistribution (Ombao et al. 2001)",
+    collection="seizure_scalp",
 )

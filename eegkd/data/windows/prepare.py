@@ -64,15 +64,15 @@ def make_plan(config: DataConfig) -> Plan:
     options = dataclasses.asdict(config)
     name, root = options.pop("corpus"), options.pop("root")
     corpus = get_corpus(name, root, **options)
-    if corpus.name != "synthetic":
+    if corpus.needs_root:
         folder_of(root, corpus.name)
     config = resolve_config(config, corpus)
     sources = corpus.list_sources(Path(root))
     if not sources:
         raise InputError(f"--data.root {root}: no {corpus.name} recordings.")
     settings = dataclasses.asdict(config)
-    # Only a synthetic corpus depends on world and seed, and its sources say so.
-    unused = {"world", "seed"} - set(sources[0].info)
+    # What makes other corpora only; `unit` stays, or the hash of every store changes.
+    unused = {"world", "seed"} - set(corpus.options)
     for field in ("root", "workers", "corpus", *unused):
         del settings[field]
     settings = json.loads(json.dumps(settings | {"part_version": PART_VERSION}))
@@ -281,7 +281,7 @@ def _reuse(folder: Path, plan: Plan) -> WindowStore:
                 f"{folder} holds a store with {name}={have.get(name)}, not "
                 f"{want[name]}. Choose another --out, or delete the folder."
             )
-    if plan.corpus.name == "synthetic":  # its source is the program that draws it
+    if not plan.corpus.needs_root:  # its source is the program that draws it
         raise InputError(
             f"{folder} was made by another version of {plan.sources[0].path}. Choose "
             "another --out, or go on with the version of eegkd that made it."
