@@ -16,20 +16,26 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from eegkd.cache.forms import Basis, TensorForm, form_of
 from eegkd.errors import InputError, output_errors
 from eegkd.host.atomic import sync, write_atomic
-from eegkd.host.sealed import hash_file, hash_json, sealed
+from eegkd.host.sealed import (
+    Verify,
+    bad_files,
+    first_difference,
+    hash_json,
+    read_sealed,
+    seal,
+)
 
 VERSION = 1
 MANIFEST = "manifest.json"
 WINDOWS = "window_id.npy"
 _PROBE_BYTES = 1 << 25
-Verify = Literal["sha256", "size"]
 
 
 class Layout(NamedTuple):
@@ -106,8 +112,7 @@ def _write(file: Path, save: Any) -> dict[str, Any]:
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Writes the manifest, with its own hash, whole or not at all."""
-    text = json.dumps(sealed(manifest), indent=1, sort_keys=True)
-    write_atomic(folder / MANIFEST, text + "\n")
+    write_atomic(folder / MANIFEST, seal(manifest))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -117,19 +122,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         InputError: If there is none, or it was altered.
     """
     file = folder / MANIFEST
-    cure = "Delete the folder to fill it anew."
     if not file.is_file():
         raise InputError(f"{folder} is no teacher cache (no {MANIFEST}).")
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file} is not JSON ({error}). {cure}") from error
-    if manifest.get("version") != VERSION:
-        found = manifest.get("version")
-        raise InputError(f"{file}: version {found!r}, not {VERSION}. {cure}")
-    if sealed(manifest)["sha256"] != manifest.get("sha256"):
-        raise InputError(f"{file} was altered (sha256 differs). {cure}")
-    return manifest
+    cure = "Delete the folder to fill it anew."
+    return read_sealed(file, "Teacher cache", version=VERSION, cure=cure)
 
 
 def layout_of(manifest: Mapping[str, Any]) -> Layout:
@@ -147,18 +143,13 @@ def key_of(fields: Mapping[str, Any]) -> str:
     return hash_json(fields)
 
 
-def difference(found: Any, wanted: Any, name: str = "") -> str | None:
+def difference(found: Any, wanted: Any) -> str | None:
     """Names the first field in which two keys differ, with both values."""
-    if isinstance(found, Mapping) and isinstance(wanted, Mapping):
-        for key in dict.fromkeys([*wanted, *found]):
-            inner = f"{name}.{key}" if name else key
-            said = difference(found.get(key), wanted.get(key), inner)
-            if said is not None:
-                return said
+    differing = first_difference(found, wanted)
+    if differing is None:
         return None
-    if found == wanted:
-        return None
-    return f"`{name}` is {_short(found)} there and {_short(wanted)} here"
+    name, there, here = differing
+    return f"`{name}` is {_short(there)} there and {_short(here)} here"
 
 
 def check_fields(folder: Path, found: Any, wanted: Any) -> None:
@@ -176,32 +167,28 @@ def check_fields(folder: Path, found: Any, wanted: Any) -> None:
         )
 
 
-def bad_files(
+def damaged_files(
     folder: Path, files: Mapping[str, Any], verify: Verify = "sha256"
 ) -> tuple[dict[str, str], float]:
     """Finds files that are not what was written.
 
     Args:
-        folder: Of the cache.
+        folder: Where the cache is.
         files: Name -> `bytes` and `sha256`.
         verify: "size" reads no content.
 
     Returns:
-        Name -> what is wrong; and the bytes a second that were read (0: none).
+        Name -> what is wrong; and the bytes per second that were read (0: none).
     """
-    bad, total, start = {}, 0, time.perf_counter()
-    for name, entry in files.items():
-        file = folder / name
-        size = file.stat().st_size if file.is_file() else None
-        if size is None:
-            bad[name] = "is missing"
-        elif size != entry["bytes"]:
-            bad[name] = f"has {size} bytes, not {entry['bytes']}"
-        elif verify == "sha256":
-            total += size
-            if hash_file(file) != entry["sha256"]:
-                bad[name] = "was altered (sha256 differs)"
-    return bad, total / max(time.perf_counter() - start, 1e-9)
+    start = time.perf_counter()
+    bad = bad_files(folder, files, verify)
+    seconds = max(time.perf_counter() - start, 1e-9)
+    return bad, 0.0 if verify == "size" else num_bytes(files) / seconds
+
+
+def num_bytes(files: Mapping[str, Any]) -> int:
+    """Adds up the sizes of files that a manifest names."""
+    return sum(entry["bytes"] for entry in files.values())
 
 
 def measure_speed(folder: Path) -> Speed:

@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,11 +14,11 @@ from eegkd.cache.files import (
     WINDOWS,
     Layout,
     Speed,
-    Verify,
-    bad_files,
     basis_file,
     check_fields,
+    damaged_files,
     layout_of,
+    num_bytes,
     read_basis,
     read_manifest,
     shard_file,
@@ -39,6 +39,7 @@ from eegkd.cache.forms import (
 from eegkd.cache.read import TeacherCache
 from eegkd.errors import InputError, Interrupted
 from eegkd.host.atomic import remove_parts, sole_writer
+from eegkd.host.sealed import Verify, format_bytes
 
 Produce = Callable[[np.ndarray, np.ndarray], Mapping[str, np.ndarray]]
 """`(places i64[b], views i64[b]) -> tensor name -> [b, ...]`; place i is the window of
@@ -122,9 +123,10 @@ def describe_plan(plan: CachePlan, speed: Speed, free: int) -> str:
     of_views = f" of {views} views" if views > 1 else ""
     seconds = plan.bytes / speed.write
     return (
-        f"Teacher cache: {forms}. {size(plan.window_bytes)} a window{of_views}, "
-        f"{plan.layout.num_windows:,} windows: {size(plan.bytes)}, about "
-        f"{seconds:.0f} s of writing; {size(free)} free on its disk, which writes "
+        f"Teacher cache: {forms}. {format_bytes(plan.window_bytes)} a window"
+        f"{of_views}, {plan.layout.num_windows:,} windows: "
+        f"{format_bytes(plan.bytes)}, about {seconds:.0f} s of writing; "
+        f"{format_bytes(free)} free on its disk, which writes "
         f"{speed.write / 1e6:.0f} MB/s and reads {speed.read / 1e6:.0f} MB/s."
     )
 
@@ -147,14 +149,14 @@ def check_room(folder: Path, need: int, *, total: int, limit_gb: float) -> int:
     )
     if total > limit_gb * 1e9:
         raise InputError(
-            f"The teacher cache takes {size(total)}, more than --cache.limit_gb "
-            f"{limit_gb:g}. {cure}, or raise the limit."
+            f"The teacher cache takes {format_bytes(total)}, more than "
+            f"--cache.limit_gb {limit_gb:g}. {cure}, or raise the limit."
         )
     free = free_bytes(folder)
     if need and need + _SPARE_BYTES > free:
         raise InputError(
-            f"The teacher cache needs {size(need)} more in {folder}, and {size(free)} "
-            f"are free. {cure}, or choose another --cache.folder."
+            f"The teacher cache needs {format_bytes(need)} more in {folder}, and "
+            f"{format_bytes(free)} are free. {cure}, or choose another --cache.folder."
         )
     return free
 
@@ -207,7 +209,7 @@ def fill_cache(
     with sole_writer(folder):
         remove_parts(folder)
         manifest, speed = _begun(folder, plan, verify, refill) if begun else (None, 0.0)
-        have = 0 if manifest is None else sum(_bytes(manifest))
+        have = 0 if manifest is None else num_bytes(manifest["files"])
         need = max(0, plan.bytes - have)
         check_room(folder, need, total=plan.bytes, limit_gb=limit_gb)
         if manifest is None:
@@ -225,12 +227,8 @@ def _whole(folder: Path, plan: CachePlan, verify: Verify) -> TeacherCache | None
     check_fields(folder, manifest["fields"], plan.fields)
     if not manifest["complete"]:
         return None
-    bad, speed = bad_files(folder, manifest["files"], verify)
+    bad, speed = damaged_files(folder, manifest["files"], verify)
     return None if bad else TeacherCache(folder, manifest, speed)
-
-
-def _bytes(manifest: Mapping[str, Any]) -> Iterator[int]:
-    return (entry["bytes"] for entry in manifest["files"].values())
 
 
 def _begun(
@@ -238,7 +236,7 @@ def _begun(
 ) -> tuple[dict[str, Any] | None, float]:
     """Reads what is there, without the shards that must be made again."""
     manifest = read_manifest(folder)
-    bad, speed = bad_files(folder, manifest["files"], verify)
+    bad, speed = damaged_files(folder, manifest["files"], verify)
     for name, what in bad.items():
         if not refill:
             raise InputError(
@@ -381,12 +379,3 @@ def _check_finite(name: str, values: np.ndarray, ids: np.ndarray) -> None:
             f"{name} is NaN or infinite for window_id {ids[row]}: check the teacher, "
             "or leave the window out."
         )
-
-
-def size(num: float) -> str:
-    """Says a number of bytes as a person would."""
-    for unit in ("B", "KiB", "MiB"):
-        if num < 1024:
-            return f"{num:.0f} B" if unit == "B" else f"{num:.1f} {unit}"
-        num /= 1024
-    return f"{num:.1f} GiB"

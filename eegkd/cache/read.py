@@ -13,18 +13,19 @@ import numpy as np
 from eegkd.cache.files import (
     WINDOWS,
     Layout,
-    Verify,
-    bad_files,
     basis_file,
     check_fields,
+    damaged_files,
     forms_of,
     layout_of,
+    num_bytes,
     read_basis,
     read_manifest,
     shard_file,
 )
 from eegkd.cache.forms import Basis, TensorForm, decode
 from eegkd.errors import InputError
+from eegkd.host.sealed import Verify
 
 # A mapping holds a file descriptor, of which a process often has 1,024.
 _OPEN_SHARDS = 256
@@ -151,7 +152,7 @@ class TeacherCache:
     @property
     def bytes(self) -> int:
         """Of all files."""
-        return sum(entry["bytes"] for entry in self.manifest["files"].values())
+        return num_bytes(self.manifest["files"])
 
     @property
     def errors(self) -> dict[str, dict[str, float]]:
@@ -197,7 +198,7 @@ def open_cache(
             f"The teacher cache {folder} is half filled: run the command that fills it "
             "again to resume."
         )
-    bad, speed = bad_files(folder, manifest["files"], verify)
+    bad, speed = damaged_files(folder, manifest["files"], verify)
     for name, what in bad.items():
         more = f" (and {len(bad) - 1} more files)" if len(bad) > 1 else ""
         raise InputError(

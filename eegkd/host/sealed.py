@@ -1,12 +1,26 @@
-"""Hashes of what is written, and manifests that carry their own."""
+"""Files that are verified when they are opened: hashes, and records with their own.
+
+A folder of whole files has a JSON record that names each of them with its SHA-256, and
+carries the hash of all its own fields. A window store, a teacher cache and a checkpoint
+are such folders; a finished training names its files in `done.json` likewise.
+"""
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+
+from eegkd.errors import InputError
+
+Verify = Literal["sha256", "once", "size"]
+"""How files are compared with their record: by content; by content once per process,
+until the file changes; by size alone."""
+
+# Files found whole in this process: path, and what changes when the file does.
+_found_whole: set[tuple[Any, ...]] = set()
 
 
 def hash_json(value: Any) -> str:
@@ -30,7 +44,169 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the manifest with the hash of all its other fields."""
-    body = {key: value for key, value in manifest.items() if key != "sha256"}
+def hash_files(folder: Path) -> dict[str, str]:
+    """Hashes every file below a folder: its name there -> SHA-256."""
+    return {
+        path.relative_to(folder).as_posix(): hash_file(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the record, as JSON gives it back, with the hash of its other fields."""
+    body = {key: value for key, value in record.items() if key != "sha256"}
+    body = json.loads(json.dumps(body, default=str))
     return body | {"sha256": hash_json(body)}
+
+
+def seal(record: Mapping[str, Any]) -> str:
+    """Formats a record with the hash of its fields, as `read_sealed` wants it."""
+    return json.dumps(sealed(record), indent=1, sort_keys=True) + "\n"
+
+
+def parse_sealed(
+    file: Path,
+    version: int | None = None,
+    check: Callable[[Mapping[str, Any]], str] | None = None,
+) -> dict[str, Any]:
+    """Reads what `seal` formatted.
+
+    Args:
+        file: The record.
+        version: What its `version` must be; None leaves that to the caller.
+        check: Returns what is wrong with a field, "" for nothing: it names a field
+            where the hash of all only tells that there is one.
+
+    Raises:
+        ValueError: With what is wrong, in a few words.
+    """
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{file.name} cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file.name} is not JSON ({error})") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{file.name} was altered (it is no JSON object)")
+    found = record.get("version")
+    if version is not None and found != version:
+        raise ValueError(f"version is {found!r}, this library reads {version}")
+    wrong = check(record) if check is not None else ""
+    if wrong:
+        raise ValueError(wrong)
+    if sealed(record)["sha256"] != record.get("sha256"):
+        raise ValueError(f"{file.name} was altered (sha256 differs)")
+    return record
+
+
+def read_sealed(
+    file: Path,
+    what: str,
+    *,
+    version: int,
+    cure: str,
+    check: Callable[[Mapping[str, Any]], str] | None = None,
+) -> dict[str, Any]:
+    """Reads a folder's record as `parse_sealed` does, with errors for users.
+
+    Args:
+        file: The record.
+        what: The folder's kind, as an error begins: "Window store".
+        version: As `parse_sealed` has it.
+        cure: A sentence that ends the error.
+        check: As `parse_sealed` has it.
+
+    Raises:
+        InputError: Naming the folder, the field and the cure.
+    """
+    try:
+        return parse_sealed(file, version, check)
+    except ValueError as error:
+        raise InputError(f"{what} {file.parent}: {error}. {cure}") from error
+
+
+def bad_files(
+    folder: Path, files: Mapping[str, Any], how: Verify = "sha256"
+) -> dict[str, str]:
+    """Finds files that are not what was written.
+
+    Args:
+        folder: Where they are.
+        files: Name -> `{"bytes", "sha256"}`, or the SHA-256 alone.
+        how: "size" reads no content, and finds what has no size recorded only where
+            it is missing.
+
+    Returns:
+        Name -> what is wrong.
+    """
+    bad = {}
+    for name, entry in files.items():
+        wanted = entry if isinstance(entry, Mapping) else {"sha256": entry}
+        file = folder / name
+        if not file.is_file():
+            bad[name] = "is missing"
+        elif (size := file.stat().st_size) != wanted.get("bytes", size):
+            bad[name] = f"has {size} bytes, not {wanted['bytes']}"
+        elif how != "size" and not _is_whole(file, wanted["sha256"], how):
+            known = "bytes" in wanted
+            bad[name] = (
+                f"was {'altered (sha256 differs)' if known else 'cut or altered'}"
+            )
+    return bad
+
+
+def note_whole(file: Path, sha256: str) -> None:
+    """Spares this process the hashing of a file whose content it knows."""
+    _found_whole.add(_stamp(file, sha256))
+
+
+def _is_whole(file: Path, sha256: str, how: Verify) -> bool:
+    # Taken before: a file that changes while it is read is read again next time.
+    stamp = _stamp(file, sha256)
+    if how == "once" and stamp in _found_whole:
+        return True
+    whole = hash_file(file) == sha256
+    if whole:
+        _found_whole.add(stamp)
+    return whole
+
+
+def _stamp(file: Path, sha256: str) -> tuple[Any, ...]:
+    stat = file.stat()
+    # The time of the change of status cannot be set back, as that of the content can.
+    times = (stat.st_mtime_ns, stat.st_ctime_ns)
+    return (str(file), stat.st_dev, stat.st_ino, stat.st_size, *times, sha256)
+
+
+def first_difference(
+    was: Any, now: Any, depth: int = 99
+) -> tuple[str, Any, Any] | None:
+    """Finds the first field in which two records differ.
+
+    Args:
+        was: A record, or a value.
+        now: The same; its order of fields comes first.
+        depth: How many levels of records within records are entered.
+
+    Returns:
+        The field's dotted name ("" for the whole) with both values, None for one that
+        is absent; None if both are equal.
+    """
+    if was == now:
+        return None
+    if depth and isinstance(was, Mapping) and isinstance(now, Mapping):
+        for key in dict.fromkeys([*now, *was]):
+            inner = first_difference(was.get(key), now.get(key), depth - 1)
+            if inner is not None:
+                return f"{key}.{inner[0]}".removesuffix("."), *inner[1:]
+    return "", was, now
+
+
+def format_bytes(num: float) -> str:
+    """Formats a number of bytes for people: "1.5 GiB"."""
+    for unit in ("B", "KiB", "MiB"):
+        if num < 1024:
+            return f"{num:.0f} B" if unit == "B" else f"{num:.1f} {unit}"
+        num /= 1024
+    return f"{num:.1f} GiB"

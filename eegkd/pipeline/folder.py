@@ -17,6 +17,7 @@ import numpy as np
 from eegkd.config import PLACEMENT
 from eegkd.errors import InputError, output_errors
 from eegkd.host.atomic import remove_parts, write_atomic
+from eegkd.host.sealed import first_difference
 
 PACKAGES = ("eegkd", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy",
             "scipy", "scikit-learn", "mne", "wfdb", "timescoring")  # fmt: skip
@@ -135,7 +136,7 @@ def _check_same(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
         if was != now and key not in ("out", "store", "signal"):
             raise InputError(
                 f"{folder} holds a run with another `{key}`: "
-                f"{first_difference(was, now)} {cure}"
+                f"{describe_difference(was, now)} {cure}"
             )
     if old["store"].get("fingerprint") != new["store"]["fingerprint"]:
         raise InputError(
@@ -148,8 +149,9 @@ def _check_same(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
         was, now = old.get(key, new.get(key)), new.get(key)
         if was != now:
             raise InputError(
-                f"{folder} holds a run with other {key}: {first_difference(was, now)} "
-                "Choose another --out, or go on with the program that began it."
+                f"{folder} holds a run with other {key}: "
+                f"{describe_difference(was, now)} Choose another --out, or go on with "
+                "the program that began it."
             )
 
 
@@ -158,13 +160,10 @@ def _without_placement(train: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in train.items() if key not in PLACEMENT}
 
 
-def first_difference(was: Any, now: Any) -> str:
-    """Says what two values of one option differ in, in one sentence."""
-    if isinstance(was, dict) and isinstance(now, dict):
-        for key in sorted(was.keys() | now.keys()):
-            if was.get(key) != now.get(key):
-                return f"{key} was {was.get(key)}, now {now.get(key)}."
-    return f"it was {was}, now {now}."
+def describe_difference(was: Any, now: Any) -> str:
+    """Formats what two values of one option differ in, as a sentence."""
+    name, old, new = first_difference(was, now, depth=1) or ("", was, now)
+    return f"{name or 'it'} was {old}, now {new}."
 
 
 @contextlib.contextmanager

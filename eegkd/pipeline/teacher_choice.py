@@ -9,13 +9,14 @@ import numpy as np
 
 from eegkd.cache.config import CacheConfig
 from eegkd.cache.external import given_names
-from eegkd.cache.fill import check_room, size
+from eegkd.cache.fill import check_room
 from eegkd.cache.forms import TensorForm, choose_form
 from eegkd.config import RunConfig
 from eegkd.data.batches.maker import BatchMaker
 from eegkd.data.windows.store import WindowStore
 from eegkd.errors import InputError
 from eegkd.evaluate.controls import OUTPUT_CONTROLS
+from eegkd.host.sealed import format_bytes
 from eegkd.pipeline.fit import example
 from eegkd.pipeline.inference import prepare_fn
 from eegkd.systems import SignalConfig, System, upstream_inputs
@@ -100,7 +101,7 @@ def choose_teacher(
         * sum(TensorForm(*spec, "as_is").bytes for spec in specs.values())
     )
     if asked == "memory" or (asked == "auto" and in_memory <= MEMORY_LIMIT):
-        text = f"The teacher's outputs are kept in memory: {size(in_memory)}."
+        text = f"The teacher's outputs are kept in memory: {format_bytes(in_memory)}."
         return Teacher("memory", specs, text=text)
     forms = cache_forms(specs, cache)
     total = num_windows * views * sum(form.bytes for form in forms.values())
@@ -111,8 +112,8 @@ def choose_teacher(
     except InputError as error:
         if asked != "auto":
             raise
-        return _online(f"{size(in_memory)} fit no memory, and {error}", moved)
-    text = f"The teacher's outputs are kept on disk: {size(total)} a fold."
+        return _online(f"{format_bytes(in_memory)} fit no memory, and {error}", moved)
+    text = f"The teacher's outputs are kept on disk: {format_bytes(total)} a fold."
     teacher = Teacher("cached", specs, given, text)
     if given_stages(system, teacher):
         _check_start(system, given_stages(system, teacher), store)

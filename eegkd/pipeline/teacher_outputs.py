@@ -21,13 +21,12 @@ from eegkd.cache.fill import (
     fill_cache,
     make_plan,
     produce_rows,
-    size,
 )
 from eegkd.cache.read import TeacherTensor, match_windows
 from eegkd.config import RunConfig
 from eegkd.data.batches.maker import BatchMaker, ZScore
 from eegkd.data.windows.store import WindowStore
-from eegkd.host.sealed import hash_arrays, hash_json
+from eegkd.host.sealed import format_bytes, hash_arrays, hash_json
 from eegkd.host.signals import watch_signals
 from eegkd.pipeline.folder import to_json
 from eegkd.pipeline.inference import prepare_fn
@@ -158,7 +157,7 @@ def _on_disk(
         )
     if cache.read_speed:
         watch.say(
-            f"Teacher cache {folder}: {size(cache.bytes)} verified at "
+            f"Teacher cache {folder}: {format_bytes(cache.bytes)} verified at "
             f"{cache.read_speed / 1e6:.0f} MB/s."
         )
     for name, form in plan.forms.items():

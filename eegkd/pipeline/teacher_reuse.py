@@ -11,7 +11,7 @@ from eegkd.errors import InputError, output_errors
 from eegkd.host.atomic import open_atomic
 from eegkd.pipeline.fit import RESULTS
 from eegkd.pipeline.folder import (
-    first_difference,
+    describe_difference,
     from_json,
     read_json,
     read_record,
@@ -69,8 +69,8 @@ def check_teachers(
         if was[key] != now[key]:
             raise InputError(
                 f"--teacher_run {source} trained its teachers with another `{key}`: "
-                f"{first_difference(was[key], now[key])} Ask for the same, or train a "
-                "teacher here."
+                f"{describe_difference(was[key], now[key])} Ask for the same, or train "
+                "a teacher here."
             )
     for stage in stages:
         terms = [r.get("terms", {}).get("system", {}).get(stage) for r in (old, record)]

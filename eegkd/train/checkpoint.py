@@ -8,11 +8,16 @@ A step folder is written under a temporary name, put on the disk and renamed, so
 killed run, or a machine that lost power, has the last one whole. One that was damaged
 later is found by its hashes, moved aside as damaged-<step> and never deleted here. The
 teacher is never inside a student's checkpoint.
+
+Orbax writes and reads the pytree; its `training.Checkpointer`, with a policy of what is
+kept, does not manage the folder. It renames a step as soon as its own files are
+written: our hashes, and the wait for the disk, would come after the name, and a kill
+between both would leave a step that nobody can verify. Its policy would count a damaged
+step among the newest two. It may be used on the main thread alone, and trainings run in
+several.
 """
 
 import contextlib
-import hashlib
-import json
 import logging
 import shutil
 import threading
@@ -27,6 +32,13 @@ from orbax.checkpoint import v1 as ocp
 
 from eegkd.errors import InputError
 from eegkd.host.atomic import sync, sync_tree
+from eegkd.host.sealed import (
+    bad_files,
+    first_difference,
+    hash_files,
+    parse_sealed,
+    seal,
+)
 from eegkd.train.distributed import first_only, of_first
 from eegkd.train.sharding import is_key
 
@@ -46,7 +58,7 @@ _ORBAX = threading.Lock()
 Tree = TypeVar("Tree")
 KEPT = 2
 VERSION = 1
-_TEMPORARY, _DAMAGED = ".writing-", "damaged-"
+_META, _TEMPORARY, _DAMAGED = "meta.json", ".writing-", "damaged-"
 _SPARE_BYTES = 1 << 20
 _logger = logging.getLogger(__name__)
 
@@ -80,9 +92,9 @@ def save(folder: str | Path, step: int, tree: Any, meta: Mapping[str, Any]) -> P
             "version": VERSION,
             "meta": dict(meta),
             "leaves": _describe(tree),
-            "files": _hash_files(temporary / "state"),
+            "files": hash_files(temporary / "state"),
         }
-        _write_json(temporary / "meta.json", _sealed(record))
+        (temporary / _META).write_text(seal(record), encoding="utf-8")
         sync_tree(temporary)
         if final.exists():
             shutil.rmtree(final)
@@ -133,7 +145,7 @@ def restore(folder: str | Path, template: Tree) -> tuple[Tree, dict[str, Any]] |
     if step < 0:
         return None
     path = folder / f"{step:08d}"
-    record = json.loads((path / "meta.json").read_text())
+    record = parse_sealed(path / _META)
     _compare_version(path, record)
     _compare(path, record["leaves"], _describe(template))
     bare = _load(path, _bare(template))
@@ -175,15 +187,13 @@ def _verify(path: Path) -> None:
         OSError: If a file cannot be read.
         ValueError: If one is not what was written; the message names it.
     """
-    record = json.loads((path / "meta.json").read_text())
-    if not isinstance(record, dict) or record != _sealed(record):
-        raise ValueError("meta.json was altered")
-    found, wanted = _hash_files(path / "state"), record["files"]
-    for name in sorted(found.keys() | wanted.keys()):
-        if name not in found:
-            raise ValueError(f"state/{name} is missing")
-        if found[name] != wanted.get(name):
-            raise ValueError(f"state/{name} was cut or altered")
+    wanted = parse_sealed(path / _META)["files"]
+    for name, what in bad_files(path / "state", wanted).items():
+        raise ValueError(f"state/{name} {what}")
+    for file in sorted((path / "state").rglob("*")):
+        name = file.relative_to(path / "state").as_posix()
+        if file.is_file() and name not in wanted:
+            raise ValueError(f"state/{name} was added")
 
 
 def _load(path: Path, template: Any) -> Any:
@@ -279,34 +289,14 @@ def _compare_version(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def _compare(path: Path, found: dict[str, str], wanted: dict[str, str]) -> None:
-    for name in [*wanted, *found]:
-        have, want = found.get(name, "absent"), wanted.get(name, "absent")
-        if have != want:
-            raise InputError(
-                f"Checkpoint {path} is of another model: {name} is {have} there and "
-                f"{want} here. Use the settings it was made with, or another --out."
-            )
-
-
-def _hash_files(folder: Path) -> dict[str, str]:
-    hashes = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            hashes[path.relative_to(folder).as_posix()] = digest
-    return hashes
-
-
-def _sealed(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the record, as JSON gives it back, with the hash of all its fields."""
-    body = {key: value for key, value in record.items() if key != "sha256"}
-    text = json.dumps(json.loads(json.dumps(body)), sort_keys=True)
-    return json.loads(text) | {"sha256": hashlib.sha256(text.encode()).hexdigest()}
-
-
-def _write_json(path: Path, record: Any) -> None:
-    path.write_text(json.dumps(record))
+    differing = first_difference(found, wanted)
+    if differing is not None:
+        name, have, want = differing
+        raise InputError(
+            f"Checkpoint {path} is of another model: {name} is {have or 'absent'} "
+            f"there and {want or 'absent'} here. Use the settings it was made with, or "
+            "another --out."
+        )
 
 
 def _saving_context() -> ocp.Context:

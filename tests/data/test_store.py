@@ -7,6 +7,7 @@ import pytest
 
 from eegkd.data.windows.store import WindowStore, check_trainable
 from eegkd.errors import InputError
+from eegkd.host import sealed
 
 MANIFEST = {
     "corpus": "toy",
@@ -153,6 +154,7 @@ def _edit(folder, change):
         ("rate", lambda m: m.pop("rate")),
         ("version", lambda m: m.update(version=99)),
         ("preprocessing", lambda m: m.update(preprocessing={"rate": 1})),
+        ("signal.npy", lambda m: m["files"].pop("signal.npy")),
         ("manifest.json was altered", lambda m: m.update(window_s=9.0)),
         ("manifest.json was altered", lambda m: m["shape"].__setitem__(0, 3)),
     ],
@@ -163,12 +165,41 @@ def test_an_altered_manifest_is_refused_by_field(folder, field, change):
         WindowStore.open(folder)
 
 
-def test_an_altered_index_is_refused(folder):
-    data = bytearray((folder / "index.npz").read_bytes())
+@pytest.mark.parametrize("name", ["signal.npy", "index.npz"])
+def test_an_altered_file_is_refused(folder, name):
+    data = bytearray((folder / name).read_bytes())
     data[len(data) // 2] ^= 1
-    (folder / "index.npz").write_bytes(bytes(data))
-    with pytest.raises(InputError, match=r"index\.npz was altered"):
+    (folder / name).write_bytes(bytes(data))
+    with pytest.raises(InputError, match=rf"{name} was altered"):
         WindowStore.open(folder)
+
+
+def test_windows_are_hashed_once_per_process_and_again_where_they_changed(
+    folder, monkeypatch
+):
+    hashed = []
+
+    def hash_file(path):
+        hashed.append(path.name)
+        return whole(path)
+
+    whole = sealed.hash_file
+    monkeypatch.setattr(sealed, "hash_file", hash_file)
+    # Written by this process, which hashed them on their way.
+    store = WindowStore.open(folder)
+    assert "signal.npy" not in hashed
+    monkeypatch.setattr(sealed, "_found_whole", set())
+    for _ in range(2):
+        WindowStore.open(folder)
+    assert hashed.count("signal.npy") == 1
+    # A worker, and who reads no window, compare sizes alone.
+    monkeypatch.setattr(sealed, "_found_whole", set())
+    pickle.loads(pickle.dumps(store))
+    WindowStore.open(folder, "size")
+    assert hashed.count("signal.npy") == 1
+    (folder / "signal.npy").touch()
+    WindowStore.open(folder)
+    assert hashed.count("signal.npy") == 2
 
 
 def test_what_is_no_store_says_how_to_make_one(tmp_path):

@@ -217,10 +217,10 @@ def full_by_write(monkeypatch):
 
 
 def full_by_metadata(monkeypatch):
-    def write(path, record):
+    def write(record):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "_write_json", write)
+    monkeypatch.setattr(checkpoint, "seal", write)
 
 
 def full_by_count(monkeypatch):

@@ -12,9 +12,11 @@ import numpy as np
 
 from eegkd.errors import InputError, output_errors
 from eegkd.host.atomic import sync_tree
-from eegkd.host.sealed import hash_file, hash_json, sealed
+from eegkd.host.sealed import hash_file, hash_json, note_whole, read_sealed, seal
 
 VERSION = 1
+MANIFEST = "manifest.json"
+WHAT, CURE = "Window store", "Delete the folder and prepare again."
 REQUIRED = ("corpus", "classes", "channels", "rate", "window_s")
 DEFAULTS: Mapping[str, Any] = {
     "overlap": 0.0,
@@ -64,10 +66,11 @@ def write_files(
                 for name, sha in hashes.items()
             }
             whole = complete_manifest(manifest, index, shape) | {"files": files}
-            text = json.dumps(sealed(whole), indent=1, sort_keys=True)
-            (partial / "manifest.json").write_text(text + "\n", encoding="utf-8")
+            (partial / MANIFEST).write_text(seal(whole), encoding="utf-8")
             sync_tree(partial)
             os.replace(partial, folder)
+            # What was hashed while it was written need not be read to be hashed.
+            note_whole(folder / "signal.npy", digest)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return folder
@@ -196,7 +199,7 @@ def count_windows(
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Reads `manifest.json` and checks what it says about itself."""
-    file = folder / "manifest.json"
+    file = folder / MANIFEST
     if not file.is_file():
         begun = any(
             folder.with_name(folder.name + end).exists()
@@ -207,26 +210,21 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             if begun
             else "make one with `eegkd prepare --out`"
         )
-        raise InputError(f"{folder} is no window store (no manifest.json); {cure}.")
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise damaged(folder, "manifest.json", f"is not JSON ({error})") from error
-    if manifest.get("version") != VERSION:
-        found = manifest.get("version")
-        raise damaged(folder, "version", f"is {found!r}, this library reads {VERSION}")
+        raise InputError(f"{folder} is no window store (no {MANIFEST}); {cure}.")
+    return read_sealed(file, WHAT, version=VERSION, cure=CURE, check=_wrong_field)
+
+
+def _wrong_field(manifest: Mapping[str, Any]) -> str:
     for name in (*REQUIRED, *DEFAULTS, "shape", "counts", "files", "sha256"):
         if name not in manifest:
-            raise damaged(folder, name, "is missing from manifest.json")
+            return f"{name} is missing from {MANIFEST}"
+    if not {"signal.npy", "index.npz"} <= set(manifest["files"]):
+        return "files does not name signal.npy and index.npz"
     if hash_json(manifest["preprocessing"]) != manifest.get("preprocessing_hash"):
-        raise damaged(folder, "preprocessing", "does not match preprocessing_hash")
-    if sealed(manifest)["sha256"] != manifest["sha256"]:
-        raise damaged(folder, "manifest.json", "was altered (sha256 differs)")
-    return manifest
+        return "preprocessing does not match preprocessing_hash"
+    return ""
 
 
 def damaged(folder: Path, field: str, what: str) -> InputError:
     """Makes the error of a store that is not what was written."""
-    return InputError(
-        f"Window store {folder}: {field} {what}. Delete the folder and prepare again."
-    )
+    return InputError(f"{WHAT} {folder}: {field} {what}. {CURE}")
