@@ -52,7 +52,7 @@ def test_what_a_kill_left_is_removed(tmp_path):
 
 HOLD = """
     import pathlib, sys, time
-    from eegkd.files import sole_writer
+    from eegkd.host.atomic import sole_writer
     with sole_writer(pathlib.Path(sys.argv[1])):
         print("mine", flush=True)
         time.sleep(600)

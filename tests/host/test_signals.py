@@ -73,7 +73,7 @@ def test_other_threads_leave_handlers_alone():
 
 
 UNREAD = """
-from eegkd.signals import end_unread
+from eegkd.host.signals import end_unread
 with end_unread():
     for number in range(100000):
         print("line", number)
