@@ -6,9 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from jax.test_util import check_grads
 
 from eegkd import losses
 from eegkd.ops.pairwise import unit_vectors
@@ -115,6 +112,8 @@ PER_BATCH = {
     "cka_distance",
     "rkd_over_batch",
 }
+# One a family is also computed operation by operation.
+EAGER = {"kd_kl", "similarity_kl", "rkd_distance", "fitnet", "spectral_phase"}
 names = pytest.mark.parametrize("name", CASES)
 
 
@@ -125,41 +124,68 @@ def draw(name, b=4, n=5, d=6, seed=0):
 
 @functools.cache
 def compiled(name):
-    """The loss, and its value with its gradients by both sides, compiled."""
+    """A loss, and the gradients by both sides of its weighted sum, in one program.
+
+    Every test below that can, calls it at one shape, so that it is compiled once for
+    each type of numbers. The weights tell examples apart.
+    """
     fn = CASES[name][0]
-    total = lambda *args: (fn(*args).sum(), fn(*args))
+
+    def total(*args):
+        values = fn(*args)
+        return values @ jnp.arange(1, len(values) + 1, dtype=values.dtype), values
+
     return jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))
 
 
 @names
-@given(
-    seed=st.integers(0, 99),
-    b=st.sampled_from([1, 3]),
-    n=st.sampled_from([1, 4]),
-    d=st.sampled_from([1, 3]),
-)
-@settings(max_examples=4, deadline=None)
-def test_equals_the_oracle(name, seed, b, n, d):
-    student, teacher = draw(name, b, n, d, seed)
-    fn, oracle = CASES[name]
+def test_equals_the_oracle_and_its_gradient_is_that_of_differences(name):
+    oracle = CASES[name][1]
     with jax.enable_x64(True):
-        got = jax.jit(fn)(student, teacher)
-    assert got.dtype == jnp.float64
-    # Up to the eps inside roots, of a bin, row or distance that is nearly nothing.
-    np.testing.assert_allclose(got, oracle(student, teacher), rtol=1e-6, atol=1e-6)
+        for seed in range(3):
+            student, teacher = draw(name, seed=seed)
+            (_, got), grads = compiled(name)(student, teacher)
+            assert got.dtype == jnp.float64
+            # Up to the eps inside roots, of what is nearly nothing.
+            want = oracle(student, teacher)
+            np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
+        steps = np.random.default_rng(9).normal(size=(2, *student.shape))
+        step = 1e-6 * steps
+        high, low = (
+            compiled(name)(student + sign * step[0], teacher + sign * step[1])[0][0]
+            for sign in (1, -1)
+        )
+        along = sum((g * x).sum() for g, x in zip(grads, steps, strict=True))
+        np.testing.assert_allclose(along, (high - low) / 2e-6, rtol=1e-5, atol=1e-6)
 
 
 @names
-def test_eager_jit_and_number_types_agree(name):
+def test_one_of_everything_equals_the_oracle(name):
+    """One example; one token of one number, or one class, which is no choice."""
+    student, teacher = draw(name, b=1, n=1, d=1)
+    with jax.enable_x64(True):
+        (_, got), grads = compiled(name)(student, teacher)
+    want = CASES[name][1](student, teacher)
+    np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
+    assert all(np.all(np.isfinite(grad)) for grad in grads)
+    if name in set(ROWS) - PER_BATCH and not name.startswith("binary"):
+        np.testing.assert_allclose(got, 0, atol=1e-6)
+
+
+@names
+def test_number_types_agree(name):
     student, teacher = (jnp.asarray(x, jnp.bfloat16) for x in draw(name))
     fn, oracle = CASES[name]
-    eager = fn(student, teacher)
-    assert eager.dtype == jnp.float32
-    assert eager.shape == student.shape[:1]
+    low = jax.jit(fn)(student, teacher)
+    assert low.dtype == jnp.float32
+    assert low.shape == student.shape[:1]
     raised = student.astype(jnp.float32), teacher.astype(jnp.float32)
-    np.testing.assert_allclose(eager, jax.jit(fn)(*raised), rtol=2e-5, atol=2e-6)
+    (_, values), _ = compiled(name)(*raised)
+    np.testing.assert_allclose(low, values, rtol=2e-5, atol=2e-6)
     want = oracle(*(np.asarray(x, np.float64) for x in raised))
-    np.testing.assert_allclose(eager, want, rtol=2e-4, atol=2e-5)
+    np.testing.assert_allclose(low, want, rtol=2e-4, atol=2e-5)
+    if name in EAGER:
+        np.testing.assert_allclose(fn(*raised), values, rtol=2e-5, atol=2e-6)
 
 
 @names
@@ -168,7 +194,7 @@ def test_one_example_alone_and_mapped(name):
     fn = CASES[name][0]
     one = jax.vmap(lambda s, t: fn(s[None], t[None])[0])
     got = jax.jit(one)(student, teacher)
-    want = jax.jit(fn)(student, teacher)
+    (_, want), _ = compiled(name)(student, teacher)
     if name == "decoupled_kd":  # each example alone would have the first label
         got, want = got[:1], want[:1]
     if name in PER_BATCH:
@@ -177,13 +203,6 @@ def test_one_example_alone_and_mapped(name):
         want = np.concatenate([alone(*pair) for pair in pairs])
         got = got[:2]
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
-
-
-@names
-def test_gradients_are_those_of_finite_differences(name):
-    student, teacher = draw(name, b=3, n=4, d=4, seed=1)
-    with jax.enable_x64(True):
-        check_grads(jax.jit(CASES[name][0]), (student, teacher), order=1, modes=["rev"])
 
 
 @names
@@ -221,31 +240,15 @@ def test_hard_inputs_stay_finite(name):
         assert np.all(values >= -1e-5), what
 
 
-@pytest.mark.parametrize("name", SETS)
-def test_one_token_stays_finite(name):
-    student, teacher = (x.astype(np.float32) for x in draw(name, b=2, n=1, d=3))
-    (_, values), grads = compiled(name)(student, teacher)
-    assert all(np.all(np.isfinite(x)) for x in (values, *grads))
-
-
-@pytest.mark.parametrize("name", sorted(set(ROWS) - PER_BATCH))
-def test_one_class_is_no_choice(name):
-    student, teacher = (x.astype(np.float32) for x in draw(name, d=1))
-    (_, values), grads = compiled(name)(student, teacher)
-    assert all(np.all(np.isfinite(x)) for x in (values, *grads))
-    if not name.startswith("binary"):
-        np.testing.assert_allclose(values, 0, atol=1e-6)
-
-
 MASKED = set(SETS) - {"spectral_magnitude", "spectral_phase", "uld"}
 
 
 @pytest.mark.parametrize("name", sorted(MASKED))
 def test_masked_tokens_are_not_there(name):
     """Whatever they hold; in any place."""
-    student, teacher = (x.astype(np.float32) for x in draw(name, b=2, n=6))
-    keep = np.array([True, True, False, True, False, True])
-    mask = np.stack([keep, keep])
+    student, teacher = (x.astype(np.float32) for x in draw(name, n=7))
+    keep = np.array([True, True, False, True, False, True, True])
+    mask = np.stack([keep] * len(student))
     run = compiled(name)
     (want, _), wanted = run(student[:, keep], teacher[:, keep])
     student[:, ~keep], teacher[:, ~keep] = np.nan, np.inf
@@ -261,7 +264,7 @@ def test_masked_tokens_are_not_there(name):
 @pytest.mark.parametrize("name", [*sorted(MASKED), *sorted(PER_BATCH)])
 def test_a_joint_permutation_changes_nothing(name):
     student, teacher = (x.astype(np.float32) for x in draw(name, seed=4))
-    fn = jax.jit(CASES[name][0])
+    fn = lambda *pair: np.asarray(compiled(name)(*pair)[0][1])
     axis = 0 if name in ROWS else 1
     order = np.random.default_rng(1).permutation(student.shape[axis])
     want = fn(student, teacher)

@@ -13,6 +13,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:.*NormalCG"),  # ott-jax calls it itself
 ]
+NIGHTLY = pytest.mark.nightly
 NUM_ITERS = 20_000
 KINDS = ("envelope", "implicit", "unrolled")
 SETS = ("gaussian", "clustered")
@@ -71,7 +72,9 @@ def otts(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", SETS)
-@pytest.mark.parametrize("ratio", [10, 131, 1000])
+@pytest.mark.parametrize(
+    "ratio", [131, *(pytest.param(r, marks=NIGHTLY) for r in (10, 1000))]
+)
 def test_values_and_gradients(kind, name, ratio):
     with jax.enable_x64(True):
         x, y = tokens(name)
@@ -86,6 +89,7 @@ def test_values_and_gradients(kind, name, ratio):
             np.testing.assert_allclose(grad, other, atol=1e-6 * scale)
 
 
+@NIGHTLY
 def test_values_at_a_sharpness_of_10_000():
     with jax.enable_x64(True):
         x, y = tokens("gaussian")
@@ -97,7 +101,7 @@ def test_values_at_a_sharpness_of_10_000():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", ["gaussian", pytest.param("clustered", marks=NIGHTLY)])
 def test_float32_is_finite_at_a_sharpness_of_10_000(kind, name):
     x, y = (z.astype(np.float32) for z in tokens(name, 60, 40))
     epsilon = float(largest_cost(x, y) / 10_000)

@@ -37,7 +37,9 @@ def test_values_at_any_sharpness(ratio):
     np.testing.assert_allclose(made.sum(0), 1 / 10, atol=1e-5 + 1e-7 * ratio)
 
 
-@pytest.mark.parametrize("num_iters", [1, pytest.param(19, marks=SLOW), 40, 47])
+@pytest.mark.parametrize(
+    "num_iters", [1, 47, *(pytest.param(n, marks=SLOW) for n in (19, 40))]
+)
 def test_float64_is_exact_at_any_number_of_iterations(num_iters):
     with jax.enable_x64(True):
         for ratio in (10, 1000, 10_000):
@@ -216,11 +218,15 @@ def test_devices_share_a_batch():
 
 
 @OTT
+@pytest.mark.parametrize("ratio", [100, pytest.param(10, marks=pytest.mark.nightly)])
 @pytest.mark.parametrize(
-    "value", ["transport", *(pytest.param(v, marks=SLOW) for v in VALUES[1:])]
+    ("value", "gradient"),
+    [
+        ("transport", "implicit"),
+        *(pytest.param(v, "envelope", marks=SLOW) for v in VALUES),
+        *(pytest.param(v, "implicit", marks=SLOW) for v in VALUES[1:]),
+    ],
 )
-@pytest.mark.parametrize("gradient", ["envelope", "implicit"])
-@pytest.mark.parametrize("ratio", [pytest.param(10, marks=pytest.mark.slow), 100])
 def test_equals_ott_where_both_are_converged(value, gradient, ratio):
     with jax.enable_x64(True):
         cost = np.random.default_rng(0).random((2, 12, 7))
