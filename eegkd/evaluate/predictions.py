@@ -3,6 +3,7 @@
 import io
 import os
 import zipfile
+import zlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -121,13 +122,14 @@ def load_predictions(path: str | os.PathLike[str]) -> Predictions:
     """Reads what `save_predictions` wrote.
 
     Raises:
-        InputError: If the file cannot be read or lacks a column.
+        InputError: If the file cannot be read, lacks a column, or holds what is no
+            probability or label.
     """
     try:
         # Opened here, because np.load leaves a broken file open.
         with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             columns = {n: file[n] for n in Predictions._fields if n in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
             f"Cannot read the predictions {path}: {error}; run the evaluation again."
         ) from error
@@ -137,4 +139,9 @@ def load_predictions(path: str | os.PathLike[str]) -> Predictions:
             f"{path} has no {', '.join(missing)}: it is no file of predictions; "
             "run the evaluation again."
         )
-    return Predictions(**columns)
+    try:
+        return make_predictions(**columns)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} is damaged: {error} Run the evaluation again."
+        ) from error

@@ -16,17 +16,21 @@ from eegkd.data.batches.loader import Loader, make_loader
 from eegkd.data.batches.maker import Cache, ZScore, fit_train_zscore
 from eegkd.data.windows.folds import Fold
 from eegkd.data.windows.store import WindowStore
-from eegkd.errors import InputError
 from eegkd.evaluate.metrics import score
 from eegkd.evaluate.predictions import (
     Predictions,
     load_predictions,
     make_predictions,
-    save_predictions,
 )
-from eegkd.host.sealed import hash_file
 from eegkd.pipeline.compiled import Program
-from eegkd.pipeline.folder import read_json, write_json
+from eegkd.pipeline.finished import (
+    TEST,
+    VAL,
+    WEIGHTS,
+    check_results,
+    is_finished,
+    write_results,
+)
 from eegkd.pipeline.inference import predict_rows, prepare_fn
 from eegkd.pipeline.probes import Samples, measure, watch
 from eegkd.systems import get_stage
@@ -36,13 +40,12 @@ from eegkd.train.loop import History, train
 from eegkd.train.optimiser import scale_learning_rate
 from eegkd.train.sharding import fetch, on_one_device
 from eegkd.train.state import TrainState, init_state
-from eegkd.train.weights import check_same_shapes, load_variables, save_variables
+from eegkd.train.weights import check_same_shapes, load_variables
 from eegkd.typing import Variables
 
 Log = Callable[[Mapping[str, Any]], None]
 Ahead = Callable[[Sequence[tuple[Program, "Job"]], "FoldData"], None]
 """May train some of the models to come, before each is asked for by itself."""
-RESULTS = ("variables.safetensors", "val.npz", "test.npz")
 
 
 class FoldData(NamedTuple):
@@ -158,7 +161,7 @@ def fit(
 
 def is_done(job: Job) -> bool:
     """Whether a training has ended and its folder is whole."""
-    return (job.folder / "done.json").is_file()
+    return is_finished(job.folder)
 
 
 class Begun(NamedTuple):
@@ -288,20 +291,14 @@ def _seed(*parts: int) -> int:
 
 
 def _write(job: Job, fitted: Fitted, history: Any) -> None:
-    save_variables(job.folder / "variables.safetensors", fitted.variables)
-    save_predictions(job.folder / "val.npz", fitted.val)
-    save_predictions(job.folder / "test.npz", fitted.test)
-    write_json(
-        job.folder / "done.json",
-        {
-            "seconds": fitted.seconds,
-            "steps": history.rows[-1]["step"],
-            "best_step": history.best_step,
-            "best_value": history.best_value,
-            "measured": fitted.measured,
-            "files": {name: hash_file(job.folder / name) for name in RESULTS},
-        },
-    )
+    facts = {
+        "seconds": fitted.seconds,
+        "steps": history.rows[-1]["step"],
+        "best_step": history.best_step,
+        "best_value": history.best_value,
+        "measured": fitted.measured,
+    }
+    write_results(job.folder, fitted.variables, fitted.val, fitted.test, facts)
     _drop_checkpoints(job.folder)
 
 
@@ -310,36 +307,22 @@ def _drop_checkpoints(folder: Path) -> None:
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
-def _check_files(folder: Path) -> None:
-    """Refuses results that are not what the training left."""
-    wanted = read_json(folder / "done.json").get("files", {})
-    for name, sha256 in wanted.items():
-        file = folder / name
-        if not file.is_file() or hash_file(file) != sha256:
-            what = "was altered or damaged" if file.is_file() else "is gone"
-            raise InputError(
-                f"{file} {what} since its training ended: put it back, or delete "
-                f"{folder} and resume, to train this model again."
-            )
-
-
 def _read(program: Program, job: Job, store: WindowStore) -> Fitted:
-    _check_files(job.folder)
+    done = check_results(job.folder)
     # A kill may have come between the end of the training and this.
     _drop_checkpoints(job.folder)
 
     def final(key: Any, batch: Any, upstream: Any) -> Variables:
         return program.finish(program.init(key, batch, upstream))
 
-    file = job.folder / "variables.safetensors"
+    file = job.folder / WEIGHTS
     variables = load_variables(file)
     expected = jax.eval_shape(final, init_key(0), example(store), job.upstream)
     check_same_shapes(file, variables, expected)
-    done = read_json(job.folder / "done.json")
     return Fitted(
         variables,
-        load_predictions(job.folder / "val.npz"),
-        load_predictions(job.folder / "test.npz"),
+        load_predictions(job.folder / VAL),
+        load_predictions(job.folder / TEST),
         done["seconds"],
         done.get("measured", {}),
     )

@@ -9,7 +9,7 @@ from typing import Any
 from eegkd.config import PLACEMENT, RunConfig
 from eegkd.errors import InputError, output_errors
 from eegkd.host.atomic import open_atomic
-from eegkd.pipeline.fit import RESULTS
+from eegkd.pipeline.finished import DONE, RESULTS, is_finished
 from eegkd.pipeline.folder import (
     describe_difference,
     from_json,
@@ -105,9 +105,9 @@ def take_teachers(
     missing = []
     for fold, stage in itertools.product(range(record["num_folds"]), stages):
         place = Path(f"fold{fold}") / stage
-        if (folder / place / "done.json").is_file():
+        if is_finished(folder / place):
             continue
-        if (source / place / "done.json").is_file():
+        if is_finished(source / place):
             _copy(source / place, folder / place)
         else:
             missing.append(str(place))
@@ -161,5 +161,5 @@ def _copy(source: Path, target: Path) -> None:
         ):
             shutil.copyfileobj(old, new)
     # Last: it says that the stage is finished.
-    done = read_json(source / "done.json")
-    write_json(target / "done.json", {**done, "taken_from": str(source)})
+    done = read_json(source / DONE)
+    write_json(target / DONE, {**done, "taken_from": str(source)})

@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save
 
 from eegkd.errors import InputError
 from eegkd.host.atomic import write_atomic
+from eegkd.host.sealed import first_difference
 from eegkd.typing import Variables
 
 
@@ -61,18 +62,21 @@ def check_same_shapes(path: Path, loaded: Variables, expected: Variables) -> Non
 
     Raises:
         InputError: Naming the first entry that is missing, left over or of another
-            shape.
+            type or shape.
     """
-    have, want = _shapes(loaded), _shapes(expected)
-    for name in sorted(have.keys() | want.keys()):
-        if have.get(name) != want.get(name):
-            raise InputError(
-                f"{path} holds another model: {name} is {have.get(name, 'missing')} "
-                f"there and {want.get(name, 'absent')} in this configuration. Use the "
-                "run's own config.json, or train anew."
-            )
+    differing = first_difference(_shapes(loaded), _shapes(expected))
+    if differing is not None:
+        name, have, want = differing
+        raise InputError(
+            f"{path} holds another model: {name} is {have or 'missing'} there and "
+            f"{want or 'absent'} in this configuration. Use the run's own config.json, "
+            "or train anew."
+        )
 
 
-def _shapes(variables: Variables) -> Mapping[str, tuple[int, ...]]:
+def _shapes(variables: Variables) -> Mapping[str, str]:
     leaves = jax.tree_util.tree_leaves_with_path(variables)
-    return {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in leaves}
+    return {
+        jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}"
+        for path, leaf in leaves
+    }

@@ -158,6 +158,23 @@ def test_predictions_survive_a_file(tmp_path):
             load_predictions(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"prob": np.full((4, 2), np.nan)},
+        {"prob": np.linspace(-2, 3, 8).reshape(4, 2)},
+        {"label": np.array([0, 1, 2, 0])},
+        {"subject": np.array(["a", "b"])},
+        {"start_s": np.array(3.0)},
+    ],
+)
+def test_a_file_of_what_are_no_predictions_is_refused(tmp_path, changes):
+    p = predictions_of(2, n=4)
+    np.savez(tmp_path / "p.npz", **(p._asdict() | changes))
+    with pytest.raises(InputError, match=r"p\.npz is damaged: .*evaluation again"):
+        load_predictions(tmp_path / "p.npz")
+
+
 def test_rows_and_units():
     p = predictions_of(3, n=6)
     assert select(p, p.window_id > 3).window_id.tolist() == [4, 5]

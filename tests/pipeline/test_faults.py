@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from eegkd.errors import InputError
-from eegkd.pipeline import fit, folder
+from eegkd.pipeline import finished, fit, folder
 from eegkd.pipeline.folder import (
     open_log,
     open_run,
@@ -163,17 +163,17 @@ def test_a_log_on_a_full_disk(tmp_path):
 
 
 def test_damaged_results_are_refused_by_name(tmp_path):
-    for name in fit.RESULTS:
+    for name in finished.RESULTS:
         (tmp_path / name).write_text(name)
-    files = {name: fit.hash_file(tmp_path / name) for name in fit.RESULTS}
+    files = {name: finished.hash_file(tmp_path / name) for name in finished.RESULTS}
     write_json(tmp_path / "done.json", {"files": files})
-    fit._check_files(tmp_path)
+    finished.check_results(tmp_path)
     (tmp_path / "val.npz").write_text("val.npy")
     with pytest.raises(InputError, match=f"{tmp_path}/val.npz was altered.*resume"):
-        fit._check_files(tmp_path)
+        finished.check_results(tmp_path)
     (tmp_path / "val.npz").unlink()
     with pytest.raises(InputError, match=f"{tmp_path}/val.npz is gone"):
-        fit._check_files(tmp_path)
+        finished.check_results(tmp_path)
 
 
 TRAIN = tiny_run.TrainConfig(epochs=4, batch_size=16, save_every_s=0.0)
@@ -190,7 +190,7 @@ def same_models(whole, other):
     names = sorted(p.relative_to(whole) for p in whole.rglob("variables.safetensors"))
     assert len(names) == 4
     for name in names:
-        for file in fit.RESULTS:
+        for file in finished.RESULTS:
             place = name.with_name(file)
             assert (whole / place).read_bytes() == (other / place).read_bytes(), place
     assert (whole / "results.json").read_text() == (other / "results.json").read_text()
@@ -215,9 +215,9 @@ def break_into(monkeypatch, owner, name, when, what):
 
 PLACES = {
     "checkpoint": (Run, "save", 5),
-    "variables": (fit, "save_variables", 1),
-    "predictions": (fit, "save_predictions", 2),
-    "done": (fit, "write_json", 1),
+    "variables": (finished, "save_variables", 1),
+    "predictions": (finished, "save_predictions", 2),
+    "done": (finished, "write_json", 1),
     "clearing": (fit, "_drop_checkpoints", 1),
     "summary": (folder, "write_atomic", 6),
 }

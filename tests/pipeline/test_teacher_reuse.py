@@ -7,7 +7,7 @@ import pytest
 from eegkd.config import TrainConfig
 from eegkd.data.windows.folds import make_folds, splits_json
 from eegkd.errors import InputError
-from eegkd.pipeline.fit import RESULTS
+from eegkd.pipeline.finished import RESULTS
 from eegkd.pipeline.folder import open_run, read_json, write_json
 from eegkd.pipeline.teacher_reuse import check_teachers, recipe, take_teachers
 from eegkd.systems.distilclip_eeg.config import KdConfig, LossConfig

@@ -61,9 +61,9 @@ class WindowStore:
         Args:
             path: Its folder.
             verify: "once" reads every file whole when this process first opens it
-                (about 1.5 GB/s), and again only where it has changed since. "size"
-                leaves out the content of `signal.npy`: for a worker of a process that
-                has compared it, or where no window is read.
+                (about a second for 1 GB), and again only where it has changed since.
+                "size" leaves out the content of `signal.npy`: for a worker of a process
+                that has compared it, or where no window is read.
 
         Raises:
             InputError: If it is missing, unfinished, damaged or altered; the message

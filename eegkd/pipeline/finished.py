@@ -1,0 +1,70 @@
+"""What a finished training leaves: weights and predictions, sealed by `done.json`.
+
+Whoever opens a finished training, to judge, predict or export, compares its files with
+the hashes in `done.json` first. Runs that are older than those hashes have none, and
+are opened as they are.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from eegkd.errors import InputError
+from eegkd.evaluate.predictions import Predictions, save_predictions
+from eegkd.host.sealed import bad_files, hash_file
+from eegkd.pipeline.folder import read_json, write_json
+from eegkd.train.weights import save_variables
+from eegkd.typing import Variables
+
+DONE = "done.json"
+RESULTS = ("variables.safetensors", "val.npz", "test.npz")
+WEIGHTS, VAL, TEST = RESULTS
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a training has ended and its folder is whole."""
+    return (folder / DONE).is_file()
+
+
+def write_results(
+    folder: Path,
+    variables: Variables,
+    val: Predictions,
+    test: Predictions,
+    facts: Mapping[str, Any],
+) -> None:
+    """Writes the three files, then `done.json` with `facts` and their hashes.
+
+    Raises:
+        InputError: If the folder is read-only or full.
+    """
+    save_variables(folder / WEIGHTS, variables)
+    save_predictions(folder / VAL, val)
+    save_predictions(folder / TEST, test)
+    hashes = {name: hash_file(folder / name) for name in RESULTS}
+    write_json(folder / DONE, {**facts, "files": hashes})
+
+
+def check_results(folder: Path) -> dict[str, Any]:
+    """Returns the fields of `done.json`; refuses what the training did not leave.
+
+    Raises:
+        InputError: If a file is gone, or is not what was written; the message names
+            it.
+    """
+    done = read_json(folder / DONE)
+    files = done.get("files", {}) if isinstance(done, dict) else None
+    if not isinstance(files, dict) or not all(
+        isinstance(x, str) for x in files.values()
+    ):
+        raise InputError(
+            f"{folder / DONE} is damaged: it names no files. Delete {folder} and "
+            "resume, to train this model again."
+        )
+    for name, what in bad_files(folder, files).items():
+        words = "is gone" if what == "is missing" else "was altered or damaged"
+        raise InputError(
+            f"{folder / name} {words} since its training ended: put it back, or delete "
+            f"{folder} and resume, to train this model again."
+        )
+    return done
