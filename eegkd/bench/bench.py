@@ -29,7 +29,7 @@ from eegkd.host.process import peak_resident
 from eegkd.ops import count_flops
 from eegkd.plan.chips import peak_of
 from eegkd.systems import System, get_stage
-from eegkd.train.loop import train
+from eegkd.train.loop import LoopOptions, train
 from eegkd.train.optimiser import make_optimiser
 from eegkd.train.state import copy_arrays
 from eegkd.train.step import make_train_step
@@ -263,7 +263,7 @@ def _loop(setup: Setup, source: _Clock, steps: int) -> float:
         frozen=setup.variables.frozen,
         upstream=setup.upstream,
         num_steps=steps,
-        log_every=steps,
+        options=LoopOptions(log_every=steps),
         progress=lambda step: ends.append(time.perf_counter()),
     )
     if source.start is None:

@@ -8,7 +8,8 @@ import numpy as np
 
 from eegkd.bench.nested import Choice, Nested, make_chain
 from eegkd.config import RunConfig
-from eegkd.data.batches.loader import Loader, fit_train_zscore, make_loader
+from eegkd.data.batches.loader import Loader, make_loader
+from eegkd.data.batches.maker import BatchPlan, fit_train_zscore
 from eegkd.data.windows.store import WindowStore
 from eegkd.errors import InputError
 from eegkd.pipeline.fit import example
@@ -104,9 +105,9 @@ def prepare_bench(
             batch_size=size,
             seed=0,
             num_steps=_WITHOUT_END,
-            prepare=prepare_fn(system),
-            zscore=zscore,
-            cache=cache or None,
+            plan=BatchPlan(
+                prepare=prepare_fn(system), zscore=zscore, cache=cache or None
+            ),
             workers=config.train.workers,
         )
 

@@ -21,7 +21,7 @@ from eegkd.models.conformer import Conformer, ConformerConfig, skip_init
 from eegkd.models.decoder import Decoder, DecoderConfig
 from eegkd.models.dlink_student import DlinkStudent, DlinkStudentConfig
 from eegkd.models.eegnet import EEGNet, EEGNetConfig
-from eegkd.models.generate import Generated, generate, prefill
+from eegkd.models.generate import Decoding, Generated, generate, prefill
 from eegkd.models.grid import (
     PATCH,
     TEN_TWENTY,
@@ -80,6 +80,7 @@ __all__ = [
     "ConformerConfig",
     "Decoder",
     "DecoderConfig",
+    "Decoding",
     "DlinkStudent",
     "DlinkStudentConfig",
     "EEGNet",

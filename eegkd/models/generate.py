@@ -5,6 +5,7 @@ against a cache of fixed size, and ends when every row has. Another length of pr
 another program: pad prompts to few lengths.
 """
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -22,6 +23,37 @@ from eegkd.typing import Array, Float, Int, Key, Mask, PyTree
 
 LOST = -1
 """In place of a token, where a model's logits were NaN: the row ends there."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """How tokens are chosen, and where a row ends.
+
+    Attributes:
+        max_new_tokens: Most tokens of a row.
+        stop_ids: Tokens that end a row.
+        pad_id: What stands behind a row's end.
+        temperature: 0 takes the likeliest token; above it, tokens are drawn from
+            `softmax(logits / temperature)`.
+        top_p: Probability that the likeliest tokens have together; no others are drawn.
+
+    Raises:
+        ValueError: If a number is out of its range.
+    """
+
+    max_new_tokens: int
+    stop_ids: Sequence[int] = ()
+    pad_id: int = 0
+    temperature: float = 0.0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        if self.max_new_tokens < 1 or self.temperature < 0 or not 0 < self.top_p <= 1:
+            raise ValueError(
+                "Need max_new_tokens >= 1, temperature >= 0 and top_p in (0, 1]; got "
+                f"{self.max_new_tokens}, {self.temperature}, {self.top_p}."
+            )
 
 
 class Generated(NamedTuple):
@@ -45,12 +77,8 @@ def generate(
     ids: Int[Array, "b l"] | None = None,
     mask: Mask[Array, "b l"] | None = None,
     *,
+    decoding: Decoding,
     embeds: Float[Array, "b l d"] | None = None,
-    max_new_tokens: int,
-    stop_ids: Sequence[int] = (),
-    pad_id: int = 0,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
     key: Key[Array, ""] | None = None,
     adapters: PyTree = None,
     alpha: float | None = None,
@@ -66,14 +94,8 @@ def generate(
         ids: Prompts, or else `embeds`.
         mask: True where a prompt has a token, padding being on any side; None is
             everywhere.
+        decoding: How tokens are chosen, and where a row ends.
         embeds: Prompts as embeddings, such as text and images together.
-        max_new_tokens: Where a row ends at the latest.
-        stop_ids: Tokens that end a row.
-        pad_id: What stands behind a row's end.
-        temperature: 0 takes the likeliest token; above it, tokens are drawn from
-            `softmax(logits / temperature)`.
-        top_p: Draws from the likeliest tokens alone that have this probability
-            together.
         key: Random, for drawing; the same key draws the same tokens.
         adapters: Of `init_adapters`, beside the parameters.
         alpha: As in the adapters' config; needed with them.
@@ -81,36 +103,35 @@ def generate(
     Raises:
         InputError: If there are no prompts, one has no token, an id is none of the
             vocabulary, or logits are NaN.
-        ValueError: If a number is out of its range, drawing has no key, or adapters
-            come without alpha.
+        ValueError: If drawing has no key, or adapters come without alpha.
     """
-    if max_new_tokens < 1 or temperature < 0 or not 0 < top_p <= 1:
+    draws = decoding.temperature > 0
+    if draws and key is None:
         raise ValueError(
-            "Need max_new_tokens >= 1, temperature >= 0 and top_p in (0, 1]; got "
-            f"{max_new_tokens}, {temperature}, {top_p}."
+            f"temperature={decoding.temperature} draws tokens: it needs a key."
         )
-    if temperature > 0 and key is None:
-        raise ValueError(f"temperature={temperature} draws tokens: it needs a key.")
     vocab_size = decoder.cfg.vocab_size
     mask = check_prompts(ids, embeds, mask, vocab_size)
     prompt = embeds if ids is None else ids
-    room = (0 if prompt is None else prompt.shape[1]) + max_new_tokens - 1
+    room = (0 if prompt is None else prompt.shape[1]) + decoding.max_new_tokens - 1
     adapted = {"adapters": adapters, "alpha": alpha}
     logits, cache = prefill(
         decoder, params, ids, mask, embeds=embeds, room=room, **adapted
     )
-    draws = temperature > 0
+    top_p = jnp.float32(decoding.top_p) if draws and decoding.top_p < 1 else None
     generated, _ = _continue(
         decoder,
         params,
         logits,
         cache,
-        jnp.asarray(stop_ids, jnp.int32),
-        jnp.int32(pad_id),
-        key if draws else None,
-        jnp.float32(temperature),
-        jnp.float32(top_p) if draws and top_p < 1 else None,
-        max_new_tokens=max_new_tokens,
+        Chooser(
+            jnp.asarray(decoding.stop_ids, jnp.int32),
+            jnp.int32(decoding.pad_id),
+            key if draws else None,
+            jnp.float32(decoding.temperature),
+            top_p,
+        ),
+        max_new_tokens=decoding.max_new_tokens,
         **adapted,
     )
     refuse_nan(generated.logprobs, "generate")
@@ -171,6 +192,45 @@ def _prefill(
     return out["logits"][:, 0], out["cache"]
 
 
+class Chooser(NamedTuple):
+    """Chooses tokens: the arrays of a `Decoding`, so that one program serves all.
+
+    Attributes:
+        stop_ids: Tokens that end a row.
+        pad_id: What stands behind a row's end.
+        key: Random, for drawing; None takes the likeliest token.
+        temperature: Divisor of the logits that tokens are drawn from.
+        top_p: As in `Decoding`; None draws from all tokens.
+    """
+
+    stop_ids: Int[Array, " s"]
+    pad_id: Int[Array, ""]
+    key: Key[Array, ""] | None
+    temperature: Float[Array, ""]
+    top_p: Float[Array, ""] | None
+
+    def __call__(
+        self, step: Array, logits: Array, stopped: Array, out: Generated
+    ) -> Any:
+        """Returns the next step, its tokens, which rows have ended, and all tokens."""
+        if self.key is None:
+            token = jnp.argmax(logits, axis=-1)
+        else:
+            wanted = _nucleus(logits / self.temperature, self.top_p)
+            token = jax.random.categorical(jax.random.fold_in(self.key, step), wanted)
+        lost = jnp.isnan(logits).any(axis=-1)
+        token = jnp.where(lost, LOST, token.astype(jnp.int32))
+        token = jnp.where(stopped, self.pad_id, token)
+        scores = jnp.where(stopped, 0, log_likelihood(logits, token))
+        put = functools.partial(jax.lax.dynamic_update_index_in_dim, axis=1)
+        out = Generated(
+            put(out.tokens, token, step),
+            out.lengths + ~stopped,
+            put(out.logprobs, scores, step),
+        )
+        return step + 1, token, stopped | lost | jnp.isin(token, self.stop_ids), out
+
+
 @functools.partial(
     jax.jit,
     static_argnames=("decoder", "max_new_tokens", "alpha"),
@@ -181,11 +241,7 @@ def _continue(
     params: PyTree,
     logits: Float[Array, "b v"],
     cache: Cache,
-    stop_ids: Int[Array, " s"],
-    pad_id: Int[Array, ""],
-    key: Key[Array, ""] | None,
-    temperature: Float[Array, ""],
-    top_p: Float[Array, ""] | None,
+    choose: Chooser,
     *,
     max_new_tokens: int,
     adapters: PyTree,
@@ -193,24 +249,6 @@ def _continue(
 ) -> tuple[Generated, Cache]:
     """Chooses tokens until every row has ended; the cache comes back to be reused."""
     b = logits.shape[0]
-
-    def choose(step: Array, logits: Array, stopped: Array, out: Generated) -> Any:
-        if key is None:
-            token = jnp.argmax(logits, axis=-1)
-        else:
-            wanted = _nucleus(logits / temperature, top_p)
-            token = jax.random.categorical(jax.random.fold_in(key, step), wanted)
-        lost = jnp.isnan(logits).any(axis=-1)
-        token = jnp.where(lost, LOST, token.astype(jnp.int32))
-        token = jnp.where(stopped, pad_id, token)
-        scores = jnp.where(stopped, 0, log_likelihood(logits, token))
-        put = functools.partial(jax.lax.dynamic_update_index_in_dim, axis=1)
-        out = Generated(
-            put(out.tokens, token, step),
-            out.lengths + ~stopped,
-            put(out.logprobs, scores, step),
-        )
-        return step + 1, token, stopped | lost | jnp.isin(token, stop_ids), out
 
     def is_open(state: Any) -> Array:
         (step, _, stopped, _), _ = state
@@ -231,7 +269,7 @@ def _continue(
         return chosen, tensors["cache"]
 
     none = Generated(
-        jnp.full((b, max_new_tokens), pad_id),
+        jnp.full((b, max_new_tokens), choose.pad_id),
         jnp.zeros(b, jnp.int32),
         jnp.zeros((b, max_new_tokens), logits.dtype),
     )

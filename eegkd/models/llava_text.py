@@ -9,11 +9,11 @@ import jax.numpy as jnp
 
 from eegkd.models.checks import check_ids, check_visual
 from eegkd.models.decoder import Decoder
-from eegkd.models.generate import Generated, apply_decoder, generate
+from eegkd.models.generate import Decoding, Generated, apply_decoder, generate
 from eegkd.models.llava import Llava, LlavaConfig
 from eegkd.models.score import score_continuations
 from eegkd.ops.masks import boolean_mask
-from eegkd.typing import Array, Bool, Float, Int, Mask, PyTree
+from eegkd.typing import Array, Bool, Float, Int, Key, Mask, PyTree
 
 
 def generate_text(
@@ -25,7 +25,8 @@ def generate_text(
     inputs: Mapping[str, Array],
     adapters: PyTree = None,
     alpha: float | None = None,
-    **options: Any,
+    decoding: Decoding,
+    key: Key[Array, ""] | None = None,
 ) -> Generated:
     """Continues prompts with images.
 
@@ -37,13 +38,15 @@ def generate_text(
         inputs: The images, as keywords of `Llava.embed`.
         adapters: Of the whole model, beside its parameters.
         alpha: As in the adapters' config; needed with them.
-        options: Of `generate`: `max_new_tokens`, `stop_ids`, `temperature`, ...
+        decoding: How tokens are chosen, and where a row ends.
+        key: Random, for drawing.
 
     Raises:
         InputError: As in `generate`, and if texts and images do not fit each other.
     """
     given = _language(llava, params, ids, mask, inputs, adapters, alpha)
-    return generate(Decoder(llava.cfg.language), **given, **options)
+    decoder = Decoder(llava.cfg.language)
+    return generate(decoder, **given, decoding=decoding, key=key)
 
 
 def score_text(

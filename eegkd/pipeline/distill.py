@@ -118,9 +118,9 @@ def train_rows(
     system, student = models.student.system, models.student
     upstream: dict[str, Variables] = {}
     held_out = hold_out(data, config)
-    told, marks = None, {}
+    told, extras = None, {}
     if held_out is not None:
-        marks = {"held_out": held_out.astype(np.float32)}
+        extras = {"held_out": held_out.astype(np.float32)}
         told = np.where(_like(held_out, data.store.labels), -1, data.store.labels)
     for program in models.stages:
         where = folder.parent if models.shared else folder
@@ -178,7 +178,7 @@ def train_rows(
             cache=cache,
             labels=labels,
             samples=samples,
-            marks=marks,
+            extras=extras,
         )
         program = student
         if name == "no_teacher" and models.no_teacher is not None:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from eegkd.config import RunConfig
-from eegkd.data.batches.maker import BatchMaker
+from eegkd.data.batches.maker import BatchMaker, BatchPlan
 from eegkd.data.windows.folds import Fold
 from eegkd.data.windows.store import WindowStore
 from eegkd.evaluate.controls import OUTPUT_CONTROLS
@@ -73,7 +73,7 @@ def measure(
     size = min(config.train.batch_size, len(store))
     rows = np.resize(np.arange(size), config.train.batch_size // jax.process_count())
     cache = _random_outputs(kept, size) if kept else None
-    batch = BatchMaker(store=store, labels=store.labels, cache=cache)(rows)
+    batch = BatchMaker(store=store, plan=BatchPlan(cache=cache))(rows)
     variables = program.init(init_key(0), example(store), dict(upstream))
     place = program.runner.place
     frozen, given = place(variables.frozen), place({} if cache else dict(upstream))

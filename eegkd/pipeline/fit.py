@@ -13,7 +13,7 @@ import numpy as np
 
 from eegkd.config import RunConfig
 from eegkd.data.batches.loader import Loader, make_loader
-from eegkd.data.batches.maker import Cache, ZScore, fit_train_zscore
+from eegkd.data.batches.maker import BatchPlan, Cache, ZScore, fit_train_zscore
 from eegkd.data.windows.folds import Fold
 from eegkd.data.windows.store import WindowStore
 from eegkd.evaluate.metrics import score
@@ -36,7 +36,7 @@ from eegkd.pipeline.probes import Samples, measure, watch
 from eegkd.systems import get_stage
 from eegkd.systems.batches import init_key
 from eegkd.train.distributed import first_only, of_first, shard
-from eegkd.train.loop import History, train
+from eegkd.train.loop import History, LoopOptions, train
 from eegkd.train.optimiser import scale_learning_rate
 from eegkd.train.sharding import fetch, on_one_device
 from eegkd.train.state import TrainState, init_state
@@ -69,7 +69,7 @@ class Job(NamedTuple):
         labels: Aligned with the store's rows; -1 where this model may not look.
         learning_rate: The schedule's peak, where it differs from the program's.
         samples: Windows that it is watched on.
-        marks: More that its batches hold, aligned with the store's rows.
+        extras: More arrays that its batches hold, aligned with the store's rows.
     """
 
     model: str
@@ -81,7 +81,7 @@ class Job(NamedTuple):
     labels: np.ndarray | None = None
     learning_rate: float | None = None
     samples: Samples = {}
-    marks: Mapping[str, np.ndarray] = {}
+    extras: Mapping[str, np.ndarray] = {}
 
 
 class Fitted(NamedTuple):
@@ -144,12 +144,10 @@ def fit(
             frozen=member.frozen,
             upstream=member.upstream,
             num_steps=num_steps,
-            checkpoint_dir=job.folder / "checkpoints",
+            options=loop_options(data, config, job.folder / "checkpoints", stop),
             evaluate=evaluate,
             log=log,
             progress=progress,
-            stop=stop,
-            **loop_options(data, config),
         )
     finally:
         # Its threads would wait for ever: a run has hundreds of loaders.
@@ -191,13 +189,15 @@ def begin(
         batch_size=config.train.batch_size,
         seed=seed,
         num_steps=num_steps,
-        sampler=config.train.sampler,
-        prepare=prepare_fn(program.system),
-        zscore=data.zscore,
-        labels=job.labels,
-        augment=config.augment,
-        cache=job.cache,
-        marks=job.marks,
+        plan=BatchPlan(
+            sampler=config.train.sampler,
+            prepare=prepare_fn(program.system),
+            zscore=data.zscore,
+            labels=job.labels,
+            augment=config.augment,
+            cache=job.cache,
+            extras=job.extras,
+        ),
         shard=shard(),
         workers=config.train.workers,
     )
@@ -219,14 +219,21 @@ def begin(
     return Begun(state, variables.frozen, upstream, loader)
 
 
-def loop_options(data: FoldData, config: RunConfig) -> dict[str, Any]:
-    """Says when to save, and how epochs are chosen."""
-    return {
-        "save_every_s": config.train.save_every_s,
-        "eval_every": max(1, len(data.fold.train) // config.train.batch_size),
-        "monitor": f"val/{selection_metric(data.store)}",
-        "mode": "max",
-    }
+def loop_options(
+    data: FoldData,
+    config: RunConfig,
+    checkpoint_dir: Path,
+    stop: Callable[[], bool] | None = None,
+) -> LoopOptions:
+    """Decides when to save, and how epochs are chosen."""
+    return LoopOptions(
+        checkpoint_dir=checkpoint_dir,
+        save_every_s=config.train.save_every_s,
+        eval_every=max(1, len(data.fold.train) // config.train.batch_size),
+        monitor=f"val/{selection_metric(data.store)}",
+        mode="max",
+        stop=stop,
+    )
 
 
 def val_score(data: FoldData, prob: np.ndarray) -> dict[str, float]:

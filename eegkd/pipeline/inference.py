@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from eegkd.data.batches.maker import ZScore, eval_batches
+from eegkd.data.batches.maker import BatchPlan, ZScore, eval_batches
 from eegkd.data.windows.store import WindowStore
 from eegkd.pipeline.compiled import Program
 from eegkd.systems import System, get_stage, keep_all
@@ -68,9 +68,10 @@ def collect(
     zscore: ZScore | None,
 ) -> Any:
     """Runs full batches without waiting for each, and drops the padding."""
-    prepare = prepare_fn(system)
-    size = min(EVAL_BATCH, len(rows))
-    batches = eval_batches(store, rows, batch_size=size, prepare=prepare, zscore=zscore)
+    plan = BatchPlan(prepare=prepare_fn(system), zscore=zscore)
+    batches = eval_batches(
+        store, rows, batch_size=min(EVAL_BATCH, len(rows)), plan=plan
+    )
     pending = []
     for batch in batches:
         valid = batch.pop("valid")

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from eegkd.data.batches.maker import BatchMaker, Prepare, ZScore
+from eegkd.data.batches.maker import BatchMaker, BatchPlan, Prepare, ZScore
 from eegkd.data.windows.folds import Fold
 from eegkd.data.windows.store import WindowStore
 from eegkd.losses import Term
@@ -76,7 +76,7 @@ def take_samples(
     names = upstream_inputs(reader)
     if not {name.partition(".")[0] for name in names} <= set(upstream):
         return {}
-    maker = BatchMaker(store=store, labels=store.labels, prepare=prepare, zscore=zscore)
+    maker = BatchMaker(store=store, plan=BatchPlan(prepare=prepare, zscore=zscore))
     read = replace_stage(system, reader)
     run, num = None, MOST_WINDOWS
     if names:

@@ -12,7 +12,7 @@ from eegkd.cache.external import given_names
 from eegkd.cache.fill import check_room
 from eegkd.cache.forms import TensorForm, choose_form
 from eegkd.config import RunConfig
-from eegkd.data.batches.maker import BatchMaker
+from eegkd.data.batches.maker import BatchMaker, BatchPlan
 from eegkd.data.windows.store import WindowStore
 from eegkd.errors import InputError
 from eegkd.evaluate.controls import OUTPUT_CONTROLS
@@ -210,7 +210,7 @@ def _specs(
 ) -> Specs:
     shapes = stage_shapes(system, signal)
     upstream = {stage.name: shapes[stage.name].finished for stage in system.stages[:-1]}
-    maker = BatchMaker(store=store, labels=store.labels, prepare=prepare_fn(system))
+    maker = BatchMaker(store=store, plan=BatchPlan(prepare=prepare_fn(system)))
     batch = maker(np.zeros(2, np.int64))
     return teacher_specs(system, system.stages[-1].name, names, upstream, batch)
 

@@ -24,7 +24,7 @@ from eegkd.cache.fill import (
 )
 from eegkd.cache.read import TeacherTensor, match_windows
 from eegkd.config import RunConfig
-from eegkd.data.batches.maker import BatchMaker, ZScore
+from eegkd.data.batches.maker import BatchMaker, BatchPlan, ZScore
 from eegkd.data.windows.store import WindowStore
 from eegkd.host.sealed import format_bytes, hash_arrays, hash_json
 from eegkd.host.signals import watch_signals
@@ -178,13 +178,8 @@ def _producer(
 ) -> Produce:
     """Makes `(places, views) -> arrays` of this run's stages and of what is given."""
     own = [name for name in teacher.specs if name not in teacher.given]
-    maker = BatchMaker(
-        store=store,
-        labels=store.labels,
-        prepare=prepare_fn(system),
-        zscore=zscore,
-        augment=config.augment,
-    )
+    plan = BatchPlan(prepare=prepare_fn(system), zscore=zscore, augment=config.augment)
+    maker = BatchMaker(store=store, plan=plan)
     run = teacher_rows(system, system.stages[-1].name, own, upstream) if own else None
 
     def produce(places: np.ndarray, views: np.ndarray) -> dict[str, np.ndarray]:

@@ -82,11 +82,10 @@ def fit_many(
             program.many.sweep,
             members,
             num_steps=num_steps,
-            checkpoint_dir=checkpoints,
+            options=loop_options(data, config, checkpoints),
             evaluate=lambda variables: _scores(program, variables, data, jobs[0]),
             log=lambda i, row: log(jobs[i], row),
             progress=progress,
-            **loop_options(data, config),
         )
     finally:
         for own in begun:

@@ -1,7 +1,7 @@
 """Training of one stage: state, step, runners, loop and checkpoints."""
 
 from eegkd.train.gradients import make_gradient_report
-from eegkd.train.loop import History, Loader, train
+from eegkd.train.loop import History, Loader, LoopOptions, train
 from eegkd.train.optimiser import OptimConfig, make_optimiser
 from eegkd.train.parallel import Runner, make_runner
 from eegkd.train.state import TrainState, init_state
@@ -11,6 +11,7 @@ from eegkd.train.sweep import Member, Sweep, make_sweep, sweep_weights, train_ma
 __all__ = [
     "History",
     "Loader",
+    "LoopOptions",
     "Member",
     "OptimConfig",
     "Runner",

@@ -1,5 +1,6 @@
 """The training loop: batches in, the state out; resumable at any step."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,45 @@ from eegkd.train.parallel import Runner
 from eegkd.train.state import TrainState, copy_arrays
 from eegkd.typing import Batch, PyTree, Variables
 
-__all__ = ["History", "Loader", "Row", "run_loop", "train"]
+__all__ = ["History", "Loader", "LoopOptions", "Row", "run_loop", "train"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoopOptions:
+    """When the loop saves, evaluates, logs and stops.
+
+    Attributes:
+        checkpoint_dir: Folder of the checkpoints; None saves nothing.
+        save_every_s: Seconds between checkpoints; one is also written at the end.
+        config_hash: Hash of the settings that change the numbers; a checkpoint with
+            another is refused.
+        eval_every: Steps between evaluations; one also follows the last step.
+        monitor: Metric of the evaluation that chooses the best parameters.
+        mode: Whether the smallest or the largest is best.
+        log_every: Steps that one row of metrics spans.
+        stop: Called after every step; True saves and interrupts.
+
+    Raises:
+        ValueError: If `mode` is neither "min" nor "max".
+    """
+
+    checkpoint_dir: str | Path | None = None
+    save_every_s: float = 60.0
+    config_hash: str = ""
+    eval_every: int = 0
+    monitor: str = "loss"
+    mode: Literal["min", "max"] = "min"
+    log_every: int = 20
+    stop: Callable[[], bool] | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the mode."""
+        if self.mode not in ("min", "max"):
+            raise ValueError(f"mode is 'min' or 'max'; got {self.mode!r}.")
+
+
+ONCE = LoopOptions()
+"""Nothing is saved, and what is evaluated is evaluated after the last step."""
 
 
 def train(
@@ -24,17 +63,10 @@ def train(
     frozen: PyTree,
     upstream: Mapping[str, Variables],
     num_steps: int,
-    checkpoint_dir: str | Path | None = None,
-    save_every_s: float = 60.0,
-    config_hash: str = "",
+    options: LoopOptions = ONCE,
     evaluate: Callable[[TrainState], Mapping[str, float]] | None = None,
-    eval_every: int = 0,
-    monitor: str = "loss",
-    mode: Literal["min", "max"] = "min",
-    log_every: int = 20,
     log: Callable[[Row], None] | None = None,
     progress: Callable[[int], None] | None = None,
-    stop: Callable[[], bool] | None = None,
 ) -> tuple[TrainState, History]:
     """Trains until `num_steps` updates are done.
 
@@ -45,23 +77,15 @@ def train(
     Args:
         runner: The compiled step.
         state: As `init_state` makes it; its arrays are copied, not donated.
-        loader: Of at least as many batches as there are steps.
+        loader: At least as many batches as there are steps.
         frozen: The stage's frozen variables.
         upstream: Earlier stages' variables, by name.
         num_steps: Updates in all, those before a resume included.
-        checkpoint_dir: Where to save; None saves nothing.
-        save_every_s: Seconds between checkpoints; one is also written at the end.
-        config_hash: Of the settings that change the numbers; a checkpoint with another
-            is refused.
+        options: When to save, evaluate, log and stop.
         evaluate: `state -> metrics`; it must not keep the state, which is donated.
-        eval_every: Steps between evaluations; one also follows the last step.
-        monitor: The metric of `evaluate` that chooses the best parameters.
-        mode: Whether the smallest or the largest is best.
-        log_every: Steps a row of metrics spans.
         log: Receives every row. After a resume, rows of steps since the checkpoint
             come a second time.
         progress: Receives the number of updates done, after every step.
-        stop: Asked after every step.
 
     Returns:
         The last state and the history.
@@ -71,26 +95,18 @@ def train(
         InputError: If the loss stops being finite, the batches run out, or the
             checkpoint is of another run.
     """
-    if mode not in ("min", "max"):
-        raise ValueError(f"mode is 'min' or 'max'; got {mode!r}.")
     state = runner.place(copy_arrays(state))
     frozen, upstream = runner.place((frozen, dict(upstream)))
-    run = Run(state, keeps_best=evaluate is not None, config_hash=config_hash)
+    run = Run(state, keeps_best=evaluate is not None, config_hash=options.config_hash)
     run_loop(
         run,
         lambda state, batch: runner.step(state, frozen, upstream, runner.put(batch)),
         loader,
         num_steps=num_steps,
-        checkpoint_dir=checkpoint_dir,
-        save_every_s=save_every_s,
+        options=options,
         evaluate=evaluate and (lambda state: [evaluate(state)]),
-        eval_every=eval_every,
-        monitor=monitor,
-        mode=mode,
-        log_every=log_every,
         log=log and (lambda _, row: log(row)),
         progress=progress,
-        stop=stop,
     )
     return run.state, run.histories()[0]
 
@@ -101,28 +117,21 @@ def run_loop(
     loader: Loader,
     *,
     num_steps: int,
-    checkpoint_dir: str | Path | None = None,
-    save_every_s: float = 60.0,
+    options: LoopOptions = ONCE,
     evaluate: Callable[[TrainState], Sequence[Mapping[str, float]]] | None = None,
-    eval_every: int = 0,
-    monitor: str = "loss",
-    mode: Literal["min", "max"] = "min",
-    log_every: int = 20,
     log: Callable[[int, Row], None] | None = None,
     progress: Callable[[int], None] | None = None,
-    stop: Callable[[], bool] | None = None,
 ) -> None:
     """Moves `run` on until `num_steps` updates are done, for one member or many.
 
-    The options are those of `train`; `evaluate` returns one mapping a member, and
-    `log` receives a member's number and its row.
+    The arguments are those of `train`, but `evaluate` returns one mapping per member,
+    and `log` receives a member's number and its row.
 
     Raises:
         Interrupted: As `train` does.
         InputError: As `train` does.
     """
-    if mode not in ("min", "max"):
-        raise ValueError(f"mode is 'min' or 'max'; got {mode!r}.")
+    checkpoint_dir = options.checkpoint_dir
     if checkpoint_dir is not None:
         run.restore(checkpoint_dir, loader)
     saved_step, saved_at = run.step, time.monotonic()
@@ -151,19 +160,20 @@ def run_loop(
                 )
             run.advance(*step(run.state, batch))
             last = run.step == num_steps
-            if run.step % log_every == 0 or last:
+            if run.step % options.log_every == 0 or last:
                 emit(run.mean_rows(checkpoint_dir))
-            if evaluate and (last or (eval_every and run.step % eval_every == 0)):
+            every = options.eval_every
+            if evaluate and (last or (every and run.step % every == 0)):
                 run.fetch(checkpoint_dir)
                 found = evaluate(run.state)
                 values = [{k: float(v) for k, v in row.items()} for row in found]
-                run.judge(values, monitor, mode)
+                run.judge(values, options.monitor, options.mode)
                 emit([{"step": run.step, **row} for row in values])
             if progress is not None:
                 progress(run.step)
             due, stopped = votes(
-                time.monotonic() - saved_at > save_every_s,
-                signalled() or (stop is not None and stop()),
+                time.monotonic() - saved_at > options.save_every_s,
+                signalled() or (options.stop is not None and options.stop()),
             )
             if last or due or stopped:
                 save()

@@ -7,6 +7,7 @@ member after another: every draw and every batch is the same; sums inside a mapp
 matrix product or convolution may be taken in another order.
 """
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from eegkd.errors import InputError
 from eegkd.systems import System, get_stage
-from eegkd.train.loop import run_loop, train
+from eegkd.train.loop import ONCE, LoopOptions, run_loop, train
 from eegkd.train.loop_state import History, Loader, Row, Run
 from eegkd.train.parallel import MakeStep, Runner
 from eegkd.train.state import TrainState, stack, unstack
@@ -157,11 +158,10 @@ def train_many(
     members: Sequence[Member],
     *,
     num_steps: int,
-    checkpoint_dir: str | Path | None = None,
+    options: LoopOptions = ONCE,
     evaluate: Evaluate | None = None,
     log: Callable[[int, Row], None] | None = None,
     progress: Callable[[int], None] | None = None,
-    **options: Any,
 ) -> list[tuple[TrainState, History]]:
     """Trains members: together by a `Sweep`, one after another by a `Runner`.
 
@@ -172,12 +172,12 @@ def train_many(
         runner: `make_sweep(make_step)` or, for example, `single(make_step)`.
         members: Of one structure.
         num_steps: Updates of every member.
-        checkpoint_dir: Where to save; one folder a member without a sweep.
-        evaluate: `variables -> metrics, one mapping a member`; the variables' arrays
+        options: When to save, evaluate, log and stop; without a sweep, each member
+            saves in a folder of its own in `checkpoint_dir`.
+        evaluate: `variables -> metrics, one mapping per member`; the variables' arrays
             have a leading axis over the members (of length 1 without a sweep).
         log: Receives a member's number and its row.
         progress: Receives the updates done, added up over members.
-        **options: As for `train`.
 
     Returns:
         For each member its last state and its history, as arrays on the host.
@@ -194,11 +194,10 @@ def train_many(
             runner,
             members,
             num_steps=num_steps,
-            checkpoint_dir=checkpoint_dir,
+            options=options,
             evaluate=evaluate,
             log=log,
             progress=progress,
-            options=options,
         )
     num, first = len(members), members[0]
     mesh = member_mesh(runner.devices, num)
@@ -217,7 +216,7 @@ def train_many(
     run = Run(
         state,
         keeps_best=evaluate is not None,
-        config_hash=options.pop("config_hash", ""),
+        config_hash=options.config_hash,
         names=[m.name for m in members],
     )
     run_loop(
@@ -225,11 +224,10 @@ def train_many(
         lambda state, batch: step(state, frozen, upstream, put(batch)),
         loader,
         num_steps=num_steps,
-        checkpoint_dir=checkpoint_dir,
+        options=options,
         evaluate=evaluate and (lambda state: evaluate(state.variables(frozen))),
         log=log,
         progress=progress and (lambda done: progress(done * num)),
-        **options,
     )
     return list(zip(unstack(run.state, num), run.histories(), strict=True))
 
@@ -239,11 +237,10 @@ def _train_each(
     members: Sequence[Member],
     *,
     num_steps: int,
-    checkpoint_dir: str | Path | None,
+    options: LoopOptions,
     evaluate: Evaluate | None,
     log: Callable[[int, Row], None] | None,
     progress: Callable[[int], None] | None,
-    options: Mapping[str, Any],
 ) -> list[tuple[TrainState, History]]:
     starts = {id(m.loader): m.loader.get_state() for m in members}
     results = []
@@ -255,7 +252,7 @@ def _train_each(
             (values,) = evaluate(jax.tree.map(lambda x: x[None], alone))  # type: ignore
             return values
 
-        folder = checkpoint_dir and Path(checkpoint_dir) / member.name
+        folder = options.checkpoint_dir and Path(options.checkpoint_dir) / member.name
         result = train(
             runner,
             member.state,
@@ -263,11 +260,10 @@ def _train_each(
             frozen=member.frozen,
             upstream=member.upstream,
             num_steps=num_steps,
-            checkpoint_dir=folder,
+            options=dataclasses.replace(options, checkpoint_dir=folder),
             evaluate=evaluate and judge,
             log=log and (lambda row, i=i: log(i, row)),
             progress=progress and (lambda done, i=i: progress(i * num_steps + done)),
-            **options,
         )
         results.append(result)
     return results

@@ -10,7 +10,7 @@ import numpy as np
 
 from eegkd.models import LoraConfig, apply_params, find_linears
 from eegkd.models.decoder import Decoder, DecoderConfig
-from eegkd.models.generate import generate
+from eegkd.models.generate import Decoding, generate
 from eegkd.systems.language import language_system
 from eegkd.train import OptimConfig, init_state, make_optimiser, make_train_step
 from eegkd.train.parallel import single
@@ -48,7 +48,9 @@ def make_call(case: Case, way: str) -> tuple[Call, dict[str, float]]:
     ready = jax.block_until_ready
     if way == cases.GENERATE:
         ids = jnp.asarray(cases.make_ids(case, case.prompt))
-        call = lambda: ready(generate(module, params, ids, max_new_tokens=case.new))
+        call = lambda: ready(
+            generate(module, params, ids, decoding=Decoding(max_new_tokens=case.new))
+        )
         start = time.perf_counter()
         call()
         return call, {"first_call_s": time.perf_counter() - start}

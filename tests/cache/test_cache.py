@@ -22,7 +22,7 @@ from eegkd.cache.fill import (
     make_plan,
 )
 from eegkd.cache.read import TeacherTensor, match_windows, open_cache
-from eegkd.data.batches.loader import make_loader
+from eegkd.data.batches.loader import BatchPlan, make_loader
 from eegkd.errors import InputError, Interrupted
 from tests.support.cache_toy import (
     ROOT,
@@ -110,7 +110,12 @@ def test_a_worker_gets_file_names_and_reads_the_same(tmp_path):
     whole = fill_cache(tmp_path / "c", plan, producer(values))
     cache = whole.tensors(store.index["window_id"])
     loader = make_loader(
-        store, store.rows(), batch_size=20, seed=0, num_steps=12, cache=cache
+        store,
+        store.rows(),
+        batch_size=20,
+        seed=0,
+        num_steps=12,
+        plan=BatchPlan(cache=cache),
     )
     data = pickle.dumps(loader._source)
     assert len(data) < 20_000
@@ -134,8 +139,8 @@ def test_worker_processes_read_the_cache(tmp_path):
 
     def batches(workers):
         loader = make_loader(
-            store, store.rows(), batch_size=20, seed=0, num_steps=4, cache=cache,
-            workers=workers,
+            store, store.rows(), batch_size=20, seed=0, num_steps=4,
+            plan=BatchPlan(cache=cache), workers=workers,
         )  # fmt: skip
         return [batch["cache"]["teacher"]["tokens"] for batch in loader]
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eegkd.data.batches.augment import AugmentConfig, augment
-from eegkd.data.batches.loader import make_loader
+from eegkd.data.batches.loader import BatchPlan, make_loader
 from eegkd.errors import InputError
 from tests.support.stores import toy_store
 
@@ -116,7 +116,12 @@ def test_an_epoch_shows_its_view(num_views, repeats):
     store = toy_store()
     config = dataclasses.replace(ALL, num_views=num_views)
     loader = make_loader(
-        store, store.rows(), batch_size=50, seed=0, num_epochs=3, augment=config
+        store,
+        store.rows(),
+        batch_size=50,
+        seed=0,
+        num_epochs=3,
+        plan=BatchPlan(augment=config),
     )
     epochs = [{}, {}, {}]
     for i, batch in enumerate(loader):

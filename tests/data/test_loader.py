@@ -4,7 +4,12 @@ import pickle
 import numpy as np
 import pytest
 
-from eegkd.data.batches.loader import eval_batches, fit_train_zscore, make_loader
+from eegkd.data.batches.loader import (
+    BatchPlan,
+    eval_batches,
+    fit_train_zscore,
+    make_loader,
+)
 from eegkd.errors import InputError
 from tests.support.stores import toy_store
 
@@ -52,7 +57,8 @@ def test_the_order_is_a_function_of_seed_and_rows():
     assert order(0) == order(0)
     assert order(0) != order(1)
     assert order(0) == order(0, threads=1)
-    assert order(0, cache={"teacher": {"x": np.zeros(len(store))}}) == order(0)
+    cached = BatchPlan(cache={"teacher": {"x": np.zeros(len(store))}})
+    assert order(0, plan=cached) == order(0)
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
@@ -105,7 +111,12 @@ def test_balanced_draws_classes_equally_and_keeps_the_unlabelled_share():
     rows = store.rows()
     unlabelled = int(np.sum(store.labels == -1))
     loader = make_loader(
-        store, rows, batch_size=200, seed=0, num_epochs=3, sampler="balanced"
+        store,
+        rows,
+        batch_size=200,
+        seed=0,
+        num_epochs=3,
+        plan=BatchPlan(sampler="balanced"),
     )
     drawn = []
     for batch in loader:
@@ -133,10 +144,12 @@ def test_prepare_labels_zscore_and_cache_are_delivered():
         batch_size=8,
         seed=0,
         num_steps=3,
-        prepare=add_text,
-        labels=labels,
-        zscore=zscore,
-        cache={"teacher": {"tokens": tokens}},
+        plan=BatchPlan(
+            prepare=add_text,
+            labels=labels,
+            zscore=zscore,
+            cache={"teacher": {"tokens": tokens}},
+        ),
     )
     for batch in loader:
         row = batch["window_id"]
@@ -165,7 +178,9 @@ def test_zscore_is_fitted_on_the_rows_given_and_no_others():
 def test_evaluation_batches_are_in_order_full_and_say_what_is_padding(num):
     store = toy_store()
     rows = store.rows()[::-1][:num]
-    batches = list(eval_batches(store, rows, batch_size=16, prepare=add_text))
+    batches = list(
+        eval_batches(store, rows, batch_size=16, plan=BatchPlan(prepare=add_text))
+    )
     assert {len(batch["signal"]) for batch in batches} == {16}
     kept = np.concatenate([batch["window_id"][batch["valid"]] for batch in batches])
     np.testing.assert_array_equal(kept, rows)
@@ -183,8 +198,8 @@ def test_what_cannot_be_batched_is_refused():
         make_loader(store, rows, batch_size=32, seed=0)
     with pytest.raises(InputError, match="one label a window"):
         make_loader(
-            store, rows, batch_size=32, seed=0, num_steps=1, sampler="balanced",
-            labels=np.zeros((200, 3), np.float32),
+            store, rows, batch_size=32, seed=0, num_steps=1,
+            plan=BatchPlan(sampler="balanced", labels=np.zeros((200, 3), np.float32)),
         )  # fmt: skip
 
 
@@ -194,12 +209,17 @@ def test_a_worker_maps_files_again_instead_of_copying_them(tmp_path):
     tokens = np.load(tmp_path / "tokens.npy", mmap_mode="r")
     cache = {"teacher": {"bits": tokens.view(np.uint64), "part": tokens[:, 3:5]}}
     loader = make_loader(
-        store, store.rows(), batch_size=8, seed=0, num_steps=2, cache=cache
+        store,
+        store.rows(),
+        batch_size=8,
+        seed=0,
+        num_steps=2,
+        plan=BatchPlan(cache=cache),
     )
     data = pickle.dumps(loader._source)
     assert len(data) < 12_000
     copy = pickle.loads(data)
-    assert isinstance(copy.maker.cache["teacher"]["bits"], np.memmap)
+    assert isinstance(copy.maker.plan.cache["teacher"]["bits"], np.memmap)
     for name in ("bits", "part"):
         want = loader._source[1]["cache"]["teacher"][name]
         np.testing.assert_array_equal(copy[1]["cache"]["teacher"][name], want)
@@ -212,7 +232,7 @@ def test_two_worker_processes_give_the_same_batches(tmp_path):
     def loader(workers):
         return make_loader(
             store, store.rows(), batch_size=32, seed=0, num_steps=9,
-            workers=workers, prepare=add_text,
+            workers=workers, plan=BatchPlan(prepare=add_text),
         )  # fmt: skip
 
     want = ids(loader(0))

@@ -1,5 +1,6 @@
 """Generation against reading everything again; scores; draws."""
 
+import dataclasses
 import functools
 
 import jax
@@ -12,6 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from eegkd.errors import InputError
 from eegkd.models import (
     Decoder,
+    Decoding,
     LoraConfig,
     apply_adapted,
     generate,
@@ -20,7 +22,7 @@ from eegkd.models import (
     prefill,
     score_continuations,
 )
-from eegkd.models.generate import LOST, _continue
+from eegkd.models.generate import LOST, Chooser, _continue
 from eegkd.ops.masks import boolean_mask
 from tests.support.decoders import LLAMA, padded, random_params
 
@@ -30,7 +32,16 @@ PROMPTS = [
     for i, length in enumerate((6, 3, 1))
 ]
 NEW = 5
-GENERATE = functools.partial(generate, DECODER, PARAMS, max_new_tokens=NEW)
+
+
+def continued(params, *prompts, **options):
+    """What `generate` adds to prompts; options of `Decoding` beside its own."""
+    names = {field.name for field in dataclasses.fields(Decoding)} & set(options)
+    how = Decoding(**{name: options.pop(name) for name in names})
+    return generate(DECODER, params, *prompts, decoding=how, **options)
+
+
+GENERATE = functools.partial(continued, PARAMS, max_new_tokens=NEW)
 
 
 @functools.lru_cache
@@ -95,11 +106,7 @@ def test_a_row_ends_at_a_stop_and_the_loop_with_the_last_row(wants):
         PARAMS,
         logits,
         cache,
-        jnp.array(stops),
-        jnp.int32(0),
-        None,
-        jnp.float32(0),
-        None,
+        Chooser(jnp.array(stops), jnp.int32(0), None, jnp.float32(0), None),
         max_new_tokens=NEW,
         adapters=None,
         alpha=1.0,
@@ -123,9 +130,7 @@ def test_the_same_key_draws_the_same():
 def test_draws_follow_the_probabilities(top_p):
     num, temperature = 4000, 2.0
     ids = np.tile(PROMPTS[1], (num, 1))
-    got = generate(
-        DECODER,
-        PARAMS,
+    got = GENERATE(
         ids,
         max_new_tokens=1,
         temperature=temperature,
@@ -187,7 +192,7 @@ def test_adapters_generate_and_score_as_merged_weights_do():
     merged = merge_adapters(PARAMS, adapters, alpha=4.0)
     given = {"adapters": adapters, "alpha": 4.0}
     got = GENERATE(ids, mask, **given)
-    want = generate(DECODER, merged, ids, mask, max_new_tokens=NEW)
+    want = continued(merged, ids, mask, max_new_tokens=NEW)
     np.testing.assert_array_equal(got.tokens, want.tokens)
     assert (np.asarray(got.tokens) != GENERATE(ids, mask).tokens).any()
     ends = {"continuations": np.array([[4], [8]])}
@@ -218,7 +223,7 @@ def test_parameters_cut_over_a_mesh_generate_the_same():
     want = GENERATE(ids, mask)
     params = jax.tree_util.tree_map_with_path(cut, PARAMS)
     given = [jax.device_put(x, on("data")) for x in (ids, mask)]
-    got = generate(DECODER, params, *given, max_new_tokens=NEW)
+    got = continued(params, *given, max_new_tokens=NEW)
     np.testing.assert_array_equal(got.tokens, want.tokens)
     _, cache = prefill(DECODER, params, *given, room=10)
     # A device keeps the keys of its own prompts and heads.
@@ -232,7 +237,7 @@ def test_nothing_is_a_cpus_alone():
 
     def both(params, key):
         draw = {"temperature": 1.0, "top_p": 0.9, "key": key, "stop_ids": (2,)}
-        text = generate(DECODER, params, ids, mask, max_new_tokens=NEW, **draw)
+        text = continued(params, ids, mask, max_new_tokens=NEW, **draw)
         choices = {"continuations": np.array([[4, 5], [8, 9]])}
         return text, score_continuations(DECODER, params, ids, mask, **choices)
 
@@ -323,7 +328,7 @@ def test_wrong_continuations_are_refused():
 def test_wrong_arguments_are_refused():
     ids = np.zeros((1, 2), np.int32)
     with pytest.raises(ValueError, match="max_new_tokens >= 1.*got 0"):
-        generate(DECODER, PARAMS, ids, max_new_tokens=0)
+        GENERATE(ids, max_new_tokens=0)
     with pytest.raises(ValueError, match=r"top_p in \(0, 1\]; got 5, 0.0, 0.0"):
         GENERATE(ids, top_p=0.0)
     with pytest.raises(ValueError, match="needs a key"):

@@ -11,6 +11,7 @@ from eegkd.errors import InputError
 from eegkd.models import (
     ClipVisionConfig,
     DecoderConfig,
+    Decoding,
     Llava,
     LlavaConfig,
     LoraConfig,
@@ -42,6 +43,7 @@ TINY = LlavaConfig(
     ),
     grids=GRIDS,
 )
+TWO = Decoding(max_new_tokens=2)
 RNG = np.random.default_rng(0)
 # A wide, a tall and a square image: other grids, one compiled program.
 SIZES = [(3, 9), (9, 3), (7, 8)]
@@ -255,7 +257,7 @@ def test_a_prompt_is_continued(params):
     inputs = {name: batch.pop(name) for name in names}
     llava = Llava(TINY)
     out = generate_text(
-        llava, params, batch["ids"], batch["mask"], inputs=inputs, max_new_tokens=2
+        llava, params, batch["ids"], batch["mask"], inputs=inputs, decoding=TWO
     )
     logits = read(params, batch | inputs)["logits"][:, -1]
     np.testing.assert_array_equal(out.tokens[:, 0], logits.argmax(axis=-1))
@@ -294,8 +296,8 @@ def test_adapters_of_all_parts_generate_and_score_as_merged_weights_do(params):
     # The control: without the projector's they are others.
     part = beside | {"adapters": {"language": adapters["language"]}}
     other = score_text(llava, params, *given, **part, **ends)
-    whole = generate_text(llava, params, *given, **beside, max_new_tokens=2)
-    want = generate_text(llava, merged, *given, inputs=inputs, max_new_tokens=2)
+    whole = generate_text(llava, params, *given, **beside, decoding=TWO)
+    want = generate_text(llava, merged, *given, inputs=inputs, decoding=TWO)
     np.testing.assert_allclose(whole.logprobs, want.logprobs, rtol=1e-4)
     assert (
         np.abs(other - score_text(llava, params, *given, **beside, **ends)).max() > 1e-3
@@ -316,7 +318,7 @@ def test_images_without_a_place_are_refused_before_anything_runs(params):
         (inputs | {"visual_mask": None}, "row 0 has places for 14 .* images have 24"),
     ):
         with pytest.raises(InputError, match=message):
-            generate_text(*given, inputs=wrong, max_new_tokens=1)
+            generate_text(*given, inputs=wrong, decoding=TWO)
         with pytest.raises(InputError, match=message):
             score_text(*given, inputs=wrong, **ends)
     ids = batch["ids"].copy()
@@ -324,7 +326,7 @@ def test_images_without_a_place_are_refused_before_anything_runs(params):
     with pytest.raises(
         InputError, match=r"ids: token 20 at \(1, 31\).*split_at_images"
     ):
-        generate_text(*given[:2], ids, given[3], inputs=inputs, max_new_tokens=1)
+        generate_text(*given[:2], ids, given[3], inputs=inputs, decoding=TWO)
 
 
 def test_what_does_not_fit_is_refused(params):

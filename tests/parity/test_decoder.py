@@ -10,6 +10,7 @@ import pytest
 from eegkd.models import (
     Decoder,
     DecoderConfig,
+    Decoding,
     apply_adapted,
     generate,
     score_continuations,
@@ -154,7 +155,8 @@ def test_greedy_tokens_are_equal(pair):
             do_sample=False,
         ).numpy()[:, 9:]
     with jax.default_matmul_precision("float32"):
-        got = generate(decoder, params, IDS, MASK, max_new_tokens=12, stop_ids=(2,))
+        how = Decoding(max_new_tokens=12, stop_ids=(2,))
+        got = generate(decoder, params, IDS, MASK, decoding=how)
     np.testing.assert_array_equal(got.tokens[:, : want.shape[1]], want)
     ends = [(row == 2).argmax() + 1 if 2 in row else 12 for row in want]
     np.testing.assert_array_equal(got.lengths, ends)

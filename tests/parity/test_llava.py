@@ -8,7 +8,7 @@ import pytest
 
 from eegkd.data.images.anyres import AnyresConfig, count_tiles, row_index, stack_tiles
 from eegkd.data.language.packing import pack_rows, split_at_images
-from eegkd.models import Llava, generate_text, load_pretrained
+from eegkd.models import Decoding, Llava, generate_text, load_pretrained
 from tests.support import vlm_models
 from tests.support.vlm_models import (
     GRIDS,
@@ -164,8 +164,7 @@ def test_greedy_tokens_are_equal(pair):
             packed["ids"],
             packed["mask"],
             inputs=ours | {"visual_at": packed["visual_at"]},
-            max_new_tokens=num,
-            stop_ids=(STOP,),
+            decoding=Decoding(max_new_tokens=num, stop_ids=(STOP,)),
         )
     tokens = np.asarray(got.tokens)
     np.testing.assert_array_equal(tokens[:, : new.shape[1]], new)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from eegkd.config import TrainConfig
-from eegkd.data.batches.maker import BatchMaker
+from eegkd.data.batches.maker import BatchMaker, BatchPlan
 from eegkd.data.windows.folds import make_folds
 from eegkd.errors import InputError
 from eegkd.pipeline.distill import hold_out
@@ -62,13 +62,16 @@ def test_the_probe_reads_labelled_windows_of_those_held_out():
     held = hold_out(data, with_share(0.5))
     maker = BatchMaker(
         store=data.store,
-        labels=np.where(np.arange(len(data.store)) % 2, data.store.labels, -1),
-        marks={"held_out": np.float32(held)},
+        plan=BatchPlan(
+            labels=np.where(np.arange(len(data.store)) % 2, data.store.labels, -1),
+            extras={"held_out": np.float32(held)},
+        ),
     )
     rows = np.arange(len(data.store))
     batch = with_labelled(maker(rows))
     np.testing.assert_array_equal(batch["probed"], held & (rows % 2 == 1))
-    bare = with_labelled(dataclasses.replace(maker, marks={})(rows))
+    plan = dataclasses.replace(maker.plan, extras={})
+    bare = with_labelled(dataclasses.replace(maker, plan=plan)(rows))
     np.testing.assert_array_equal(bare["probed"], rows % 2 == 1)
 
 

@@ -16,7 +16,7 @@ import optax
 
 from eegkd.data.batches.loader import make_loader
 from eegkd.errors import Interrupted
-from eegkd.train import init_state, make_train_step, train
+from eegkd.train import LoopOptions, init_state, make_train_step, train
 from eegkd.train.distributed import connect, first_only, of_first, shard
 from eegkd.train.sharding import pick_devices
 from tests.support import toy
@@ -67,12 +67,14 @@ def run(runner, optimiser, folder=None, stop_at=None):
             frozen=made["student"].frozen,
             upstream=made,
             num_steps=NUM_STEPS,
-            checkpoint_dir=folder,
+            options=LoopOptions(
+                checkpoint_dir=folder,
+                eval_every=4,
+                mode="max",
+                stop=stop_at and (lambda: done[-1] >= stop_at),
+            ),
             evaluate=lambda state: of_first({"loss": float(state.step)}),
-            eval_every=4,
-            mode="max",
             progress=done.append,
-            stop=stop_at and (lambda: done[-1] >= stop_at),
         )
     finally:
         loader.close()

@@ -1,5 +1,6 @@
 """Runs of the toy system through the loop; as a program, one that may be killed."""
 
+import dataclasses
 import json
 import sys
 
@@ -7,6 +8,7 @@ import jax
 import numpy as np
 
 from eegkd.train import (
+    LoopOptions,
     OptimConfig,
     init_state,
     make_optimiser,
@@ -17,6 +19,8 @@ from eegkd.train import (
 from tests.support import toy
 
 NUM_STEPS = 12
+_LOOP = {field.name for field in dataclasses.fields(LoopOptions)}
+_LOOP = {field.name for field in dataclasses.fields(LoopOptions)}
 
 
 class ToyLoader:
@@ -53,7 +57,7 @@ def make_run(runner="single", dropout=0.2, num_steps=NUM_STEPS):
     state = init_state(stage, made["student"], tx, jax.random.key(5))
 
     def run(loader=None, **options):
-        options = {"num_steps": num_steps} | options
+        options = {"num_steps": num_steps} | with_loop_options(options)
         return train(
             compiled,
             state,
@@ -64,6 +68,12 @@ def make_run(runner="single", dropout=0.2, num_steps=NUM_STEPS):
         )
 
     return run, state
+
+
+def with_loop_options(given):
+    """Arguments of `train`, those of its loop joined in one `LoopOptions`."""
+    loop = LoopOptions(**{k: v for k, v in given.items() if k in _LOOP})
+    return {k: v for k, v in given.items() if k not in _LOOP} | {"options": loop}
 
 
 def flat(state):

@@ -16,7 +16,7 @@ from eegkd.train import (
     train,
 )
 from tests.support import toy
-from tests.support.toy_runs import ToyLoader, flat
+from tests.support.toy_runs import ToyLoader, flat, with_loop_options
 
 
 def running_mean():
@@ -58,8 +58,7 @@ def run():
             upstream={"teacher": made["teacher"]},
             num_steps=9,
             evaluate=lambda state: {"loss": float(state.params["logit_scale"])},
-            eval_every=2,
-            **options,
+            **with_loop_options({"eval_every": 2} | options),
         )
 
     return train_once

@@ -1,3 +1,4 @@
+import dataclasses
 import doctest
 import functools
 import re
@@ -12,6 +13,7 @@ from eegkd.errors import InputError, Interrupted
 from eegkd.losses import Term
 from eegkd.systems import Stage, System
 from eegkd.train import (
+    LoopOptions,
     OptimConfig,
     init_state,
     make_optimiser,
@@ -94,7 +96,7 @@ def sums(variables):
     return [{"sum": float(np.sin(40 * np.sum(k)))} for k in kernels]
 
 
-JUDGED = {"evaluate": sums, "eval_every": 1, "monitor": "sum", "mode": "max"}
+JUDGED = LoopOptions(eval_every=1, monitor="sum", mode="max")
 
 
 def distance(got, want):
@@ -121,7 +123,7 @@ def distance(got, want):
 )
 def test_a_sweep_gives_the_numbers_of_each_member_alone(devices, dropout, own_teachers):
     alone, together = runners("sgd", dropout, devices)
-    options = {"num_steps": NUM_STEPS, "log_every": 2}
+    options = {"num_steps": NUM_STEPS, "options": LoopOptions(log_every=2)}
     got = train_many(together, make("sgd", own_teachers=own_teachers), **options)
     want = train_many(alone, make("sgd", own_teachers=own_teachers), **options)
     assert len(got) == len(want) == 6
@@ -152,8 +154,9 @@ def test_a_wrong_dropout_key_would_be_seen():
 @pytest.mark.slow
 def test_adamw_and_each_members_own_best():
     alone, together = runners("adamw", devices=3)
-    got = train_many(together, make("adamw"), num_steps=NUM_STEPS, **JUDGED)
-    want = train_many(alone, make("adamw"), num_steps=NUM_STEPS, **JUDGED)
+    options = {"num_steps": NUM_STEPS, "options": JUDGED, "evaluate": sums}
+    got = train_many(together, make("adamw"), **options)
+    want = train_many(alone, make("adamw"), **options)
     best = [history.best_step for _, history in want]
     assert len(set(best)) > 2, "the members' best steps should differ"
     assert [history.best_step for _, history in got] == best
@@ -180,24 +183,25 @@ def test_one_loader_and_one_compilation_serve_all_members(caplog):
 @pytest.mark.parametrize("at", [1, 5])
 def test_stop_and_resume_gives_the_same_bits(tmp_path, at):
     _, together = runners("adamw", devices=3)
-    options = {"num_steps": NUM_STEPS, "log_every": 3, **JUDGED}
-    want = train_many(together, make("adamw"), **options)
+    options = dataclasses.replace(JUDGED, log_every=3)
+    given = {"num_steps": NUM_STEPS, "evaluate": sums}
+    want = train_many(together, make("adamw"), options=options, **given)
+    options = dataclasses.replace(options, checkpoint_dir=tmp_path)
     done, rows = [], []
     with pytest.raises(Interrupted, match=f"step {at} of {NUM_STEPS}"):
         train_many(
             together,
             make("adamw"),
-            checkpoint_dir=tmp_path,
+            options=dataclasses.replace(options, stop=lambda: done[-1] == 6 * at),
             progress=done.append,
-            stop=lambda: done[-1] == 6 * at,
-            **options,
+            **given,
         )
     got = train_many(
         together,
         make("adamw"),
-        checkpoint_dir=tmp_path,
+        options=options,
         log=lambda i, row: rows.append((i, row)),
-        **options,
+        **given,
     )
     for (state, history), (whole, its) in zip(got, want, strict=True):
         assert history.resumed_from == at
@@ -212,8 +216,12 @@ def test_stop_and_resume_gives_the_same_bits(tmp_path, at):
 def test_other_members_do_not_resume_a_sweep(tmp_path):
     _, together = runners("adamw", devices=3)
 
+    options = LoopOptions(checkpoint_dir=tmp_path)
+
+    options = LoopOptions(checkpoint_dir=tmp_path)
+
     def run(members):
-        train_many(together, members, num_steps=1, checkpoint_dir=tmp_path)
+        train_many(together, members, num_steps=1, options=options)
 
     run(make("adamw"))
     with pytest.raises(InputError, match="of another model"):

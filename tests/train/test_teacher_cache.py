@@ -17,7 +17,7 @@ from eegkd.cache.read import open_cache
 from eegkd.config import RunConfig
 from eegkd.data.batches.augment import AugmentConfig
 from eegkd.data.batches.loader import make_loader
-from eegkd.data.batches.maker import BatchMaker
+from eegkd.data.batches.maker import BatchMaker, BatchPlan
 from eegkd.errors import InputError, Interrupted
 from eegkd.losses import Term
 from eegkd.pipeline.teacher_choice import Teacher
@@ -49,7 +49,7 @@ def setting():
 
 
 def batch_of(store):
-    return BatchMaker(store=store, labels=store.labels)(np.arange(2))
+    return BatchMaker(store=store)(np.arange(2))
 
 
 def outputs(setting, place, rows, *, mode="cached", augment=None, watch=QUIET, **cache):
@@ -77,8 +77,8 @@ def trained(setting, rows, *, cache, augment, num_steps=20):
     start = variables["student"]
     state = init_state(system.stages[-1], start, tx, jax.random.key(0))
     loader = make_loader(
-        store, rows, batch_size=10, seed=0, num_steps=num_steps, augment=augment,
-        cache=cache,
+        store, rows, batch_size=10, seed=0, num_steps=num_steps,
+        plan=BatchPlan(augment=augment, cache=cache),
     )  # fmt: skip
     metrics = {}
     for batch in loader:

@@ -3,16 +3,15 @@
 import dataclasses
 import hashlib
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from eegkd.data.batches.augment import UNCHANGED, AugmentConfig
 from eegkd.data.batches.maker import (
+    PLAIN,
     BatchMaker,
-    Cache,
+    BatchPlan,
     Order,
-    Prepare,
     ZScore,
     eval_batches,
     fit_train_zscore,
@@ -20,7 +19,14 @@ from eegkd.data.batches.maker import (
 from eegkd.data.windows.store import WindowStore
 from eegkd.errors import InputError
 
-__all__ = ["Loader", "ZScore", "eval_batches", "fit_train_zscore", "make_loader"]
+__all__ = [
+    "BatchPlan",
+    "Loader",
+    "ZScore",
+    "eval_batches",
+    "fit_train_zscore",
+    "make_loader",
+]
 
 
 @dataclasses.dataclass(eq=False)
@@ -46,7 +52,7 @@ class BatchSource:
             known = self.__dict__["_known"] = (epoch, self.order.epoch(epoch))
         size = self.order.batch_size // self.shard[1]
         start = place * self.order.batch_size + self.shard[0] * size
-        view = self.maker.augment.view(epoch)
+        view = self.maker.plan.augment.view(epoch)
         return self.maker(known[1][start : start + size], view)
 
 
@@ -148,13 +154,7 @@ def make_loader(
     seed: int,
     num_epochs: int | None = None,
     num_steps: int | None = None,
-    sampler: Literal["natural", "balanced"] = "natural",
-    prepare: Prepare | None = None,
-    zscore: ZScore | None = None,
-    labels: np.ndarray | None = None,
-    augment: AugmentConfig = UNCHANGED,
-    cache: Cache | None = None,
-    marks: Mapping[str, np.ndarray] | None = None,
+    plan: BatchPlan = PLAIN,
     shard: tuple[int, int] = (0, 1),
     workers: int = 0,
     threads: int = 2,
@@ -167,21 +167,15 @@ def make_loader(
     Args:
         store: Where the windows are.
         rows: Rows to train on.
-        batch_size: Of the global batch, over all shards.
-        seed: Of the order.
+        batch_size: Global batch size, over all shards.
+        seed: Seed of the order.
         num_epochs: How many passes; this or `num_steps`.
         num_steps: How many batches.
-        sampler: "balanced" draws every class equally often.
-        prepare: A system's `prepare`; None adds nothing, and is faster.
-        zscore: Of `fit_train_zscore`, if the store asks for it.
-        labels: Aligned with the store's rows; None takes the store's.
-        augment: Random changes; epoch e shows view e modulo `num_views`.
-        cache: Stage name -> tensor name -> array aligned with the store's rows, or a
-            `TeacherTensor` of the same views.
-        marks: More that a batch holds, as `BatchMaker` takes it.
+        plan: What a batch holds; epoch e shows view e modulo `num_views` of its
+            augmentation.
         shard: This host's number and how many there are.
         workers: Processes that make batches; 0 uses threads only.
-        threads: That read ahead.
+        threads: Threads that read ahead.
 
     Raises:
         InputError: If a batch is larger than the rows, or cannot be cut into shards.
@@ -197,24 +191,16 @@ def make_loader(
         raise InputError(
             f"Batch size {batch_size} cannot be cut into {shard[1]} equal shards."
         )
-    labels = store.labels if labels is None else labels
-    if sampler == "balanced" and labels.ndim > 1:
+    maker = BatchMaker(store=store, plan=plan)
+    balanced = plan.sampler == "balanced"
+    if balanced and maker.labels.ndim > 1:
         raise InputError("The balanced sampler needs one label a window.")
     order = Order(
         rows=np.asarray(rows),
-        labels=labels[rows],
+        labels=maker.labels[rows],
         batch_size=batch_size,
         seed=seed,
-        balanced=sampler == "balanced",
-    )
-    maker = BatchMaker(
-        store=store,
-        labels=labels,
-        prepare=prepare,
-        zscore=zscore,
-        augment=augment,
-        cache=cache,
-        marks=marks or {},
+        balanced=balanced,
     )
     num = num_steps
     if num is None:

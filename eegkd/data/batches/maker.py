@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -50,72 +50,83 @@ def fit_train_zscore(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class BatchPlan:
+    """What a batch holds besides the windows that a store has.
+
+    Attributes:
+        sampler: "balanced" draws every class equally often.
+        labels: Labels aligned with the store's rows; None takes the store's.
+        prepare: A system's `prepare`; None adds nothing, and is faster.
+        zscore: Statistics from `fit_train_zscore`, where the store asks for them.
+        augment: Random changes, after the z-score; `prepare` sees their result.
+        cache: Stage name -> tensor name -> array aligned with the store's rows, or
+            a `TeacherTensor`, which is asked for the view that the signal shows.
+        extras: More arrays by key, aligned with the store's rows.
+    """
+
+    sampler: Literal["natural", "balanced"] = "natural"
+    labels: np.ndarray | None = None
+    prepare: Prepare | None = None
+    zscore: ZScore | None = None
+    augment: AugmentConfig = UNCHANGED
+    cache: Cache | None = None
+    extras: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves memory-mapped tensors as file names: a worker maps them again."""
+        return self.__dict__ | {"cache": _each(self.cache, _to_reference)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Maps again what `__getstate__` left as file names."""
+        self.__dict__.update(state | {"cache": _each(state["cache"], _from_reference)})
+
+
+PLAIN = BatchPlan()
+"""The store's windows and labels alone, in their natural shares."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class BatchMaker:
     """Gathers the windows of given rows into one batch.
 
     Attributes:
         store: Where the windows are.
-        labels: Aligned with the store's rows; may differ from the store's own.
-        prepare: A system's `prepare`, called a window; None adds nothing.
-        zscore: Applied to the signal, if given.
-        augment: Applied after it; what `prepare` sees.
-        cache: Stage name -> tensor name -> array aligned with the store's rows, or
-            a `TeacherTensor`, which is asked for the view that the signal shows.
-        marks: More that a batch holds, by key; arrays aligned with the store's rows.
+        plan: What a batch holds besides.
     """
 
     store: WindowStore
-    labels: np.ndarray
-    prepare: Prepare | None = None
-    zscore: ZScore | None = None
-    augment: AugmentConfig = UNCHANGED
-    cache: Cache | None = None
-    marks: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    plan: BatchPlan = PLAIN
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Labels aligned with the store's rows; they may differ from the store's."""
+        return self.store.labels if self.plan.labels is None else self.plan.labels
 
     def __call__(self, rows: np.ndarray, view: np.ndarray | int = 0) -> dict[str, Any]:
         """Returns `signal label subject window_id`, what `prepare` adds, the cache.
 
         Args:
-            rows: Of the store.
+            rows: Rows of the store.
             view: Which view of each, where windows are augmented: one, or `[b]`.
         """
+        plan = self.plan
         signal = np.asarray(self.store.signal[rows])
-        if self.zscore is not None:
-            signal = (signal - self.zscore.mean[:, None]) / self.zscore.std[:, None]
+        if plan.zscore is not None:
+            signal = (signal - plan.zscore.mean[:, None]) / plan.zscore.std[:, None]
         window_id = self.store.index["window_id"][rows]
-        signal = augment(signal, window_id, view, self.augment)
+        signal = augment(signal, window_id, view, plan.augment)
         batch: dict[str, Any] = {
             "signal": signal,
             "label": self.labels[rows],
             "subject": self.store.subjects.codes[rows],
             "window_id": window_id.astype(np.int32),
-            **{key: values[rows] for key, values in self.marks.items()},
+            **{key: values[rows] for key, values in plan.extras.items()},
         }
-        if self.prepare is not None:
-            batch |= _prepare_each(batch, self.prepare)
-        if self.cache:
-            batch["cache"] = {
-                stage: {name: _read(array, rows, view) for name, array in group.items()}
-                for stage, group in self.cache.items()
-            }
+        if plan.prepare is not None:
+            batch |= _prepare_each(batch, plan.prepare)
+        if plan.cache:
+            batch["cache"] = _each(plan.cache, lambda array: _read(array, rows, view))
         return batch
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leaves memory-mapped tensors as file names: a worker maps them again."""
-        state = dict(self.__dict__)
-        state["cache"] = self.cache and {
-            stage: {name: _to_reference(array) for name, array in group.items()}
-            for stage, group in self.cache.items()
-        }
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Maps again what `__getstate__` left as file names."""
-        cache = state["cache"] and {
-            stage: {name: _from_reference(array) for name, array in group.items()}
-            for stage, group in state["cache"].items()
-        }
-        self.__dict__.update(state | {"cache": cache})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -168,24 +179,26 @@ def eval_batches(
     rows: np.ndarray,
     *,
     batch_size: int,
-    prepare: Prepare | None = None,
-    zscore: ZScore | None = None,
-    labels: np.ndarray | None = None,
-    cache: Cache | None = None,
+    plan: BatchPlan = PLAIN,
 ) -> Iterator[dict[str, Any]]:
     """Yields `rows` in order, in full batches; `valid` is False where one is padding.
 
     The last batch repeats its last row, so every batch has one compiled shape.
     """
-    labels = store.labels if labels is None else labels
-    maker = BatchMaker(
-        store=store, labels=labels, prepare=prepare, zscore=zscore, cache=cache
-    )
+    maker = BatchMaker(store=store, plan=plan)
     for start in range(0, len(rows), batch_size):
         part = rows[start : start + batch_size]
         pad = batch_size - len(part)
         batch = maker(np.concatenate([part, np.repeat(part[-1:], pad)]))
         yield batch | {"valid": np.arange(batch_size) < len(part)}
+
+
+def _each(cache: Cache | None, fn: Callable[[Any], Any]) -> Any:
+    """Applies a function to every tensor of a cache, if there is one."""
+    return cache and {
+        stage: {name: fn(array) for name, array in group.items()}
+        for stage, group in cache.items()
+    }
 
 
 def _read(
