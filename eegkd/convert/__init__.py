@@ -7,16 +7,12 @@ from eegkd.convert.decoder import load_decoder
 from eegkd.convert.files import read_torch, read_weights
 from eegkd.convert.keras import load_eegnet
 from eegkd.convert.labram import load_labram
-from eegkd.convert.licences import WEIGHTS_LICENCES, WeightsLicence, licences_of
 from eegkd.convert.llava import load_llava
 from eegkd.convert.peft import load_peft
 from eegkd.convert.safetensors import check_names, read_config, read_safetensors
 
 __all__ = [
-    "WEIGHTS_LICENCES",
-    "WeightsLicence",
     "check_names",
-    "licences_of",
     "load_bert",
     "load_cbramod",
     "load_clip",

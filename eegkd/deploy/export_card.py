@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from eegkd.config import RunConfig
-from eegkd.convert.licences import licences_of
 from eegkd.deploy.card import Card, ModelFile
 from eegkd.deploy.latency import Latency
 from eegkd.deploy.onnx_file import package_versions
 from eegkd.deploy.predict import Model
 from eegkd.host.process import num_cores
+from eegkd.models import licences_of
 from eegkd.pipeline.folder import read_json, versions
 
 _KEPT = ("montage", "policy", "band", "notch", "filter_order", "zscore")
@@ -123,7 +123,7 @@ def _licences(weights: Mapping[str, str], given: str) -> list[str]:
     for model, file in weights.items():
         lines.append(f"Training started from weights of {model} ({Path(file).name}).")
         lines += [
-            f"Published weights of {x.model}: {x.source}, {x.licence}. {x.note}".strip()
+            f"Published weights of {model}: {x.source}, {x.licence}. {x.note}".strip()
             for x in licences_of(model)
         ]
     return lines or ["Every part was trained from random weights: no published ones."]

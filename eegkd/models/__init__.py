@@ -58,12 +58,14 @@ from eegkd.models.lora import (
 )
 from eegkd.models.pretrained import load_pretrained
 from eegkd.models.prompts import Prompts
+from eegkd.models.published import PUBLISHED, WeightsLicence, licences_of
 from eegkd.models.saving import load_adapters, save_adapters, save_pretrained
 from eegkd.models.score import score_continuations
 
 __all__ = [
     "LABRAM_CHANNELS",
     "PATCH",
+    "PUBLISHED",
     "TEN_TWENTY",
     "Bert",
     "BertConfig",
@@ -103,6 +105,7 @@ __all__ = [
     "TaskHead",
     "TokenProjector",
     "VisualProjector",
+    "WeightsLicence",
     "apply_adapted",
     "apply_params",
     "arrange_patches",
@@ -114,6 +117,7 @@ __all__ = [
     "init_adapters",
     "insert_visual",
     "labram_head",
+    "licences_of",
     "load_adapters",
     "load_pretrained",
     "merge_adapters",

@@ -1,7 +1,7 @@
 """Models and adapters in files that transformers and PEFT read, and adapters back."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,27 +11,14 @@ import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
-from eegkd.convert.clip import CLIP_FAMILIES
-from eegkd.convert.decoder import DECODER
 from eegkd.convert.hf_save import Outgoing, write_checkpoint
-from eegkd.convert.llava import LLAVA
 from eegkd.convert.peft import adapter_table, load_peft, name_targets, write_peft
 from eegkd.convert.tables import Family, Weight
-from eegkd.errors import InputError
-from eegkd.models.clip import Clip, ClipText, ClipVision
-from eegkd.models.decoder import Decoder
-from eegkd.models.llava import Llava
-from eegkd.models.loading import Lazy, Shardings, load_tree, take_layer
+from eegkd.models.loading import Shardings, load_tree, take_layer
 from eegkd.models.lora import LoraConfig
+from eegkd.models.published import PUBLISHED
 from eegkd.typing import PyTree
 
-_FAMILIES: Mapping[type[nn.Module], Family] = {
-    Clip: CLIP_FAMILIES["both"],
-    ClipText: CLIP_FAMILIES["text"],
-    ClipVision: CLIP_FAMILIES["vision"],
-    Decoder: DECODER,
-    Llava: LLAVA,
-}
 _SHARD_BYTES = 5_000_000_000
 
 
@@ -130,38 +117,15 @@ def save_adapters(
     )
 
 
-def check_fit(source: str | Path, module: nn.Module, arrays: Sequence[Lazy]) -> None:
-    """Refuses options that change what a model's parameters are.
-
-    Args:
-        source: Of the parameters, for the message.
-        module: With the options.
-        arrays: What the files hold.
-
-    Raises:
-        InputError: If a shape differs, or a parameter is not there.
-    """
-    family, fields = _family(module)
-    wanted = {row.path: row.placed_shape for row in family.table(fields)}
-    found = {array.path: array.shape for array in arrays}
-    wrong = [
-        f"{'/'.join(path)} is {found.get(path)} in the files, and by the options "
-        f"{wanted.get(path)}"
-        for path in dict.fromkeys([*wanted, *found])
-        if wanted.get(path) != found.get(path)
-    ]
-    if wrong:
-        more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-        raise InputError(
-            f"{source}: {wrong[0]}{more}: leave out of the options the sizes that "
-            "config.json says."
-        )
-
-
 def _family(module: nn.Module) -> tuple[Family, dict[str, Any]]:
-    family = _FAMILIES.get(type(module))
+    families = {
+        kind: family
+        for model in PUBLISHED.values()
+        for kind, family in model.families.items()
+    }
+    family = families.get(type(module))
     if family is None:
-        known = ", ".join(kind.__name__ for kind in _FAMILIES)
+        known = ", ".join(kind.__name__ for kind in families)
         raise ValueError(
             f"transformers has no {type(module).__name__} of ours; there is {known}."
         )

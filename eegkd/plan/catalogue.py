@@ -10,18 +10,15 @@ import jax.numpy as jnp
 from eegkd.data.images.anyres import AnyresConfig, count_tiles, count_tokens
 from eegkd.errors import InputError, suggest
 from eegkd.losses import Term
-from eegkd.models import LoraConfig, find_linears
-from eegkd.models.clip import PRESETS as CLIPS
-from eegkd.models.clip import ClipVision, ClipVisionConfig
-from eegkd.models.decoder import PRESETS as DECODERS
-from eegkd.models.decoder import Decoder, DecoderConfig
-from eegkd.models.llava import PRESETS as LLAVAS
-from eegkd.models.llava import Llava, LlavaConfig
+from eegkd.models import PUBLISHED, LoraConfig, find_linears
+from eegkd.models.clip import ClipVisionConfig
+from eegkd.models.decoder import DecoderConfig
+from eegkd.models.llava import LlavaConfig
 from eegkd.systems import Stage, System, keep_all
 from eegkd.systems.language import language_system, run_language, split_variables
 from eegkd.typing import Batch, Tensors, Variables
 
-NAMES = ("clip-vit-large-patch14-336", *DECODERS, *LLAVAS)
+NAMES = tuple(name for model in PUBLISHED.values() for name in model.plan)
 Shapes = dict[str, jax.ShapeDtypeStruct]
 
 
@@ -94,49 +91,61 @@ def get_model(
         InputError: If there is none of that name, or the sequence is too short for the
             image.
     """
-    types: dict[str, Any] = {"dtype": jnp.dtype(dtype), "param_dtype": jnp.dtype(dtype)}
-    types |= {"remat": remat} | ({"depth": depth} if depth else {})
-    text = types | {"attention": attention}
-    if name in CLIPS:
-        vision = dataclasses.replace(CLIPS[name].vision, **types)
-        module = ClipVision(vision)
-        return Known(name, vision, module, "vision", "layers/*", ((), None), None)
-    if name in DECODERS:
-        cfg = dataclasses.replace(DECODERS[name], **text)
-        module = Decoder(cfg)
-        return Known(name, cfg, module, "language", "layers/*", ((), None), cfg)
-    if name not in LLAVAS:
+    plans = {k: plan for model in PUBLISHED.values() for k, plan in model.plan.items()}
+    if name not in plans:
         raise InputError(
-            f"There is no model {name!r}: choose {', '.join(NAMES)}."
-            f"{suggest(name, NAMES)}"
+            f"There is no model {name!r}: choose {', '.join(plans)}."
+            f"{suggest(name, plans)}"
         )
-    preset = LLAVAS[name]
-    # The tower is not trained: nothing goes back through it, and nothing is kept.
-    tower = {"dtype": types["dtype"], "param_dtype": types["param_dtype"]}
-    config = dataclasses.replace(
-        preset,
-        vision=dataclasses.replace(preset.vision, **tower),
-        language=dataclasses.replace(preset.language, **text),
-    )
-    tokens, tiles = _of_image(config, sizes.image)
-    if tokens >= sizes.length:
-        raise InputError(
-            f"An image of {sizes.image[0]} x {sizes.image[1]} pixels has {tokens} "
-            f"visual tokens for {name}: --length is to be longer; got {sizes.length}."
-        )
-    extra = ("newline",) if config.grids else ()
-    own = ("projector", *extra)
+    plan = plans[name]
+    types = {"dtype": jnp.dtype(dtype), "param_dtype": jnp.dtype(dtype)}
+    config = _retype(plan.config, types, remat, attention, depth)
+    tokens, tiles = 0, 1
+    if isinstance(config, LlavaConfig):
+        tokens, tiles = _of_image(config, sizes.image)
+        if tokens >= sizes.length:
+            raise InputError(
+                f"An image of {sizes.image[0]} x {sizes.image[1]} pixels has {tokens} "
+                f"visual tokens for {name}: --length is to be longer; got "
+                f"{sizes.length}."
+            )
     return Known(
-        name,
-        config,
-        Llava(config),
-        "",
-        "language/layers/*",
-        (own, (*own, "language")),
-        config.language,
-        tokens,
-        tiles,
+        name=name,
+        config=config,
+        module=plan.module(config),
+        group=plan.group,
+        layers=plan.layers,
+        trained=(plan.own, (*plan.own, *plan.tuned) if plan.tuned else None),
+        decoder=_decoder(config),
+        visual_tokens=tokens,
+        tiles=tiles,
     )
+
+
+def _retype(
+    config: Any,
+    types: Mapping[str, Any],
+    remat: str,
+    attention: str | None,
+    depth: int,
+) -> Any:
+    """Returns the sizes with other types; a tower under a decoder is not trained."""
+    if isinstance(config, LlavaConfig):
+        return dataclasses.replace(
+            config,
+            # Nothing goes back through the tower, and nothing is kept.
+            vision=dataclasses.replace(config.vision, **types),
+            language=_retype(config.language, types, remat, attention, depth),
+        )
+    fields = {**types, "remat": remat} | ({"depth": depth} if depth else {})
+    if isinstance(config, DecoderConfig):
+        fields["attention"] = attention
+    return dataclasses.replace(config, **fields)
+
+
+def _decoder(config: Any) -> DecoderConfig | None:
+    inner = config.language if isinstance(config, LlavaConfig) else config
+    return inner if isinstance(inner, DecoderConfig) else None
 
 
 def _of_image(config: LlavaConfig, size: tuple[int, int]) -> tuple[int, int]:

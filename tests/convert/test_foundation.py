@@ -5,15 +5,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from eegkd.convert import (
-    WEIGHTS_LICENCES,
-    licences_of,
-    load_cbramod,
-    load_labram,
-    read_weights,
-)
+from eegkd.convert import load_cbramod, load_labram, read_weights
 from eegkd.errors import InputError
-from eegkd.models import load_pretrained, pretrained
+from eegkd.models import PUBLISHED, licences_of, load_pretrained
 from tests.support.foundation_files import (
     LAYERS,
     by_braindecode,
@@ -161,11 +155,12 @@ def test_more_patches_than_the_file_knows_are_refused(tmp_path):
 
 
 def test_every_model_s_weights_have_a_licence():
-    for model in pretrained._LOADERS:
-        assert licences_of(model)
+    for model in PUBLISHED:
+        entries = licences_of(model)
+        assert entries
+        assert all(entry.source and entry.licence for entry in entries)
     assert {entry.licence for entry in licences_of("cbramod")} == {
         "none stated",
         "BSD-3-Clause",
     }
-    assert all(entry.source and entry.licence for entry in WEIGHTS_LICENCES)
     assert licences_of("gpt") == ()
