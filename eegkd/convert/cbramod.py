@@ -1,4 +1,4 @@
-"""CBraMod weights, of its authors' files and of braindecode's."""
+"""CBraMod weights, from its authors' files and from braindecode's."""
 
 from pathlib import Path
 

@@ -29,7 +29,7 @@ _BESIDE = {
     "vision": (f"{TEXT}*", "text_projection.*", "visual_projection.*", "logit_scale"),
     "text": (f"{VISION}*", "text_projection.*", "visual_projection.*", "logit_scale"),
 }
-# How names begin in a file of one tower alone, since transformers 5.
+# Beginnings of names in a file of one tower, since transformers 5.
 _BARE = (
     "embeddings.",
     "encoder.",
@@ -37,7 +37,7 @@ _BARE = (
     "post_layernorm.",
     "final_layer_norm.",
 )
-# What transformers takes for a field that is not there.
+# Defaults of transformers for missing fields.
 _VISION = {
     "hidden_size": 768,
     "intermediate_size": 3072,
@@ -67,11 +67,11 @@ def load_clip(
     """Finds the weights of a folder of `config.json` and safetensors files.
 
     Args:
-        folder: Of a `CLIPModel`, or of one tower with or without its projection.
-        part: Which tower of both to take; None takes what is there.
+        folder: Folder of a `CLIPModel`, or of one tower, projected or not.
+        part: Tower to take of two; None takes what the files hold.
 
     Returns:
-        What it is: "both", "vision" or "text"; keyword arguments of
+        The part, "both", "vision" or "text"; keyword arguments of
         `models.ClipConfig`, `ClipVisionConfig` or `ClipTextConfig`, those of the towers
         nested; the parameters by path, which are not read yet. A single tower comes
         without its projection.
@@ -147,7 +147,7 @@ def clip_table(fields: Mapping[str, Any]) -> list[Weight]:
     """Lists the tensors of both towers and their projections.
 
     Args:
-        fields: Of `models.ClipConfig`, those of the towers nested.
+        fields: Fields of `models.ClipConfig`, those of the towers nested.
     """
     vision, text, out = fields["vision"], fields["text"], fields["projection_dim"]
     project = ("visual_projection", vision), ("text_projection", text)
@@ -167,8 +167,8 @@ def vision_table(fields: Mapping[str, Any], stem: str = VISION) -> list[Weight]:
     """Lists a vision tower's tensors.
 
     Args:
-        fields: Of `models.ClipVisionConfig`.
-        stem: What stands before each name.
+        fields: Fields of `models.ClipVisionConfig`.
+        stem: Prefix of each name.
     """
     d, side = fields["dim"], fields["patch_size"]
     tokens, embeddings = 1 + (fields["image_size"] // side) ** 2, f"{stem}embeddings."
@@ -192,8 +192,8 @@ def text_table(fields: Mapping[str, Any], stem: str = TEXT) -> list[Weight]:
     """Lists a text tower's tensors.
 
     Args:
-        fields: Of `models.ClipTextConfig`.
-        stem: What stands before each name.
+        fields: Fields of `models.ClipTextConfig`.
+        stem: Prefix of each name.
     """
     d, name = fields["dim"], f"{stem}embeddings.{{}}_embedding".format
     return [

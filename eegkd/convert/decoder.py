@@ -16,7 +16,7 @@ from eegkd.convert.tables import Family, Weight, linear, stacked
 from eegkd.errors import InputError
 
 _HEAD = "lm_head.weight"
-# What transformers takes for a field that is not there, by model.
+# Defaults of transformers for missing fields, by model.
 _DEFAULTS: Mapping[str, Mapping[str, int]] = {
     "llama": {
         "vocab_size": 32000,
@@ -40,7 +40,7 @@ def load_decoder(folder: str | Path, model: str) -> tuple[dict, list[LazyArray]]
     """Finds the weights of a folder of `config.json` and safetensors files.
 
     Args:
-        folder: Of a `LlamaForCausalLM` or `Qwen2ForCausalLM`.
+        folder: Folder of a `LlamaForCausalLM` or `Qwen2ForCausalLM`.
         model: "llama" or "qwen2".
 
     Returns:
@@ -64,7 +64,7 @@ def decoder_fields(config: Section, model: str) -> dict[str, Any]:
     """Returns a decoder's sizes, as fields of `models.DecoderConfig`.
 
     Args:
-        config: Of the decoder; what is wrong is added to its problems.
+        config: Section of the decoder; what is wrong is added to its problems.
         model: "llama" or "qwen2".
     """
     default = _DEFAULTS[model]
@@ -134,8 +134,8 @@ def decoder_table(fields: Mapping[str, Any], stem: str = "") -> list[Weight]:
     """Lists a decoder's tensors.
 
     Args:
-        fields: Of `models.DecoderConfig`.
-        stem: What stands before each name, as "language_model.".
+        fields: Fields of `models.DecoderConfig`.
+        stem: Prefix of each name, as "language_model.".
     """
     d, ffn, bias = fields["dim"], fields["ffn_dim"], fields["qkv_bias"]
     query, key = (
@@ -180,9 +180,9 @@ def tied_names(
     """Allows a head beside tied embeddings, if it repeats them.
 
     Args:
-        checkpoint: Of `read_headers`.
+        checkpoint: Checkpoint from `read_headers`.
         rename: As for `locate`.
-        head: The head's name in the table.
+        head: Name of the head in the table.
 
     Returns:
         Patterns for `locate` to ignore.
@@ -202,10 +202,10 @@ def tied_names(
 
 
 def decoder_config(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the `config.json` of a decoder, the other way round.
+    """Returns the `config.json` of a decoder.
 
     Args:
-        fields: Of `models.DecoderConfig`; those with biases are Qwen2's.
+        fields: Fields of `models.DecoderConfig`; biases make it a Qwen2.
     """
     is_qwen2 = fields["qkv_bias"]
     return {

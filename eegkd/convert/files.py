@@ -49,7 +49,7 @@ def read_weights(folder_or_file: str | Path) -> dict[str, np.ndarray]:
 
 
 def read_optional_config(folder_or_file: str | Path) -> dict:
-    """Reads `config.json` in or beside the weights; empty where there is none."""
+    """Reads `config.json` from the weights' folder; empty where there is none."""
     path = Path(folder_or_file)
     folder = path if path.is_dir() else path.parent
     return read_config(folder) if (folder / "config.json").is_file() else {}
@@ -68,7 +68,7 @@ def read_torch(path: str | Path) -> dict[str, np.ndarray]:
             f"{path}: reading PyTorch files needs torch: pip install 'eegkd[weights]'."
         ) from None
     try:
-        # A training script's own arguments, which LaBraM keeps beside its weights.
+        # Arguments of a training script, which LaBraM keeps with its weights.
         with torch.serialization.safe_globals([argparse.Namespace]):
             found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:

@@ -1,4 +1,4 @@
-"""What loaders of EEG foundation models share: names, and what config.json says."""
+"""Parts shared by loaders of EEG foundation models: names, and config.json."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,8 +21,8 @@ def backbone_only(
     """Removes prefixes from names, and tensors of task heads.
 
     Args:
-        tensors: By the file's names.
-        prefixes: What a name may begin with; each is removed once, in this order.
+        tensors: Tensors by the file's names.
+        prefixes: Prefixes of names; each is removed once, in this order.
         left_out: Beginnings of other names that are not used.
     """
     kept = {}
@@ -35,7 +35,7 @@ def backbone_only(
 
 
 def signal_of(source: str | Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what `config.json` says of the signal, as fields of `GridConfig`.
+    """Returns the signal's fields in `config.json`, as fields of `GridConfig`.
 
     Raises:
         InputError: If it is of another rate or of other patches.

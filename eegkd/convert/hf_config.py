@@ -1,4 +1,4 @@
-"""Fields of a `config.json` of Hugging Face, all that is wrong with them at once."""
+"""Fields of a Hugging Face `config.json`, with one message for all their faults."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -17,16 +17,16 @@ _LOADERS = {
     "llava_next": "llava",
     "qwen2": "qwen2",
 }
-"""Which model of `load_pretrained` takes a `model_type`."""
+"""Names for `load_pretrained` by `model_type`."""
 
 
 class Section(NamedTuple):
     """A part of a `config.json`.
 
     Attributes:
-        values: Its fields.
-        where: What stands before a field's name in a message, as "text_config.".
-        problems: What was found wrong; shared by all parts of a file.
+        values: Fields of the part.
+        where: Prefix of a field's name in a message, as "text_config.".
+        problems: Faults noted so far; shared by all parts of a file.
     """
 
     values: Mapping[str, Any]
@@ -34,12 +34,12 @@ class Section(NamedTuple):
     problems: list[str]
 
     def inner(self, name: str) -> "Section":
-        """Returns a nested part; an empty one if it is not there, which is wrong."""
+        """Returns a nested part; notes a missing one, and returns it empty."""
         values = self.values.get(name)
         if not isinstance(values, Mapping):
             self.problems.append(f"{self.where}{name} is missing or no object")
             values = {}
-        # Very old files of CLIP have what counts in a second place.
+        # Very old files of CLIP have the values that count in a second place.
         second = self.values.get(f"{name}_dict")
         values = {**values, **(second if isinstance(second, Mapping) else {})}
         return Section(values, f"{self.where}{name}.", self.problems)
@@ -50,7 +50,7 @@ class Section(NamedTuple):
         return default if value is None else value
 
     def size(self, name: str, default: int | None = None) -> int:
-        """Returns a positive whole number; 1 if it is none, which is wrong."""
+        """Returns a positive whole number; notes any other value, and returns 1."""
         value = self.get(name, default)
         if isinstance(value, int) and not isinstance(value, bool) and value > 0:
             return value
@@ -60,7 +60,7 @@ class Section(NamedTuple):
         return 1
 
     def number(self, name: str, default: float) -> float:
-        """Returns a positive number; the default if it is none, which is wrong."""
+        """Returns a positive number; notes any other value, and returns the default."""
         value = self.get(name, default)
         if isinstance(value, int | float) and value > 0:
             return float(value)
@@ -77,7 +77,7 @@ class Section(NamedTuple):
             )
 
     def one_of(self, name: str, allowed: tuple[Any, ...], default: Any = None) -> Any:
-        """Returns a field that has to be one of some; the first if it is none."""
+        """Returns one of the allowed values; notes any other, and returns the first."""
         value = self.get(name, default)
         if value in allowed:
             return value
@@ -99,9 +99,9 @@ def check_type(folder: str | Path, found: Any, allowed: Collection[str]) -> None
     """Refuses a folder of another model before its fields are read as this one's.
 
     Args:
-        folder: Of the `config.json`.
-        found: Its `model_type`.
-        allowed: Those that are wanted.
+        folder: Folder of the `config.json`.
+        found: The file's `model_type`.
+        allowed: Types that are wanted.
 
     Raises:
         InputError: If it is another one; the message says what takes it.
@@ -121,10 +121,10 @@ def check_type(folder: str | Path, found: Any, allowed: Collection[str]) -> None
 
 
 def refuse_problems(folder: str | Path, config: Section) -> None:
-    """Raises what was found wrong.
+    """Raises one error for all faults noted.
 
     Raises:
-        InputError: If anything was; one message lists it all.
+        InputError: If there are any; the message lists them all.
     """
     if config.problems:
         raise InputError(

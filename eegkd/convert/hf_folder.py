@@ -1,8 +1,8 @@
 """Folders of safetensors files, as Hugging Face writes them, one tensor at a time.
 
 Names, shapes and types are read from the files' headers and compared with a table
-before any value is; values are read when they are asked for, so that a checkpoint
-never lies in memory as a whole.
+before any value is; values are read when they are asked for, so that a whole
+checkpoint never lies in memory.
 """
 
 import fnmatch
@@ -24,19 +24,19 @@ SINGLE = "model.safetensors"
 _TORCH = (".bin", ".pth", ".pt")
 FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """Types by their names in files, and in NumPy."""
-# Buffers that older versions wrote beside the weights; they follow from the config.
+# Buffers that older versions wrote with the weights; they follow from the config.
 _BUFFERS = ("*.rotary_emb.inv_freq", "*position_ids")
 _BLOCK = 1 << 22
 
 
 class Stored(NamedTuple):
-    """Where a tensor lies.
+    """Place of a tensor in a file.
 
     Attributes:
         file: The safetensors file.
-        name: Its name there.
-        shape: Its shape there.
-        dtype: Its type there, as BF16.
+        name: Name in the file.
+        shape: Shape in the file.
+        dtype: Type in the file, as BF16.
     """
 
     file: Path
@@ -46,13 +46,13 @@ class Stored(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """What the headers of a folder's files say.
+    """Contents of the headers of a folder's files.
 
     Attributes:
         source: The folder or file.
-        tensors: By name.
-        problems: What is wrong with the files.
-        lost: Names that the index speaks of and no file has.
+        tensors: Tensors by name.
+        problems: Faults of the files.
+        lost: Names that the index lists and no file has.
     """
 
     source: Path
@@ -65,12 +65,12 @@ class LazyArray(NamedTuple):
     """A parameter whose values are read when they are asked for.
 
     Attributes:
-        path: Of the parameter.
-        shape: Its shape, stacked layers first.
-        dtype: The file's type, as NumPy names it.
-        parts: Each reads a layer in Flax's layout, or the whole, where `is_stack` is
-            False, in the file's type.
-        is_stack: Whether there is a part a layer.
+        path: Path of the parameter.
+        shape: Shape of the parameter, stacked layers first.
+        dtype: Type in the file, as NumPy names it.
+        parts: Readers of one layer each in Flax's layout, in the file's type; one
+            reader of everything where `is_stack` is False.
+        is_stack: True if there is one part per layer.
     """
 
     path: Path_
@@ -89,7 +89,7 @@ def read_headers(folder_or_file: str | Path) -> Checkpoint:
             safetensors files.
 
     Returns:
-        What was found; files that are missing, damaged or not what the index says are
+        The checkpoint; files that are missing, damaged or not as in the index are
         listed in it, not raised.
 
     Raises:
@@ -185,9 +185,9 @@ def locate(
     """Finds each parameter's tensors, by the headers alone.
 
     Args:
-        checkpoint: Of `read_headers`.
-        table: Which tensors there must be.
-        rename: From a name in the files to one in the table.
+        checkpoint: Checkpoint from `read_headers`.
+        table: Tensors that there must be.
+        rename: Maps a name in the files to one in the table.
         ignored: Patterns of the table's names that may be there and are not used.
 
     Raises:

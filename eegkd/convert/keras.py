@@ -1,4 +1,4 @@
-"""EEGNet weights of Keras' HDF5 files."""
+"""EEGNet weights from HDF5 files of Keras."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ class _Layer(NamedTuple):
 
 
 def load_eegnet(path: str | Path) -> tuple[dict, Pairs]:
-    """Reads an EEGNet that Keras saved whole, architecture and weights.
+    """Reads an EEGNet that Keras saved with architecture and weights.
 
     The architecture is needed to know in which order the head sees features.
 
@@ -155,7 +155,7 @@ def _check(path: str | Path, layers: Sequence[_Layer]) -> None:
 
 
 def _fields(layer: _Layer) -> dict[str, Any]:
-    """What a layer's configuration must say, where it says anything of it."""
+    """Checks fields of a layer's configuration, where they are given."""
     if layer.kind == "BatchNormalization":
         return {"epsilon": 1e-3, "scale": True, "center": True}
     if layer.kind in ("Conv2D", "SeparableConv2D"):

@@ -1,4 +1,4 @@
-"""LaBraM weights, of its authors' files and of braindecode's."""
+"""LaBraM weights, from its authors' files and from braindecode's."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -45,7 +45,7 @@ def load_llava(folder: str | Path) -> tuple[dict, list[LazyArray]]:
     """Finds the weights of a folder of `config.json` and safetensors files.
 
     Args:
-        folder: Of a `LlavaForConditionalGeneration` or
+        folder: Folder of a `LlavaForConditionalGeneration` or a
             `LlavaNextForConditionalGeneration`, with the names that published files
             have, that `save_pretrained` writes, or that are in memory.
 
@@ -130,7 +130,7 @@ def llava_table(fields: Mapping[str, Any]) -> list[Weight]:
     """Lists the tensors of all parts.
 
     Args:
-        fields: Of `models.LlavaConfig`, those of the parts nested.
+        fields: Fields of `models.LlavaConfig`, those of the parts nested.
     """
     vision, language = fields["vision"], fields["language"]
     projector, d = "multi_modal_projector.", language["dim"]
@@ -145,7 +145,7 @@ def llava_table(fields: Mapping[str, Any]) -> list[Weight]:
 
 
 def llava_config(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the `config.json`, the other way round."""
+    """Returns the `config.json` of a LLaVA."""
     grids, layer = fields["grids"], fields["select_layer"]
     name = "LlavaNext" if grids else "Llava"
     text = decoder_config(fields["language"])

@@ -16,7 +16,7 @@ CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 _STEM, _HEAD = "base_model.model.", "lm_head"
 # Each adapter has two matrices: ours, theirs.
 _MATRICES = {"lora_down": "lora_A", "lora_up": "lora_B"}
-# Options that say nothing of what adapters compute when they are used. Every other one
+# Options that do not change what adapters compute when they are used. Every other one
 # has to be off: an option that is not known here may change the result.
 _HARMLESS = (
     "auto_mapping",
@@ -39,7 +39,7 @@ _HARMLESS = (
     "task_type",
 )
 _OFF = (None, False, "none", [], {})
-# Ways to draw adapters that leave the base weights as they are; adapters of the others
+# Ways to draw adapters that do not change the base weights; adapters of the others
 # belong to a base that was changed when they were drawn.
 _DRAWS = (True, False, "gaussian", "eva", "orthogonal")
 
@@ -50,9 +50,9 @@ def load_peft(
     """Finds the adapters of a folder that PEFT wrote.
 
     Args:
-        folder: With `adapter_config.json` and `adapter_model.safetensors`.
-        family: Of the model that they belong to.
-        model: The fields of its config.
+        folder: Folder of `adapter_config.json` and `adapter_model.safetensors`.
+        family: Family of the model that they belong to.
+        model: Fields of the model's config.
 
     Returns:
         Keyword arguments of `models.LoraConfig`, and the adapters by path, which are
@@ -60,7 +60,7 @@ def load_peft(
 
     Raises:
         InputError: If a file is missing or broken; if an option asks for more than
-            `y + (alpha / r) x A B` beside whole stacks of linear layers; if names or
+            `y + (alpha / r) x A B` beside full stacks of linear layers; if names or
             shapes differ from what the configuration says.
     """
     folder = Path(folder)
@@ -187,8 +187,8 @@ def adapter_table(
     """Lists the tensors of adapters, by the names that PEFT gives them.
 
     Args:
-        family: Of the model that they belong to.
-        fields: Of the model's config.
+        family: Family of the model that they belong to.
+        fields: Fields of the model's config.
         linears: Paths of the linear layers that have adapters.
         rank: Inner width.
 
@@ -225,12 +225,12 @@ def write_peft(
     """Writes adapters as PEFT reads them.
 
     Args:
-        folder: Made if needed.
-        tensors: Of the rows of `adapter_table`.
+        folder: Folder to write; made if needed.
+        tensors: Tensors of the rows of `adapter_table`.
         rank: Inner width.
-        alpha: The adapters' output is scaled by alpha / rank.
+        alpha: Scale: the adapters' output is multiplied by alpha / rank.
         dropout: Rate on the adapters' input in training.
-        targets: Of `name_targets`.
+        targets: Target names from `name_targets`.
         base: Name or folder of the model that they belong to.
 
     Raises:

@@ -70,10 +70,10 @@ def check_names(
     """Compares tensors with what a model needs, and names every difference at once.
 
     Args:
-        source: Where they came from, for the message.
+        source: Origin of the tensors, for the message.
         found: Tensors by name.
         wanted: Shapes by name.
-        model: What says which tensors are wanted, for the message.
+        model: Origin of the wanted shapes, for the message.
 
     Raises:
         InputError: If a name is missing or unexpected, or a shape differs.

@@ -17,8 +17,8 @@ class Turn(NamedTuple):
     """Two views of one tensor.
 
     Attributes:
-        there: From PyTorch's layout to Flax's.
-        back: The other way; of NumPy's arrays or another library's.
+        there: Maps PyTorch's layout to Flax's.
+        back: Maps Flax's layout to PyTorch's, in NumPy or another library.
     """
 
     there: Callable[[np.ndarray], np.ndarray]
@@ -30,21 +30,21 @@ TRANSPOSED = Turn(np.transpose, np.transpose)
 IMAGE_KERNEL = Turn(
     lambda a: a.transpose(2, 3, 1, 0), lambda a: a.transpose(3, 2, 0, 1)
 )
-"""Of a two-dimensional convolution: [out, in, h, w] and [h, w, in, out]."""
+"""Kernels of two-dimensional convolutions: [out, in, h, w] and [h, w, in, out]."""
 _TAPS = Turn(
     lambda a: a[:, :, 0].transpose(2, 1, 0), lambda a: a.transpose(2, 1, 0)[:, :, None]
 )
 
 
 class Weight(NamedTuple):
-    """One tensor, or one a layer.
+    """One tensor, or one per layer.
 
     Attributes:
-        path: Where it goes.
-        name: What it is called; with `{}` in place of a layer's number, the layers'
+        path: Path of the parameter in Flax.
+        name: Name of the tensor; with `{}` in place of a layer's number, the layers'
             tensors are stacked.
-        shape: Its own.
-        turn: Between its layout and Flax's.
+        shape: Shape of the tensor.
+        turn: Conversion between its layout and Flax's.
         depth: Number of layers, where the name has `{}`.
     """
 
@@ -56,12 +56,12 @@ class Weight(NamedTuple):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What its tensors are called, layer by layer."""
+        """Names of its tensors, layer by layer."""
         return tuple(self.name.format(i) for i in range(self.depth or 1))
 
     @property
     def placed_shape(self) -> tuple[int, ...]:
-        """The shape in Flax's layout, stacked layers first."""
+        """Shape in Flax's layout, stacked layers first."""
         one = self.turn.there(np.broadcast_to(np.float32(0), self.shape)).shape
         return (self.depth, *one) if self.depth else one
 
@@ -70,10 +70,10 @@ class Family(NamedTuple):
     """How models of one class lie in files of transformers.
 
     Attributes:
-        table: Their tensors, from the fields of our config.
-        config: Their `config.json`, from the same.
-        rename: From any name that a tensor has had, to the table's.
-        in_memory: From the table's name to that in transformers' model.
+        table: Lists their tensors, from the fields of our config.
+        config: Makes their `config.json`, from the same fields.
+        rename: Maps any name that a tensor has had to the table's.
+        in_memory: Maps the table's name to that in transformers' model.
     """
 
     table: Callable[[Mapping[str, Any]], list[Weight]]
@@ -105,12 +105,12 @@ def _bias(path: Path_, name: str, features: int) -> tuple[Weight]:
 
 
 def stacked(table: Iterable[Weight], depth: int) -> list[Weight]:
-    """Says how many layers those rows have whose names leave the layer open."""
+    """Sets the depth of rows whose names hold a layer placeholder."""
     return [row._replace(depth=depth) if "{}" in row.name else row for row in table]
 
 
 def under(path: Path_, table: Iterable[Weight]) -> list[Weight]:
-    """Puts the paths of a part of a model below its own."""
+    """Puts the paths of a part of a model below the part's path."""
     return [row._replace(path=(*path, *row.path)) for row in table]
 
 
@@ -149,6 +149,6 @@ def count_layers(names: Iterable[str], prefix: str, default: int) -> int:
 def size_of(
     tensors: Mapping[str, np.ndarray], name: str, axis: int, default: int
 ) -> int:
-    """Returns a size that a tensor tells; the default where it is not there."""
+    """Returns a size from a tensor's shape; the default if there is no such tensor."""
     array = tensors.get(name)
     return default if array is None or array.ndim <= axis else array.shape[axis]

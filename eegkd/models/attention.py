@@ -21,9 +21,9 @@ class RelativeAttention(nn.Module):
 
     Attributes:
         num_heads: Heads.
-        rel_pos: Whether the second part exists.
+        rel_pos: True if the second part exists.
         dropout: Rate on the output.
-        dtype: Of activations; softmax is in float32 or wider.
+        dtype: Type of activations; softmax is in float32 or wider.
     """
 
     num_heads: int
@@ -85,10 +85,10 @@ def softmax_average(
     The sum divides the average instead of the weights, which are `j / e` as many.
 
     Args:
-        scores: Of queries and keys.
-        values: A row a key.
+        scores: Scores of queries and keys.
+        values: Values, one row per key.
         drop: Dropout of the weights.
-        average: The product of weights and values: `ops.head_average` for few tokens.
+        average: Product of weights and values: `ops.head_average` for few tokens.
     """
     scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
     highest = jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True))
@@ -114,8 +114,8 @@ def position_scores(
     """Computes `q_i r_{i-j}` for the first `n` queries and keys, 0 for all others.
 
     Args:
-        q: Queries, of signal tokens first.
-        r: A row an offset, from `n - 1` (first) down to `1 - n`.
+        q: Queries, those of signal tokens first.
+        r: One row per offset, from `n - 1` (first) down to `1 - n`.
         n: Number of signal tokens.
         num_keys: Number of keys.
     """
@@ -131,7 +131,7 @@ def position_scores(
     index = jnp.where(signal, n - 1 - rows + columns, 2 * n - 1)  # the last: zeros
     heads = jnp.arange(r.shape[0])[:, None, None]
     table = jnp.pad(r, ((0, 0), (0, 1), (0, 0))).reshape(-1, width)
-    # One gather of whole rows comes out in the order that the product wants.
+    # One gather of rows comes out in the order that the product wants.
     table = table.at[2 * n * heads + index].get(mode="promise_in_bounds")
     return jnp.einsum("bhie,hije->bhij", q, table)
 

@@ -28,10 +28,10 @@ class BertConfig:
         ffn_dim: Width of the feed-forward layer.
         max_positions: Longest text, in tokens.
         num_types: Token types; a single text has type 0.
-        eps: Of every LayerNorm.
+        eps: Epsilon of every LayerNorm.
         dropout: Rate on embeddings, attention weights and residual branches.
         init_std: Spread of the initial weights and embeddings.
-        pooler: Whether `pooled` (Dense and tanh of [CLS]) exists.
+        pooler: True if `pooled` (Dense and tanh of [CLS]) exists.
     """
 
     vocab_size: int = 30522

@@ -1,8 +1,8 @@
 """Parts trained only to bring two models together; an exported student has none.
 
 What they make of the teacher enters the student's losses. Left to those losses alone
-they find the trivial answer (copy the student, pick the easiest layer), so each has a
-task of its own, and by default the student's losses send no gradient into it.
+they find the trivial answer (copy the student, pick the easiest layer), so each has
+its own task, and by default the student's losses send no gradient into it.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ class MultiHeadAlignment(nn.Module):
     stands against it:
 
     * "reconstruct_teacher" (default): queries and `aligned` are stopped; the module
-      learns from a task of its own, to give back the teacher's tokens pooled to at most
+      learns from its own task, to give back the teacher's tokens pooled to at most
       `num_segments` stretches: a term `fitnet` of "reconstruction" and "target" (and,
       with `num_classes`, a label probe on "probe").
     * "freeze_after_warmup": queries are stopped, and the gradient into the module is
@@ -47,7 +47,7 @@ class MultiHeadAlignment(nn.Module):
     Attributes:
         num_heads: Heads.
         head_dim: Width of a head; None is the student's width over the heads.
-        guard: See above.
+        guard: Protection against copying, as above.
         num_segments: Stretches that the teacher is pooled to for its reconstruction.
             With one, a module that averages over all teacher tokens does as well as one
             that attends, and every aligned token may become the same.
@@ -73,7 +73,7 @@ class MultiHeadAlignment(nn.Module):
         *,
         learn: float | Float[Array, ""] = 1.0,
     ) -> Tensors:
-        """Returns `aligned [b, n, d]`, `attention [b, h, n, m]` and the own task's.
+        """Returns `aligned [b, n, d]`, `attention [b, h, n, m]` and its own task's.
 
         Those are "reconstruction" and "target", `[b, segments, e]`, under the default
         guard, and "probe", `[b, k]`, with `num_classes`.
@@ -122,7 +122,7 @@ class MultiHeadAlignment(nn.Module):
 
 
 class LayerRouter(nn.Module):
-    """Mixes a teacher's layers into one target an example, by learned weights.
+    """Mixes a teacher's layers into one target per example, by learned weights.
 
         g_l = LN(mean over tokens of H_l),  score_l = MLP(g_l) + b_l
         alpha = softmax_l(score / temperature),  mixed = sum_l alpha_l LN(H_l)
@@ -141,9 +141,9 @@ class LayerRouter(nn.Module):
     Attributes:
         mode: "input", "static_softmax", or fixed weights: "mean" or "last".
         hidden: Width of the MLP.
-        temperature: Of the softmax; a call may give another (an annealed one).
-        normalise: Whether layers are standardised before the mixture.
-        stop_gradient: Whether "mixed" is stopped.
+        temperature: Temperature of the softmax; a call may give an annealed one.
+        normalise: True if layers are standardised before the mixture.
+        stop_gradient: True if "mixed" is stopped.
         num_classes: Classes of the probe; 0 is none.
 
     References:
@@ -201,12 +201,12 @@ class LayerRouter(nn.Module):
 class RoutedTarget(nn.Module):
     """Mixes a teacher's layers, and decodes a compressed sequence to the mixture.
 
-    What a student lost by compression shows in what a linear map can still read.
+    A student's loss by compression shows in what a linear map can still read.
 
     Attributes:
-        router: Of the layers.
-        num_patches: Of the teacher's grid, whose tokens are channel-major.
-        decode: Whether there is a decoder.
+        router: Router of the layers.
+        num_patches: Patches of the teacher's grid, whose tokens are channel-major.
+        decode: True if there is a decoder.
         channels: Rows of the grid that the student sees; () is all. Weights and probe
             are of all.
 

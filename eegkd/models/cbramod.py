@@ -40,13 +40,13 @@ class CBraModConfig(GridConfig):
     """Sizes of a CBraMod; the defaults are the published ones.
 
     Attributes:
-        filters: Of the convolutions that embed a patch; the width is 8 times as much.
-        groups: Of their GroupNorms.
+        filters: Filters of the convolutions that embed a patch; an eighth of the width.
+        groups: Groups of their GroupNorms.
         depth: Layers.
         num_heads: Attention heads: half of them across channels, half across patches.
         ffn_dim: Width of the feed-forward layer.
         dropout: Rate on the spectrum, attention weights, and in and after each branch.
-        reconstruct: Whether `reconstruction` exists: the layer that pre-training
+        reconstruct: True if `reconstruction` exists: the layer that pre-training
             predicts raw patches with, and fine-tuning leaves out.
     """
 
@@ -81,12 +81,12 @@ class PatchEmbedding(nn.Module):
     """Embeds raw patches: convolutions plus spectrum, plus a position from neighbours.
 
     Attributes:
-        filters: Of the convolutions.
-        groups: Of the norms.
+        filters: Filters of the convolutions.
+        groups: Groups of the norms.
         dropout: Rate on the spectrum.
-        dtype: Of activations.
+        dtype: Type of activations.
         position_kernel: Channels and patches that a position is made from.
-        spectrum: Whether there is a spectrum; the published model has one.
+        spectrum: True if the spectrum is added; the published model has it.
     """
 
     filters: int = 25
@@ -124,7 +124,7 @@ def patch_spectrum(x: Float[Array, "*b p"]) -> Float[Array, "*b f"]:
 
     Graphs with an FFT in them export wrongly, and float32's full precision is asked for
     because an accelerator's default would round bins away. The floor inside the root,
-    1e-20, leaves values as they are and makes the gradient at a silent patch zero.
+    1e-20, does not change values and makes the gradient at a silent patch zero.
     """
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     both = jnp.matmul(
@@ -206,7 +206,7 @@ class CBraMod(nn.Module):
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Channels and patches, what the tokens are an array of."""
+        """Channels and patches that the tokens stand for."""
         return self.cfg.grid
 
     @nn.compact
@@ -220,10 +220,10 @@ class CBraMod(nn.Module):
         """Encodes windows.
 
         Args:
-            x: Signal at 200 Hz, in the unit that `cfg.scale` says.
+            x: Signal at 200 Hz, in the unit of `cfg.scale`.
             masked: Patches to hide, as in pre-training: True is replaced by the mask
                 token, which is never trained.
-            train: Whether dropout acts.
+            train: True if dropout acts.
 
         Returns:
             `embed`, `block_i` and `tokens` (there is no final norm), their mean
@@ -242,8 +242,8 @@ class CBraMod(nn.Module):
             cfg.filters, cfg.groups, cfg.dropout, cfg.act_dtype, name="embedding"
         )
         x = embedding(x, train=train)
-        # What is not a product is cheaper to compute again than to write and read, and
-        # layers in a row need no copies of their weights and of what is kept of them.
+        # All but products is cheaper to compute again than to write and read. Layers in
+        # a row need no copies of their weights and of what is kept of them.
         layer = nn.remat(CrissCrossLayer, policy=_KEEP, prevent_cse=False)
         layers = nn.scan(
             layer,

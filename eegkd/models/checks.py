@@ -1,6 +1,6 @@
-"""What is wrong with the values of prompts, images and results, said before or after.
+"""Checks of the values of prompts, images and results.
 
-Values are known outside jit alone. Inside it what is wrong comes out as NaN.
+Values are known outside jit alone. Inside it a fault comes out as NaN.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ def check_prompts(
     """Checks prompts to be continued.
 
     Args:
-        ids: Token ids `[b, l]`, or else `embeds`; the model says that it needs either.
+        ids: Token ids `[b, l]`, or else `embeds`.
         embeds: Embeddings `[b, l, d]`.
         mask: True, or 1, where there is a token; None is everywhere.
         vocab_size: Number of token ids.
@@ -63,12 +63,12 @@ def check_ids(
 
     Args:
         ids: Token ids.
-        mask: Where they are used; None is everywhere.
-        vocab_size: How many there are.
-        name: Of the argument, for the message.
+        mask: True where they are used; None is everywhere.
+        vocab_size: Number of token ids.
+        name: Name of the argument, for the message.
 
     Raises:
-        InputError: If there is another one.
+        InputError: If an id is not of the vocabulary.
     """
     if not np.issubdtype(ids.dtype, np.integer):
         raise InputError(f"{name} are {ids.dtype}: token ids are whole numbers.")
@@ -91,8 +91,8 @@ def check_visual(visual_at: Int[Array, "b l"], there: Bool[Array, "b v"]) -> Non
     """Checks that each text has a place for each visual token, where all is known.
 
     Args:
-        visual_at: Which visual token stands where, below 0 for none.
-        there: Which visual tokens there are.
+        visual_at: Visual token at each position, below 0 for none.
+        there: True for visual tokens that exist.
 
     Raises:
         InputError: If numbers differ, or a place is for a token that is not there.
@@ -124,8 +124,8 @@ def refuse_nan(values: Float[Array, " b *n"], what: str) -> None:
     """Refuses results that are no numbers, where they are known.
 
     Args:
-        values: NaN where a model's logits were.
-        what: They are, for the message.
+        values: Results, NaN where a model's logits were.
+        what: Name of the results, for the message.
 
     Raises:
         InputError: If any is NaN.
@@ -144,10 +144,10 @@ def refuse_nan(values: Float[Array, " b *n"], what: str) -> None:
 
 
 def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
-    """Refuses a value of a config that is none of its choices.
+    """Refuses a value of a config that is not one of its choices.
 
     Raises:
-        ValueError: Then.
+        ValueError: If it is none of them.
     """
     if value not in choices:
         known = ", ".join(repr(choice) for choice in choices)

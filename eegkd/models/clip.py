@@ -29,7 +29,7 @@ def quick_gelu(x: Array) -> Array:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _TowerConfig:
-    """What both towers have; see `ClipVisionConfig`."""
+    """Sizes that both towers have; see `ClipVisionConfig`."""
 
     dim: int = 768
     depth: int = 12
@@ -63,14 +63,14 @@ class ClipVisionConfig(_TowerConfig):
         depth: Layers.
         num_heads: Attention heads.
         ffn_dim: Width of the feed-forward layer.
-        eps: Of every LayerNorm.
-        activation: Of the feed-forward layer, quick_gelu or gelu.
+        eps: Epsilon of every LayerNorm.
+        activation: Activation of the feed-forward layer, quick_gelu or gelu.
         layers_out: Layers to return, as `block_i`; negative numbers count from the end,
             so that LLaVA's -2 of 24 is `block_22`.
-        remat: What a backward pass computes again.
+        remat: Policy of what a backward pass computes again.
         init_std: Spread of initial weights, as CLIP's `initializer_range`.
-        dtype: Of the computation.
-        param_dtype: Of the parameters.
+        dtype: Type of the computation.
+        param_dtype: Type of the parameters.
         image_size: Side of an image in pixels.
         patch_size: Side of a patch.
     """
@@ -99,13 +99,13 @@ class ClipVisionConfig(_TowerConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClipTextConfig(_TowerConfig):
-    """Sizes of a text tower; the defaults are those beside ViT-L/14.
+    """Sizes of a text tower; the defaults are those of ViT-L/14.
 
     Attributes:
         dim: Width; what is not named here is as in `ClipVisionConfig`.
         vocab_size: Number of token ids.
         max_positions: Longest text, in tokens.
-        eos_id: The token whose place is pooled, at its first occurrence; None takes the
+        eos_id: Token whose place is pooled, at its first occurrence; None takes the
             highest id of a text, as the oldest checkpoints (`eos_token_id` 2) want.
     """
 
@@ -146,7 +146,7 @@ class ClipLayer(nn.Module):
     def __call__(
         self, x: Float[Array, "b n d"], _: None, mask: Bool[Array, "b 1 1 n"] | None
     ) -> tuple[Array, None]:
-        """Returns the tokens, and nothing beside them."""
+        """Returns the tokens, and no output of the scan."""
         cfg = self.cfg
         heads = (*x.shape[:2], cfg.num_heads, cfg.dim // cfg.num_heads)
         act = gelu if cfg.activation == "gelu" else quick_gelu
@@ -162,7 +162,7 @@ class ClipLayer(nn.Module):
 
 
 class ClipVision(nn.Module):
-    """Encodes images as a class token and one token a patch, row by row."""
+    """Encodes images as a class token and one token per patch, row by row."""
 
     cfg: ClipVisionConfig
 
@@ -171,7 +171,7 @@ class ClipVision(nn.Module):
         """Encodes images.
 
         Args:
-            pixels: Normalised by CLIP's mean and spread, channels last.
+            pixels: Images normalised by CLIP's mean and spread, channels last.
 
         Returns:
             `embed` and the `block_i` asked for, `[b, 1 + n, d]`, class token first;

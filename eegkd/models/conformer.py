@@ -35,16 +35,16 @@ class ConformerConfig:
             know the order of tokens.
         stem: Convolutions over time, or over time and channels (subsampling by 4).
         stem_kernels: Taps of the two convolutions of the `conv1d` stem.
-        stem_strides: Their strides; a token covers the product.
+        stem_strides: Strides of these convolutions; a token covers the product.
         conv_norm: Norm in the convolution module: over a whole example ("group"),
             a token ("layer") or the batch ("batch", with running statistics).
         prompt_in_conv: Let prompts pass through the depthwise convolution, where
             they leak into the last tokens.
         num_prompts: Learnable tokens in every block; 0 for none.
-        prompt_init_std: Spread of their initial values.
+        prompt_init_std: Spread of the prompts' initial values.
         pool: `pooled` is the mean of signal tokens, or a learnable class token.
         dropout: Rate on every residual branch.
-        dtype: Of activations; parameters are float32.
+        dtype: Type of activations; parameters are float32.
     """
 
     n_chans: int = 19
@@ -257,9 +257,9 @@ def skip_init(
     and a class token are copied as well.
 
     Args:
-        teacher_params: Of a `Conformer`.
-        student_params: Of a `Conformer` that differs in depth alone.
-        columns: The teacher's channels that the student sees, where its stem is
+        teacher_params: Parameters of a `Conformer`.
+        student_params: Parameters of a `Conformer` that differs in depth alone.
+        columns: Channels of the teacher that the student sees, where its stem is
             conv1d; () is all.
 
     Raises:

@@ -34,17 +34,17 @@ class DecoderConfig:
         num_kv_heads: Heads of keys and values, which divide those of queries.
         head_dim: Width of a head.
         ffn_dim: Width of the gated feed-forward layer.
-        eps: Of every RMSNorm.
+        eps: Epsilon of every RMSNorm.
         rope_theta: Base of the rotary wavelengths.
-        qkv_bias: Whether query, key and value have biases, as Qwen2's have.
-        tied: Whether logits are products with the embeddings, without `lm_head`.
+        qkv_bias: True if query, key and value have biases, as Qwen2's have.
+        tied: True if logits are products with the embeddings, without `lm_head`.
         layers_out: Layers to return, as `block_i`; negative ones count from the end.
-        remat: What a backward pass computes again.
-        attention: As `implementation` of `dot_product_attention`.
+        remat: Policy of what a backward pass computes again.
+        attention: The `implementation` of `dot_product_attention`.
         init_std: Spread of the initial weights and embeddings.
-        dtype: Of the computation; norms, rotations, softmax and logits are in float32
-            or wider.
-        param_dtype: Of the parameters.
+        dtype: Type of the computation; norms, rotations, softmax and logits are in
+            float32 or wider.
+        param_dtype: Type of the parameters.
     """
 
     vocab_size: int = 32000
@@ -108,9 +108,9 @@ class DecoderLayer(nn.Module):
 
     Attributes:
         cfg: Sizes.
-        causal: Whether a token sees itself and earlier ones only; otherwise the mask
-            says all.
-        returns_keys: Whether the keys and values of these tokens are wanted.
+        causal: True if a token sees itself and earlier ones only; else the mask
+            decides.
+        returns_keys: True if the keys and values of these tokens are wanted.
     """
 
     cfg: DecoderConfig
@@ -207,13 +207,13 @@ class Decoder(nn.Module):
             mask: True where there is a token, padding being on any side; None is
                 everywhere.
             embeds: Embeddings of tokens, such as text and images together.
-            positions: Of the tokens; None counts real ones, those in the cache first.
-            visible: Which of these tokens each of them sees; None is itself and earlier
-                ones. All see what is in the cache.
-            cache: Of earlier tokens; there have to be as many free slots as tokens.
+            positions: Positions; None counts real tokens, those in the cache first.
+            visible: True where one of these tokens sees another; None is itself and
+                earlier ones. All see what is in the cache.
+            cache: Cache of earlier tokens; it needs as many free slots as tokens.
             room: Slots of a new cache, which these tokens begin.
-            logits: For which tokens: "last" is each row's last real one; NaN where a
-                row has none.
+            logits: Tokens that get logits: "last" is each row's last real one; NaN
+                where a row has none.
 
         Returns:
             `embed`; `block_i` of `layers_out`; `tokens` after the last norm; `logits

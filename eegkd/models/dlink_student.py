@@ -26,21 +26,21 @@ class DlinkStudentConfig(GridConfig):
     """Sizes of a student; the defaults have about 0.09 M parameters.
 
     Attributes:
-        filters: Of the convolutions that embed a patch. Tokens are 8 times as wide,
-            which has to be the teacher's width: a system sets it.
-        groups: Of their GroupNorms.
+        filters: Filters of the convolutions that embed a patch; tokens are 8 times as
+            wide, which has to be the teacher's width: a system sets it.
+        groups: Groups of their GroupNorms.
         mimic_blocks: Residual blocks at the teacher's width.
         mimic_kernel: Channels and patches that a block's convolution spans, both odd.
         mimic_hidden: Width inside a block; 0 is a quarter of the tokens'.
         compress_width: Features that a token is reduced to.
         spatial_multiplier: Spatial filters for each of them.
-        temporal_stride: Patches to a step of the compressed sequence.
+        temporal_stride: Patches per step of the compressed sequence.
         dropout: Rate before the last layer; 0.25 to 0.5.
-        norm: Of the compressing layers: GroupNorm, or BatchNorm.
-        norm_groups: Of GroupNorm.
-        momentum: Of BatchNorm's running statistics.
+        norm: Norm of the compressing layers: GroupNorm, or BatchNorm.
+        norm_groups: Groups of GroupNorm.
+        momentum: Momentum of BatchNorm's running statistics.
         order: `compress_only` leaves the mimic blocks out.
-        spectrum: Whether a patch is embedded by its spectrum too; without, a device
+        spectrum: True if a patch is embedded by its spectrum too; without, a device
             needs no Fourier transform.
         num_classes: Logits; 1 for a binary task.
     """
@@ -81,7 +81,7 @@ class DlinkStudentConfig(GridConfig):
 
     @property
     def num_blocks(self) -> int:
-        """Mimic blocks that there are."""
+        """Number of mimic blocks."""
         return 0 if self.order == "compress_only" else self.mimic_blocks
 
     @property
@@ -91,7 +91,7 @@ class DlinkStudentConfig(GridConfig):
 
 
 class MimicBlock(nn.Module):
-    """Adds what a convolution over the grid and a narrow MLP make of the tokens."""
+    """Adds a convolution over the grid and a narrow MLP to the tokens."""
 
     kernel: tuple[int, int]
     hidden: int
@@ -116,7 +116,7 @@ class DlinkStudent(nn.Module):
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Channels and patches, what the tokens are an array of."""
+        """Channels and patches that the tokens stand for."""
         return self.cfg.grid
 
     @nn.compact
@@ -124,8 +124,8 @@ class DlinkStudent(nn.Module):
         """Encodes windows.
 
         Args:
-            x: Signal at 200 Hz, in the unit that `cfg.scale` says.
-            train: Whether dropout acts and BatchNorm uses the batch.
+            x: Signal at 200 Hz, in the unit of `cfg.scale`.
+            train: True if dropout acts and BatchNorm uses the batch.
 
         Returns:
             At the teacher's width `embed`, `block_i` and `tokens` (the last of them),

@@ -24,15 +24,15 @@ class EEGNetConfig:
     Attributes:
         n_chans: EEG channels.
         n_outputs: Classes.
-        rate: Hz; the kernels last half and an eighth of a second (64 and 16 taps at
-            the published 128 Hz) unless their taps are given.
+        rate: Rate in Hz; the kernels last half and an eighth of a second (64 and 16
+            taps at the published 128 Hz) unless their taps are given.
         kernel: Taps of the temporal convolution.
         separable_kernel: Taps of the separable one.
         num_filters: Temporal filters.
         multiplier: Spatial filters for each of them.
-        dropout: 0.25 across subjects, 0.5 within one.
-        momentum: Of BatchNorm's running statistics. Keras' 0.99 needs hundreds of
-            updates before evaluation sees what training saw.
+        dropout: Dropout rate: 0.25 across subjects, 0.5 within one.
+        momentum: Momentum of BatchNorm's running statistics. Keras' 0.99 needs
+            hundreds of updates before evaluation sees what training saw.
         max_norm: Bound of a spatial filter's norm.
         head_max_norm: Bound of the norm of a class's weights.
     """

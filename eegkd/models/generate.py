@@ -1,6 +1,6 @@
 """Texts from a decoder, greedy or drawn.
 
-A prompt is read in one call; then a loop inside one program reads a token at a time
+A prompt is read in one call; then a loop inside one program reads one token at a time
 against a cache of fixed size, and ends when every row has. Another length of prompt is
 another program: pad prompts to few lengths.
 """
@@ -27,14 +27,14 @@ LOST = -1
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Decoding:
-    """How tokens are chosen, and where a row ends.
+    """Choice of tokens, and end of a row.
 
     Attributes:
         max_new_tokens: Most tokens of a row.
         stop_ids: Tokens that end a row.
-        pad_id: What stands behind a row's end.
-        temperature: 0 takes the likeliest token; above it, tokens are drawn from
-            `softmax(logits / temperature)`.
+        pad_id: Token behind a row's end.
+        temperature: Temperature; 0 takes the likeliest token, above it tokens are drawn
+            from `softmax(logits / temperature)`.
         top_p: Probability that the likeliest tokens have together; no others are drawn.
 
     Raises:
@@ -57,7 +57,7 @@ class Decoding:
 
 
 class Generated(NamedTuple):
-    """What follows each prompt.
+    """Tokens that follow each prompt.
 
     Attributes:
         tokens: Ids; behind a row's end the padding's; `LOST` where logits were NaN.
@@ -94,11 +94,11 @@ def generate(
         ids: Prompts, or else `embeds`.
         mask: True where a prompt has a token, padding being on any side; None is
             everywhere.
-        decoding: How tokens are chosen, and where a row ends.
+        decoding: Choice of tokens, and end of a row.
         embeds: Prompts as embeddings, such as text and images together.
-        key: Random, for drawing; the same key draws the same tokens.
-        adapters: Of `init_adapters`, beside the parameters.
-        alpha: As in the adapters' config; needed with them.
+        key: Random key, for drawing; the same key draws the same tokens.
+        adapters: Adapters from `init_adapters`.
+        alpha: Alpha of the adapters' config; needed with them.
 
     Raises:
         InputError: If there are no prompts, one has no token, an id is none of the
@@ -197,8 +197,8 @@ class Chooser(NamedTuple):
 
     Attributes:
         stop_ids: Tokens that end a row.
-        pad_id: What stands behind a row's end.
-        key: Random, for drawing; None takes the likeliest token.
+        pad_id: Token behind a row's end.
+        key: Random key, for drawing; None takes the likeliest token.
         temperature: Divisor of the logits that tokens are drawn from.
         top_p: As in `Decoding`; None draws from all tokens.
     """

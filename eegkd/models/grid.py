@@ -28,14 +28,14 @@ TEN_TWENTY = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GridConfig:
-    """What a model is given: named channels, patches of one second at 200 Hz.
+    """Input of a model: named channels, patches of one second at 200 Hz.
 
     Attributes:
         channels: Names of the signal's channels, in its order.
-        num_patches: Patches a window; it lasts as many seconds.
-        scale: Turns the signal's unit into the model's, which is 0.1 mV: 0.01 for
+        num_patches: Patches per window; it lasts as many seconds.
+        scale: Factor from the signal's unit to the model's, which is 0.1 mV: 0.01 for
             microvolts, 1 for a signal that is scaled already.
-        dtype: Of activations; parameters, norms' statistics and softmaxes are float32.
+        dtype: Type of activations; parameters, norms' statistics, softmaxes: float32.
     """
 
     channels: tuple[str, ...] = TEN_TWENTY
@@ -86,15 +86,15 @@ def check_windows(
     source: str,
     units: Sequence[str] = (),
 ) -> None:
-    """Compares windows with what a model was built for.
+    """Compares windows with the input that a model was built for.
 
     Args:
-        cfg: The model's.
-        channels: Of the windows, in their order.
-        rate: Of the windows, in Hz.
-        n_times: Samples a window.
-        source: Where the windows are, for the message.
-        units: A channel each, "uV", "mV" or "zscore"; () is unknown and not compared.
+        cfg: Input of the model.
+        channels: Channels of the windows, in their order.
+        rate: Rate of the windows, in Hz.
+        n_times: Samples per window.
+        source: Origin of the windows, for the message.
+        units: Unit per channel, "uV", "mV" or "zscore"; () is not compared.
 
     Raises:
         InputError: At the first difference, with its cure.
@@ -131,8 +131,8 @@ def unit_scale(units: Sequence[str], *, source: str) -> float:
     """Returns the scale that turns windows' unit into the model's.
 
     Args:
-        units: A channel each, "uV", "mV" or "zscore".
-        source: Where the windows are, for the message.
+        units: Unit per channel, "uV", "mV" or "zscore".
+        source: Origin of the windows, for the message.
 
     Raises:
         InputError: If there is another, or channels differ.
@@ -163,10 +163,10 @@ def convolve_patches(
 
     Args:
         x: Patches.
-        filters: Of each convolution.
-        groups: Of each norm.
+        filters: Filters of each convolution.
+        groups: Groups of each norm.
         kernels: Taps, stride and padding of each convolution.
-        dtype: Of activations.
+        dtype: Type of activations.
 
     Returns:
         Steps in time, and filters.
@@ -190,11 +190,11 @@ def convolve_patches(
 
 
 class GridConv(nn.Module):
-    """A convolution over channels and patches, one kernel and one bias a feature.
+    """A convolution over channels and patches, one kernel and one bias per feature.
 
     Attributes:
         kernel: Taps over channels and over patches, both odd.
-        dtype: Of activations.
+        dtype: Type of activations.
     """
 
     kernel: tuple[int, int]

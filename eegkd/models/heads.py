@@ -28,15 +28,15 @@ class LinearHead(nn.Module):
 
 
 class TaskHead(nn.Module):
-    """Maps what an encoder returns to class logits in float32.
+    """Maps an encoder's tensors to class logits in float32.
 
     `tokens` are flattened and go through Dense, ELU and dropout as often as there are
     widths in `hidden`, then through Dense; without `hidden`, `pooled` goes through
     Dense alone.
 
     Attributes:
-        num_classes: Logits; 1 for a binary task.
-        hidden: Widths; None takes `pooled`, () flattens tokens for one layer.
+        num_classes: Number of logits; 1 for a binary task.
+        hidden: Hidden widths; None takes `pooled`, () flattens tokens for one layer.
         dropout: Rate after each of the hidden layers.
         last_std: Spread of the last layer's first weights, its biases being zero; None
             is uniform within `1 / sqrt(inputs)`, biases too, as all other layers are.
@@ -83,8 +83,8 @@ def cbramod_head(
 
     Args:
         kind: "all_patch", "two_layer", "one_layer" or "average".
-        num_patches: Patches a window; they set the first width of `all_patch`.
-        num_classes: Logits; 1 for a binary task.
+        num_patches: Patches per window; they set the first width of `all_patch`.
+        num_classes: Number of logits; 1 for a binary task.
         dropout: Rate after each hidden layer.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Keys and values of earlier tokens, in a number of slots that is fixed.
+"""Keys and values of earlier tokens, in a fixed number of slots.
 
 All rows write to the same slots, so that a write is one slice; what differs by row, the
 length of a prompt, is in the mask.
@@ -14,13 +14,13 @@ from eegkd.typing import Array, Bool, Float, Int, Mask
 
 
 class Cache(NamedTuple):
-    """Keys and values, a layer, a slot and a head.
+    """Keys and values by layer, slot and head.
 
     Attributes:
         key: Keys, rotated to their positions.
         value: Values.
-        mask: Which slots hold a token: not a free one, not one of padding.
-        length: The first free slot, equal in all rows.
+        mask: True for slots that hold a token: not free, and no padding.
+        length: First free slot, equal in all rows.
     """
 
     key: Float[Array, "depth b m g e"]
@@ -87,8 +87,9 @@ def visible_keys(
 
     Args:
         mask: True where there is a token.
-        visible: Which of these tokens each sees; None is itself and earlier ones.
-        cache: What all of them see.
+        visible: True where one of these tokens sees another; None is earlier ones
+            and itself.
+        cache: Earlier tokens, which all of them see.
     """
     b, length = mask.shape
     seen = jnp.tri(length, dtype=bool)[None]

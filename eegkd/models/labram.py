@@ -1,4 +1,4 @@
-"""LaBraM: a Transformer over all patches of all channels, which it knows by name.
+"""LaBraM: a Transformer over all patches of all channels, known by their names.
 
 Reference:
     Jiang et al. 2024, "Large Brain Model for Learning Generic Representations with
@@ -50,15 +50,15 @@ class LabramConfig(GridConfig):
     """Sizes of a LaBraM; the defaults are those of LaBraM-Base.
 
     Attributes:
-        filters: Of the convolutions that embed a patch; the width is 25 times as much.
+        filters: Filters of the convolutions that embed a patch; 1/25 of the width.
         depth: Layers.
         num_heads: Attention heads.
         ffn_dim: Width of the feed-forward layer.
         max_patches: Rows of the time embedding: the longest window, in patches.
-        pool: `pooled` is the normalised mean of tokens, or the normalised class token.
+        pool: Source of `pooled`: the normalised mean of tokens, or class token.
         dropout: Rate after the embedding, on attention weights and in both branches.
-        drop_path: Rate at which the last layer's branches are left out, an example at a
-            time; the first layer's never, in between linearly.
+        drop_path: Rate at which the last layer's branches are left out, per example;
+            the first layer's never, in between linearly.
     """
 
     filters: int = 8
@@ -96,7 +96,7 @@ class LabramConfig(GridConfig):
     def rows(self) -> tuple[int, ...]:
         """Returns the rows of the position embedding; row 0 is the class token's.
 
-        Upper and lower case are one; else a name is taken as it is, "T3" and "T7" being
+        Upper and lower case are one; otherwise names are exact, "T3" and "T7" being
         different rows that were trained on different corpora.
 
         Raises:
@@ -141,8 +141,8 @@ class LabramLayer(nn.Module):
         """Returns the tokens twice: as carry and as output of the scan.
 
         Args:
-            x: Class token first.
-            step: The layer's number from 1, and its rate of `drop_path`.
+            x: Tokens, class token first.
+            step: Number of the layer from 1, and its rate of `drop_path`.
         """
         cfg, dtype = self.cfg, self.cfg.act_dtype
         (number, rate), drop = step, Dropout(cfg.dropout)
@@ -196,7 +196,7 @@ class Labram(nn.Module):
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Channels and patches, what the tokens are an array of."""
+        """Channels and patches that the tokens stand for."""
         return self.cfg.grid
 
     @nn.compact
@@ -204,8 +204,8 @@ class Labram(nn.Module):
         """Encodes windows.
 
         Args:
-            x: Signal at 200 Hz, in the unit that `cfg.scale` says.
-            train: Whether dropout and `drop_path` act.
+            x: Signal at 200 Hz, in the unit of `cfg.scale`.
+            train: True if dropout and `drop_path` act.
 
         Returns:
             `embed` and `block_i`, of patches alone; `tokens` and `cls` after the final

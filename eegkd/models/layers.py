@@ -74,7 +74,7 @@ class TimeConv(nn.Module):
 
 
 class DepthwiseConv(nn.Module):
-    """A convolution over time with one kernel and one bias a channel."""
+    """A convolution over time with one kernel and one bias per channel."""
 
     kernel: int
     dtype: jnp.dtype

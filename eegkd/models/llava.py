@@ -1,9 +1,9 @@
 """LLaVA 1.5 and 1.6: a vision tower, a projector and a decoder of text.
 
-What depends on images' sizes and texts' lengths is worked out before, in NumPy
+The part that depends on images' sizes and texts' lengths is done before, in NumPy
 (`eegkd.data.images.anyres`, `eegkd.data.language.packing`), and arrives as indices of
 fixed length; the model gathers twice: patches of tiles into the visual tokens of a row,
-and those into the sequence of text. A caller may give visual tokens of its own instead.
+and those into the sequence of text. A caller may give its own visual tokens instead.
 
 References:
     Liu et al. 2023, "Improved Baselines with Visual Instruction Tuning", arXiv
@@ -52,7 +52,7 @@ class LlavaConfig:
 
     @property
     def block(self) -> str:
-        """The name of the selected layer, as `block_22`."""
+        """Name of the selected layer, as `block_22`."""
         (number,) = block_numbers((self.select_layer,), self.vision.depth)
         return f"block_{number}"
 
@@ -74,10 +74,10 @@ class VisualProjector(nn.Module):
     """Maps visual features to the decoder's width: Dense, GELU, Dense (mlp2x_gelu).
 
     Attributes:
-        dim: The decoder's width.
+        dim: Width of the decoder.
         init_std: Spread of the initial weights.
-        dtype: Of the computation.
-        param_dtype: Of the parameters.
+        dtype: Type of the computation.
+        param_dtype: Type of the parameters.
     """
 
     dim: int
@@ -110,11 +110,11 @@ def arrange_patches(
     """Puts patches of tiles into the order of a row's visual tokens, by one gather.
 
     Args:
-        patches: Projected, of all tiles of a row; tiles that only pad are never read.
-        index: `tile * n + patch`, or below 0 for the newline vector, as
+        patches: Projected patches of all tiles of a row; padded tiles are not read.
+        index: The number `tile * n + patch`, or below 0 for the newline vector, as
             `eegkd.data.images.anyres.row_index` makes it.
-        mask: Where it holds a token, None being everywhere; the rest is zero.
-        newline: The vector; None where the index has none.
+        mask: True where it holds a token; None is everywhere; the rest is zero.
+        newline: Newline vector; None where the index has none.
 
     Returns:
         Visual tokens; an index past the last patch gives NaN, as of embeddings.
@@ -137,14 +137,14 @@ def insert_visual(
 
     Args:
         text: Embeddings of ids; those at visual positions are not used.
-        visual: Each row's visual tokens, from whatever they were made.
-        visual_at: Which of them stands at a position, below 0 for none, as
+        visual: Visual tokens of each row, whatever they were made from.
+        visual_at: Visual token at each position, below 0 for none, as
             `eegkd.data.language.packing.pack_row` makes it.
-        mask: Which visual tokens there are; None is all.
+        mask: True for visual tokens that exist; None is all.
 
     Returns:
-        The sequence; NaN in the whole of a row that has another number of places than
-        of visual tokens, or a place for one that is not there.
+        The sequence; NaN all over a row that has another number of places than of
+        visual tokens, or a place for one that is not there.
     """
     there = boolean_mask(mask, visual.shape[:2], "visual_mask")
     is_place = visual_at >= 0
@@ -207,13 +207,13 @@ class Llava(nn.Module):
 
         Args:
             ids: Token ids, any of the vocabulary at visual positions.
-            visual_at: Which visual token stands where; needed with images.
+            visual_at: Visual token at each position; needed with images.
             pixels: Tiles or images of each row, as `stack_tiles` of
                 `eegkd.data.images.anyres` makes them.
             visual_index: Order of their patches and newlines; needed by LLaVA-1.6, in
                 1.5 None takes all patches in their order.
             visual: Visual tokens of the decoder's width, in place of pixels.
-            visual_mask: Which of the visual tokens there are; None is all.
+            visual_mask: True for visual tokens that exist; None is all.
 
         Each visual token has one place in the text: other numbers are refused, or give
         NaN in all of their row inside jit, where they are not known.
@@ -268,12 +268,12 @@ class Llava(nn.Module):
             visual_index: See `embed`.
             visual: See `embed`.
             visual_mask: See `embed`.
-            options: Of the `Decoder`: `positions`, `visible`, `cache`, `room`,
+            options: Options of the `Decoder`: `positions`, `visible`, `cache`, `room`,
                 `logits`.
 
         Returns:
-            What the decoder returns (`embed` being of the whole sequence), and beside
-            it what `embed` returns.
+            Tensors of the decoder (`embed` being of the whole sequence), and those
+            that `embed` returns.
         """
         if self.is_initializing() and pixels is None:
             # Every part exists, whatever the model is first called with.

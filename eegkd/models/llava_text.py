@@ -35,11 +35,11 @@ def generate_text(
         params: Its parameters.
         ids: Packed prompts; padding may be on any side.
         mask: True where there is a token; None is everywhere.
-        inputs: The images, as keywords of `Llava.embed`.
-        adapters: Of the whole model, beside its parameters.
-        alpha: As in the adapters' config; needed with them.
-        decoding: How tokens are chosen, and where a row ends.
-        key: Random, for drawing.
+        inputs: Images, as keywords of `Llava.embed`.
+        adapters: Adapters of the whole model.
+        alpha: Alpha of the adapters' config; needed with them.
+        decoding: Choice of tokens, and end of a row.
+        key: Random key, for drawing.
 
     Raises:
         InputError: As in `generate`, and if texts and images do not fit each other.
@@ -63,14 +63,15 @@ def score_text(
     """Computes how likely continuations are after prompts with images.
 
     Args:
-        llava: As in `generate_text`, and what follows too.
+        llava: See `generate_text`.
         params: See `generate_text`.
         ids: See `generate_text`.
         mask: See `generate_text`.
         inputs: See `generate_text`.
         adapters: See `generate_text`.
         alpha: See `generate_text`.
-        options: Of `score_continuations`: `continuations`, `continuation_mask`.
+        options: Options of `score_continuations`: `continuations`,
+            `continuation_mask`.
 
     Raises:
         InputError: See `generate_text`.
@@ -88,7 +89,7 @@ def _language(
     adapters: PyTree,
     alpha: float | None,
 ) -> dict[str, Any]:
-    """Returns what the decoder gets: its parameters and adapters, and embeddings."""
+    """Returns the decoder's parameters and adapters, and its embeddings."""
     inputs = dict(inputs)
     read = boolean_mask(mask, ids.shape)
     there, at = _visual_mask(llava.cfg, inputs), inputs.get("visual_at")

@@ -1,8 +1,8 @@
 """Puts parameters on devices one tensor at a time, and takes them off again.
 
 Each layer of a stack is written into an array that is on the devices already and is
-given up to the write (donated), so that beside the parameters themselves the host holds
-a few tensors, never a checkpoint.
+given up to the write (donated), so that the host holds a few tensors besides the
+parameters, never a checkpoint.
 """
 
 import functools
@@ -28,27 +28,27 @@ class Lazy(Protocol):
 
     @property
     def path(self) -> Path:
-        """Of the parameter."""
+        """Path of the parameter."""
         ...
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Its shape, stacked layers first."""
+        """Shape, stacked layers first."""
         ...
 
     @property
     def dtype(self) -> str:
-        """The file's type."""
+        """Type in the file."""
         ...
 
     @property
     def parts(self) -> tuple[Callable[[], np.ndarray], ...]:
-        """Each reads a layer, or the whole."""
+        """Readers of one layer each, or one reader of everything."""
         ...
 
     @property
     def is_stack(self) -> bool:
-        """Whether there is a part a layer."""
+        """True if there is one part per layer."""
         ...
 
 
@@ -58,12 +58,12 @@ def load_tree(
     """Reads parameters onto the devices, one tensor after another.
 
     Args:
-        arrays: What to read.
-        dtype: Of the parameters; None is the files', but no narrower than float32.
+        arrays: Parameters to read.
+        dtype: Type of the parameters; None is the files', at least float32.
             Scalars never become narrower: there is nothing to save, and a temperature
             that is kept as its logarithm would change by a percent.
-        shardings: How a parameter of this path and shape is spread; None is the default
-            device. Every process reads whole tensors and keeps its own part of each.
+        shardings: Returns how a parameter of a path and shape is spread; None is the
+            default device. Every process reads full tensors and keeps its part of each.
 
     Returns:
         The parameters, nested by their paths.

@@ -1,7 +1,7 @@
 """Low-rank adapters (LoRA) beside frozen linear layers, by the layers' paths.
 
 `y = x W + b` becomes `y = x W + b + (alpha / r) (drop(x) A) B`, A being `[in, r]` and B
-`[r, out]`. W stays as it is and gets no gradient: training never forms the product AB.
+`[r, out]`. W does not change and gets no gradient: training never forms the product AB.
 Adapters may be wider numbers than W, as float32 beside bfloat16: the product is taken
 in the layer's own type, and their gradients are as wide as they are.
 It works on any module whose linear layers are `nn.Dense`, scanned ones too, whose
@@ -33,11 +33,11 @@ _DOWN, _UP = "lora_down", "lora_up"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoraConfig:
-    """Sizes of the adapters, and where they are.
+    """Sizes of the adapters, and their places.
 
     Attributes:
         rank: Inner width r.
-        alpha: The adapters' output is scaled by alpha / rank.
+        alpha: Scale: the adapters' output is multiplied by alpha / rank.
         dropout: Rate on the adapters' input in training.
         targets: Paths of linear layers, as layers/qkv; * stands for anything, a
             number of levels too.
@@ -63,9 +63,9 @@ def find_linears(module: nn.Module, *args: Any, **options: Any) -> tuple[str, ..
     """Lists the paths of a module's linear layers, by tracing one call.
 
     Args:
-        module: Any.
-        args: What it is called with; shapes are enough.
-        options: The call's keywords.
+        module: Any module.
+        args: Arguments of the call; shapes are enough.
+        options: Keywords of the call.
     """
     found: dict[str, None] = {}
 
@@ -88,10 +88,10 @@ def init_adapters(
     """Draws adapters for the chosen layers: A uniform, B zero, so that nothing changes.
 
     Args:
-        key: Random.
+        key: Random key.
         base: Parameters of the module.
-        linears: The module's, of `find_linears`.
-        config: Which of them, and the sizes.
+        linears: Linear layers of the module, from `find_linears`.
+        config: Targets among them, and sizes.
 
     Returns:
         Parameters nested as `base` is: `lora_down [*, in, r]`, `lora_up [*, r, out]` in
@@ -136,14 +136,14 @@ def apply_adapted(
     """Calls a module with adapters beside its linear layers.
 
     Args:
-        module: Any.
-        base: Its parameters.
-        adapters: Of `init_adapters`.
-        args: What it is called with.
-        alpha: As in the config.
-        dropout: As in the config when training, otherwise 0; it needs the `dropout`
-            random stream, as `rngs={"dropout": key}`.
-        options: The call's keywords.
+        module: Any module.
+        base: Parameters of the module.
+        adapters: Adapters from `init_adapters`.
+        args: Arguments of the call.
+        alpha: Alpha of the config.
+        dropout: Rate of the config when training, otherwise 0; it needs the
+            `dropout` random stream, as `rngs={"dropout": key}`.
+        options: Keywords of the call.
 
     Raises:
         ValueError: If dropout has no random stream.

@@ -11,8 +11,8 @@ class Prompts(nn.Module):
 
     Attributes:
         depth: Number of layers of the encoder.
-        num_prompts: Prompt tokens a layer.
-        dim: The encoder's width.
+        num_prompts: Prompt tokens per layer.
+        dim: Width of the encoder.
         init_std: Spread of the normal initial values.
     """
 
@@ -23,7 +23,7 @@ class Prompts(nn.Module):
 
     @nn.compact
     def __call__(self) -> Float[Array, "l p d"]:
-        """Returns the prompts, a row a layer."""
+        """Returns the prompts, one row per layer."""
         init = nn.initializers.normal(self.init_std)
         return self.param("prompts", init, (self.depth, self.num_prompts, self.dim))
 

@@ -35,12 +35,12 @@ def save_pretrained(
     Tensors keep their type and leave the devices one at a time.
 
     Args:
-        folder: Made if needed; it may not hold weights.
+        folder: Folder to write, made if needed; it may not hold weights.
         module: `Clip`, `ClipText`, `ClipVision`, `Decoder` or `Llava`.
-        variables: Its variables.
-        config: Other fields of `config.json`, such as the ids of special tokens: what
-            `convert.read_config` found in the folder that the model came from.
-        max_shard_bytes: A file holds no more, unless a single tensor is larger.
+        variables: Variables of the module.
+        config: Other fields of `config.json`, such as the ids of special tokens, by
+            `convert.read_config` of the folder that the model came from.
+        max_shard_bytes: Most bytes of a file, unless a single tensor is larger.
 
     Raises:
         InputError: If the folder holds weights already, or cannot be written.
@@ -65,10 +65,10 @@ def load_adapters(
     """Reads LoRA adapters that PEFT wrote.
 
     Args:
-        folder: With `adapter_config.json` and `adapter_model.safetensors`.
-        module: The model that they belong to, as for `save_pretrained`.
-        dtype: Of the adapters; None is the file's, but no narrower than float32.
-        shardings: As for `load_pretrained`.
+        folder: Folder of `adapter_config.json` and `adapter_model.safetensors`.
+        module: Model that they belong to, as for `save_pretrained`.
+        dtype: Type of the adapters; None is the file's, at least float32.
+        shardings: Placement, as for `load_pretrained`.
 
     Returns:
         Their config, and adapters for `apply_adapted`.
@@ -93,10 +93,10 @@ def save_adapters(
     """Writes LoRA adapters as PEFT reads them.
 
     Args:
-        folder: Made if needed; adapters there are replaced.
-        module: The model that they belong to, as for `save_pretrained`.
-        adapters: Of `init_adapters`.
-        config: What they were made with.
+        folder: Folder to write, made if needed; adapters there are replaced.
+        module: Model that they belong to, as for `save_pretrained`.
+        adapters: Adapters from `init_adapters`.
+        config: Config that they were made with.
         base: Name or folder of the model, for PEFT's users.
 
     Raises:

@@ -1,4 +1,4 @@
-"""How likely a decoder finds given texts after a prompt, as labels of a class."""
+"""Likelihood of given texts after a prompt, such as labels of a class."""
 
 import functools
 
@@ -42,8 +42,8 @@ def score_continuations(
         continuation_mask: True where there is a token, padding coming last; None is
             everywhere.
         embeds: Prompts as embeddings.
-        adapters: Of `init_adapters`, beside the parameters.
-        alpha: As in the adapters' config; needed with them.
+        adapters: Adapters from `init_adapters`.
+        alpha: Alpha of the adapters' config; needed with them.
 
     Raises:
         InputError: As in `generate`; of continuations too.

@@ -18,14 +18,14 @@ from eegkd.ops.placing import split_batch
 from eegkd.typing import Array, PyTree, Tensors
 
 Remat: TypeAlias = Literal["none", "full", "dots"]
-"""What a backward pass finds again: "none" keeps all that the forward pass had, "full"
+"""Values kept for a backward pass: "none" keeps all that the forward pass had, "full"
 the input of each layer alone, "dots" the results of matrix products with weights too
-(about a third more memory than "full" needs a layer, for half of its recomputation)."""
+(about a third more memory per layer than "full", for half of its recomputation)."""
 
 UNROLLED = 12
-"""Layers compiled in a row, without a loop: a tenth less time a step on a CPU (CBraMod,
-and adapters of a LLaMA of 8 layers), for more of compiling (1 s for those, for CBraMod
-4 s, with dropout 12 s)."""
+"""Layers compiled in a row, without a loop: a tenth less time per step on a CPU
+(CBraMod, and adapters of a LLaMA of 8 layers), for more compiling (1 s for those, for
+CBraMod 4 s, with dropout 12 s)."""
 
 _POLICIES: dict[str, Callable[..., bool]] = {
     "full": jax.checkpoint_policies.nothing_saveable,
@@ -57,15 +57,15 @@ def scan_layers(
     """Applies `depth` copies of a layer, each with its own parameters.
 
     Args:
-        layer: Called as `layer(x, scanned_i, *shared) -> (x, y)`; its parameters are
+        layer: Function `layer(x, scanned_i, *shared) -> (x, y)`; its parameters are
             stacked, `[depth, ...]`.
         x: Tokens of any shape, which every layer keeps.
-        shared: What all layers get.
-        depth: Layers.
-        scanned: What each layer gets a slice of, as `[depth, ...]`, such as a cache.
+        shared: Arguments that all layers get.
+        depth: Number of layers.
+        scanned: Arrays `[depth, ...]` that each layer gets a slice of, as a cache.
         layers_out: Layers whose output is wanted, by number; negative ones count from
             the end.
-        remat: See `Remat`.
+        remat: Policy of the backward pass, see `Remat`.
 
     Returns:
         The last layer's tokens, those asked for as `block_i`, and each layer's `y`
@@ -77,8 +77,8 @@ def scan_layers(
     if remat not in get_args(Remat):
         raise ValueError(f"remat is one of {get_args(Remat)}; got {remat!r}.")
     wanted = block_numbers(layers_out, depth)
-    # Layers that nobody asked for all write to one place past the others, which is
-    # cheaper than to choose.
+    # Layers that are not asked for all write to one place past the others, which is
+    # cheaper than a choice.
     slots = (
         jnp.full(depth, len(wanted))
         .at[jnp.array(wanted, int)]

@@ -1,1 +1,1 @@
-"""Batches of windows: which rows, in which order, with what beside the signal."""
+"""Batches of windows: which rows, in which order, and what comes with the signal."""

@@ -24,10 +24,10 @@ class AugmentConfig:
         shift: Largest shift in time, as a share of the window; what runs out at one
             end is mirrored.
         channel_dropout: Chance that a channel is set to zero; one always stays.
-        noise: Standard deviation of Gaussian noise, as a share of each channel's own.
-        seed: Of the views.
-        num_views: Views a window has; epoch e shows view e modulo this. 0 is a fresh
-            view every epoch, for which the teacher must run online.
+        noise: Standard deviation of Gaussian noise, as a share of the channel's own.
+        seed: Seed of the views.
+        num_views: Number of views per window; epoch e shows view e modulo this. 0 is a
+            fresh view every epoch, for which the teacher must run online.
     """
 
     scale: float = 0.0
@@ -52,12 +52,12 @@ class AugmentConfig:
 
     @property
     def active(self) -> bool:
-        """Whether anything is changed."""
+        """True if anything is changed."""
         return any((self.scale, self.shift, self.channel_dropout, self.noise))
 
     @property
     def views(self) -> int:
-        """How many views a window has; 0 where there is no end of them."""
+        """Number of views per window; 0 where every epoch has a fresh one."""
         return self.num_views if self.active else 1
 
     def view(self, epoch: int) -> int:

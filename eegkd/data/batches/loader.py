@@ -76,7 +76,7 @@ class Loader:
 
     @property
     def batches_per_epoch(self) -> int:
-        """Full batches in one pass over the rows."""
+        """Number of full batches in one pass over the rows."""
         return self._source.order.batches_per_epoch
 
     def __iter__(self) -> "Loader":
@@ -165,12 +165,12 @@ def make_loader(
     cut one global batch into equal parts, whatever their number.
 
     Args:
-        store: Where the windows are.
+        store: Store of the windows.
         rows: Rows to train on.
         batch_size: Global batch size, over all shards.
         seed: Seed of the order.
-        num_epochs: How many passes; this or `num_steps`.
-        num_steps: How many batches.
+        num_epochs: Number of passes; this or `num_steps`.
+        num_steps: Number of batches.
         plan: What a batch holds; epoch e shows view e modulo `num_views` of its
             augmentation.
         shard: This host's number and how many there are.

@@ -1,4 +1,4 @@
-"""What is in a batch: which windows, in which order, with what beside the signal."""
+"""What is in a batch: which windows, in which order, and what comes with the signal."""
 
 import dataclasses
 import math
@@ -17,7 +17,7 @@ Cache = Mapping[str, Mapping[str, np.ndarray | TeacherTensor]]
 
 
 class ZScore(NamedTuple):
-    """Mean and standard deviation a channel, fitted on training rows."""
+    """Mean and standard deviation per channel, fitted on training rows."""
 
     mean: np.ndarray
     std: np.ndarray
@@ -26,7 +26,7 @@ class ZScore(NamedTuple):
 def fit_train_zscore(
     store: WindowStore, rows: np.ndarray, *, chunk: int = 256
 ) -> ZScore:
-    """Fits mean and standard deviation a channel over the windows of `rows`.
+    """Fits mean and standard deviation per channel over the windows of `rows`.
 
     Sums are kept in float64, over one chunk of windows at a time.
 
@@ -90,7 +90,7 @@ class BatchMaker:
     """Gathers the windows of given rows into one batch.
 
     Attributes:
-        store: Where the windows are.
+        store: Store of the windows.
         plan: What a batch holds besides.
     """
 
@@ -131,7 +131,7 @@ class BatchMaker:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Order:
-    """Which rows make batch i: a pure function of seed, rows and labels.
+    """Rows of batch i, as a pure function of seed, rows and labels.
 
     An epoch has `len(rows) // batch_size` full batches; the few windows left over
     differ from epoch to epoch.
@@ -139,8 +139,8 @@ class Order:
     Attributes:
         rows: Rows of the store to draw from.
         labels: Their labels, in the order of `rows`.
-        batch_size: Of the global batch.
-        seed: Of the shuffling.
+        batch_size: Global batch size.
+        seed: Seed of the shuffling.
         balanced: Draw every class equally often in an epoch; unlabelled rows keep
             their natural share.
     """
@@ -153,7 +153,7 @@ class Order:
 
     @property
     def batches_per_epoch(self) -> int:
-        """Full batches in one pass."""
+        """Number of full batches in one pass."""
         return len(self.rows) // self.batch_size
 
     def epoch(self, number: int) -> np.ndarray:

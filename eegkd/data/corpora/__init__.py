@@ -34,7 +34,7 @@ class Source(NamedTuple):
         member: The part of `path` to read, where it holds several recordings.
         subject: The person; the recording's id where a corpus names no persons.
         session: The visit, or "".
-        info: What the corpus knows beside it: labels, onsets.
+        info: Other facts that the corpus knows: labels, onsets.
     """
 
     recording_id: str
@@ -49,7 +49,7 @@ class Corpus(NamedTuple):
     """How a corpus lies on disk and what its labels mean.
 
     Attributes:
-        name: As in `--data.corpus`.
+        name: Name, as in `--data.corpus`.
         classes: Label names; a window's label is the index.
         background: The class of windows outside every event; None leaves them
             unlabelled (-1).
@@ -58,11 +58,11 @@ class Corpus(NamedTuple):
         defaults: `DataConfig` fields that differ from `GENERAL` (windows/cutting.py).
         has_subjects: False where no subject ids exist: folds go by recording.
         fixed_split: `subjects -> {"train": .., "val": .., "test": ..}`, if published.
-        student_subjects: Whose labels the student may use; empty: all of them.
-        licence: One line.
-        facts: More that is known of it, computed when a store is written: the
-            synthetic worlds' best possible accuracy, as "bayes".
-        trials: Every event is a trial: one window each, from its onset on.
+        student_subjects: Subjects whose labels the student may use; () is all.
+        licence: Licence, in one line.
+        facts: Computes further facts when a store is written: the best possible
+            accuracy of the synthetic worlds, as "bayes".
+        trials: True if every event is a trial: one window per event, from its onset.
         fixed: `DataConfig` fields of `defaults` that cannot be chosen otherwise.
         collection: Folder of this corpus in `$EEGKD_REAL_DATA`; "" if it has none.
         options: `DataConfig` fields, beside the root, that `make_corpus` reads.
@@ -98,8 +98,8 @@ def get_corpus(name: str, root: str | os.PathLike[str] = "", **options: Any) -> 
     """Returns a corpus by its name.
 
     Args:
-        name: As in `--data.corpus`.
-        root: The folder of its recordings.
+        name: Name, as in `--data.corpus`.
+        root: Folder of its recordings.
         **options: Other fields of `DataConfig`; `Corpus.options` names those that it
             depends on.
 
@@ -171,7 +171,7 @@ def split_by_number(
 
     Args:
         subjects: Names, as "07" or "A07".
-        ends: The last number in training, and in validation.
+        ends: Last number in training, and in validation.
         needs: What the published split needs, for the message.
 
     Raises:

@@ -9,7 +9,7 @@ left out. Beside it, or in folders below, lie any number of
 
     part.npz             arrays `signal` [n, c, t] and `label` [n], and as wanted
                          `subject`, `session`, `recording` and `split` [n]
-    part.npy, part.csv   the signal alone, and those columns, a line a window
+    part.npy, part.csv   the signal alone, and those columns, one line per window
 
 A label is a class's name, or its number (from 0, where `classes` lists them); an empty
 one, -1 or `unlabelled` is none. Without `subject` folds go by recording, which is the
@@ -45,7 +45,7 @@ _NO_LABEL = ("", "-1", UNLABELLED)
 
 
 class _About(NamedTuple):
-    """What `windows.json` says."""
+    """Contents of `windows.json`."""
 
     path: Path
     channels: tuple[str, ...]
@@ -55,7 +55,7 @@ class _About(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """One file of windows: its shape, and a text a window in each column it has."""
+    """One file of windows: its shape, and one text per window and column."""
 
     path: Path
     shape: tuple[int, ...]

@@ -143,7 +143,7 @@ def _read_labels(source: Source, num: int) -> list[int]:
     """Reads the classes of the second day's trials.
 
     Raises:
-        InputError: If there are none, or not one a trial.
+        InputError: If there are none, or not one per trial.
     """
     from scipy.io import loadmat
 

@@ -49,7 +49,7 @@ def list_sources(root: Path) -> tuple[Source, ...]:
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Text files below a folder, and members of the zips in it."""
+    """Yields text files below a folder, and members of the zips in it."""
     for path in sorted(folder.rglob("*")):
         if "__MACOSX" in path.parts:
             continue

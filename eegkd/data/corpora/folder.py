@@ -92,7 +92,7 @@ def make_corpus(config: DataConfig) -> Corpus:
 
 
 def _list(sources: tuple[Source, ...], root: Path) -> tuple[Source, ...]:
-    """Sources, with the recording in place of a person that nothing names."""
+    """Returns sources, with the recording in place of a person that nothing names."""
     return tuple(
         source if source.subject else source._replace(subject=source.recording_id)
         for source in sources
@@ -100,7 +100,7 @@ def _list(sources: tuple[Source, ...], root: Path) -> tuple[Source, ...]:
 
 
 def _recordings(root: Path) -> tuple[Path, ...]:
-    """All recordings below a folder, hidden files and insides of .mff left out."""
+    """Lists recordings below a folder, but no hidden files or insides of .mff."""
     found: list[Path] = []
     for path in sorted(root.iterdir()):
         name = path.name.lower()
@@ -147,7 +147,7 @@ def _subject(labels: Path, file: Path, rows: Iterable[_Row]) -> str:
 def _classes(
     labelled: Iterable[tuple[str, bool]],
 ) -> tuple[tuple[str, ...], str | None]:
-    """Class names in order and the background class, of (label, has an onset) pairs."""
+    """Returns class names and the background class, from (label, has onset) pairs."""
     labelled = [pair for pair in labelled if pair[0] != UNLABELLED]
     names = sorted({label for label, _ in labelled})
     alone = len(names) == 1 and all(timed for _, timed in labelled)
@@ -204,7 +204,7 @@ def _event(
 def _read_labels(
     path: Path, files: tuple[Path, ...]
 ) -> Mapping[Path, tuple[_Row, ...]] | None:
-    """Rows of labels.csv by recording; None where there is no such file."""
+    """Reads rows of labels.csv by recording; None if there is no such file."""
     if not path.exists():
         return None
     with path.open(newline="", encoding="utf-8-sig") as file:

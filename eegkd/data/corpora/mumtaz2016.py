@@ -114,14 +114,14 @@ def _list_files(root: str) -> tuple[_File, ...]:
 
 
 def _root(same: Mapping[str, str], person: str) -> str:
-    """The name under which this person was met first."""
+    """Returns the name under which this person was met first."""
     while person in same:
         person = same[person]
     return person
 
 
 def _probe(path: Path) -> tuple[int, str]:
-    """Tells equal recordings by size and by what lies in the middle."""
+    """Returns size and hash of the middle, which equal recordings share."""
     size = path.stat().st_size
     with path.open("rb") as file:
         file.seek(size // 2)

@@ -1,6 +1,6 @@
 """One seizure of one patient: 500 s of 21 scalp channels at 100 Hz, as text files.
 
-`ch01.inp` to `ch21.inp` hold one number a line. SP1 and SP2 are corrupt and left out.
+`ch01.inp` to `ch21.inp` hold one number per line. SP1 and SP2 are corrupt and left out.
 No unit is stated; the numbers are of the size of microvolts and taken for them (a
 z-score undoes the choice). The onset is the midpoint that the data's authors give, not
 an expert's mark, and the end is where the strong power ends: this recording shows that

@@ -1,7 +1,7 @@
 """Geometry of LLaVA-1.6: how an image of any size becomes tiles and visual tokens.
 
 An image is resized into the grid of tiles that shows most of it, padded to that grid
-and cut; each tile, and before them one squashed view of the whole, goes through the
+and cut; each tile, and before them one squashed view of all of it, goes through the
 vision tower by itself. Of the grid's tokens those that lie wholly in the padding are
 dropped, and every row that is left ends with a newline vector.
 
@@ -87,7 +87,7 @@ def choose_grid(size: Size, config: AnyresConfig) -> Size:
     than it had.
 
     Args:
-        size: Of the image.
+        size: Size of the image.
         config: The grids.
 
     Returns:
@@ -147,7 +147,7 @@ def image_index(
     """Lists an image's visual tokens as patches of its tiles.
 
     Args:
-        size: Of the image.
+        size: Size of the image.
         config: The grids.
         first_tile: Number of the image's global view; the grid's tiles follow it, row
             by row.
@@ -175,7 +175,7 @@ def row_index(
     """Lists the visual tokens of all images of one row, padded to one length.
 
     Args:
-        sizes: Of the row's images, in the order of its tiles.
+        sizes: Sizes of the row's images, in the order of its tiles.
         config: The grids.
         num_tokens: The length; None is the most that so many images can have, so that
             all rows with as many images agree.
@@ -208,7 +208,7 @@ def stack_tiles(
     """Joins the tiles of a row's images as the vision tower takes them.
 
     Args:
-        images: What an image processor of transformers returns, `[tiles, 3, s, s]` an
+        images: What an image processor of transformers returns, `[tiles, 3, s, s]` per
             image. Tiles of zeros at its end, which the processor pads a batch with, are
             dropped: no image comes out as zeros. A row of text alone has none.
         num_tiles: Tiles to pad to, with zeros; the same for all rows of a batch.

@@ -178,7 +178,7 @@ def label_words(texts: Sequence[Sequence[str]], classes: Sequence[str]) -> list[
 
 
 def _flags(name: str) -> re.RegexFlag:
-    """One-letter class names are matched with their case: "a" is also an article."""
+    """Matches one-letter names with their case: "a" is also an article."""
     return re.NOFLAG if len(name) == 1 else re.IGNORECASE
 
 
@@ -194,7 +194,7 @@ def build_vocabulary(texts: Sequence[Sequence[str]]) -> dict[str, int]:
 
 
 def read_vocabulary(path: Path) -> dict[str, int]:
-    """Reads a BERT `vocab.txt`: one token a line, its number the id."""
+    """Reads a BERT `vocab.txt`: one token per line, whose number is its id."""
     if not path.is_file():
         raise InputError(f"{path}: no vocab.txt in the folder of BERT weights.")
     lines = path.read_text(encoding="utf-8").splitlines()

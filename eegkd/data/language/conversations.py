@@ -22,7 +22,7 @@ from eegkd.data.language.packing import Part, Side, pack_rows, split_at_images
 from eegkd.errors import InputError
 
 IMAGE = "<image>"
-"""What stands for an image in a text."""
+"""Placeholder of an image in a text."""
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _PACKED = ("ids", "mask", "positions", "labels")
@@ -53,16 +53,16 @@ class Conversation(NamedTuple):
 
 
 class ModelConfig(Protocol):
-    """What has to be known of a model; `models.LlavaConfig` says it."""
+    """Facts of a model that are needed here; `models.LlavaConfig` has them."""
 
     @property
     def vision(self) -> Any:
-        """With `image_size` and `patch_size`."""
+        """Config of the tower, with `image_size` and `patch_size`."""
         ...
 
     @property
     def grids(self) -> tuple[tuple[int, int], ...]:
-        """Of LLaVA-1.6; () is 1.5."""
+        """Grids of LLaVA-1.6; () is LLaVA-1.5."""
         ...
 
 
@@ -81,9 +81,9 @@ def prepare_conversations(
 
     Args:
         rows: Conversations, or a mapping from their names to them.
-        tokenizer: Of the model's folder; it has to give offsets and know `IMAGE`.
+        tokenizer: Tokenizer of the model's folder; it gives offsets, knows `IMAGE`.
         processor: Image processor of the same folder.
-        model: Its config.
+        model: Config of the model.
         side: Where padding is: right to train, left to generate.
         length: Positions to pad to; None is the longest row's, which compiles anew for
             every other length.
@@ -226,7 +226,7 @@ def _see(
 def _read(
     turns: Sequence[Turn], tokenizer: Any, counts: Sequence[int], name: str
 ) -> list[Part]:
-    """Tokenises a row as a whole, so that a prompt has the tokens it will have."""
+    """Tokenises a row in one go, so that a prompt has the tokens it will have."""
     image_id = tokenizer.convert_tokens_to_ids(IMAGE)
     if image_id is None or image_id == getattr(tokenizer, "unk_token_id", None):
         raise InputError(
@@ -247,7 +247,7 @@ def _read(
 def _is_learned(
     text: str, learned: np.ndarray, span: tuple[int, int], name: str
 ) -> bool:
-    """Says whether a token is of an answer; spaces go with what follows them."""
+    """Checks whether a token belongs to an answer; spaces go with what follows."""
     start, stop = span
     if start == stop:  # Added by the tokenizer, as the first token is.
         return False

@@ -39,7 +39,7 @@ class VisualPart(NamedTuple):
     """The next visual tokens of the row.
 
     Attributes:
-        count: How many.
+        count: Number of tokens.
     """
 
     count: int
@@ -59,12 +59,12 @@ def split_at_images(
     """Cuts a tokenised text with placeholders of images into parts.
 
     Args:
-        ids: Token ids, with one placeholder an image, or one a visual token as the
+        ids: Token ids, with one placeholder per image, or per visual token as the
             processors of transformers write.
         image_id: The placeholder.
         counts: Visual tokens of each image.
-        learned: Whether an id is a label; None is nowhere.
-        name: Of the row, for the message.
+        learned: Which ids are labels; None is none.
+        name: Name of the row, for the message.
 
     Raises:
         InputError: If placeholders and images are not equally many.
@@ -113,7 +113,7 @@ def pack_row(
         length: Positions to pad to.
         side: Where padding is: right to train, left to generate.
         pad_id: A token id to look up where no text is; what it embeds is not used.
-        name: Of the row, for the message.
+        name: Name of the row, for the message.
 
     Returns:
         Arrays of `length`: `ids i32` (`pad_id` at visual positions too); `visual_at

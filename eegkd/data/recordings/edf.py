@@ -21,8 +21,8 @@ class EdfHeader(NamedTuple):
     """The fields that MNE does not check.
 
     Attributes:
-        labels: Of the signals, annotation channels left out.
-        dimensions: The physical dimension each of them states, or "".
+        labels: Labels of the signals, annotation channels left out.
+        dimensions: Physical dimension that each of them states, or "".
     """
 
     labels: tuple[str, ...]
@@ -72,7 +72,7 @@ def read_edf_header(path: Path) -> EdfHeader:
 
 
 def _count(fixed: bytes, is_bdf: bool) -> int:
-    """Number of signals; 0 where the bytes are no header of that format."""
+    """Returns the number of signals; 0 if the bytes are no header of that format."""
     right = fixed[:8] == b"\xffBIOSEMI" if is_bdf else fixed[:8].rstrip() == b"0"
     numbers = [fixed[start:stop].strip() for start, stop in ((236, 244), (252, 256))]
     if not right or not all(re.fullmatch(rb"-?\d+", n) for n in numbers):
@@ -81,7 +81,7 @@ def _count(fixed: bytes, is_bdf: bool) -> int:
 
 
 def _column(fields: bytes, count: int, offset: int, width: int) -> list[str]:
-    """One header field of every signal; `offset` is a signal's share before it."""
+    """Returns a field of every signal; `offset` is a signal's share before it."""
     start = offset * count
     cells = (fields[start + width * i :][:width] for i in range(count))
     return [cell.decode("latin-1").strip() for cell in cells]

@@ -30,7 +30,7 @@ class _Plan(NamedTuple):
         size: Padded length in.
         new_size: Padded length out.
         new_pad: Where the result starts in it.
-        gain: A factor for each frequency that is kept.
+        gain: Factor for each frequency that is kept.
     """
 
     pad: int
@@ -57,11 +57,11 @@ def filter_and_resample(
 
     Args:
         x: One channel.
-        rate: Its samples a second.
+        rate: Samples per second.
         ratio: New rate by old rate.
         band: Edges in Hz, -6 dB each; a lower edge of 0 makes it a low-pass, an upper
             one of 0 a high-pass.
-        order: Of the Butterworth filter whose squared magnitude is applied.
+        order: Order of the Butterworth filter whose squared magnitude is applied.
         notches: Frequencies to remove, each 1/30 of itself wide.
 
     Returns:

@@ -55,7 +55,7 @@ def pick_channels(
     A flat channel (it varies by less than a thousandth of its unit) counts as missing.
 
     Args:
-        recording: Where they are looked for; names in any spelling.
+        recording: Recording that holds them, names in any spelling.
         channels: Electrodes, pairs or leads, in any spelling ("T3" is "T7").
         policy: Where one is missing: `error` stops, `interpolate` fills it from the
             other electrodes by spherical splines, `mask` fills it with zeros.
@@ -111,7 +111,7 @@ def to_montage(
         montage: `referential` leaves it; `average` subtracts the mean of all scalp
             electrodes from every electrode (pairs are differences already, and stay);
             `double_banana` returns the 18 longitudinal pairs.
-        present: Channels that hold a signal, as `pick_channels` tells; all, if None.
+        present: Channels that hold a signal, from `pick_channels`; None is all.
 
     Raises:
         InputError: If the electrodes it needs are missing.
@@ -143,7 +143,7 @@ def to_montage(
 
 
 def _usable(recording: Recording) -> tuple[dict[str, _Row], tuple[str, ...]]:
-    """Channels that vary, by name, and the names of those that do not."""
+    """Returns the channels that vary, by name, and the names of the flat ones."""
     rows: dict[str, _Row] = {}
     flat = []
     parts = zip(recording.signal, recording.kinds, recording.units, strict=True)
@@ -157,7 +157,7 @@ def _usable(recording: Recording) -> tuple[dict[str, _Row], tuple[str, ...]]:
 
 
 def _derive(rows: Mapping[str, _Row], name: str) -> _Row | None:
-    """The channel as recorded, or as a difference; None where that is impossible."""
+    """Returns the channel as recorded, or as a difference; None if impossible."""
     if name in rows:
         return rows[name]
     pair = split_pair(name)
@@ -189,7 +189,7 @@ def _missing(
 def _interpolate(
     recording: Recording, rows: Mapping[str, _Row], missing: Sequence[str]
 ) -> dict[str, _Row]:
-    """Electrodes that the missing channels need, by splines over the others."""
+    """Computes electrodes that missing channels need, by splines over the others."""
     needed = sorted(
         {
             electrode

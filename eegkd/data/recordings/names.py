@@ -54,7 +54,7 @@ def _electrode(name: str) -> str | None:
 
 
 def is_electrode(name: str) -> bool:
-    """Tells whether a canonical name is one scalp (or ear) electrode."""
+    """Checks whether a canonical name is one scalp (or ear) electrode."""
     return _electrode(name) is not None
 
 
@@ -112,7 +112,7 @@ def channel_kinds(names: Sequence[str], defaults: Sequence[Kind]) -> tuple[Kind,
 
     Args:
         names: Canonical names of all channels of a file.
-        defaults: What the file's reader takes them for, where the name tells nothing.
+        defaults: Kinds by the file's reader, where the name gives none.
             V1 to V6 are ECG leads only beside a limb lead, since depth electrodes
             carry such names too.
     """

@@ -95,7 +95,7 @@ def check_options(config: DataConfig, rate: float, source: str) -> None:
     if config.notch is not None and config.notch < 0:
         raise InputError(f"--data.notch must be 0 or above, got {config.notch:g}.")
     if config.notch:
-        # A notch is narrow: 60 Hz leaves room below the 64 Hz of 128 samples a second.
+        # A notch is narrow: 60 Hz leaves room below half of 128 samples per second.
         _check_edge(source, "--data.notch", config.notch, rate, _MAX_NOTCH)
 
 
@@ -126,7 +126,7 @@ def check_finite(recording: Recording) -> None:
 
 
 def _line_frequencies(config: DataConfig, rate: float) -> tuple[float, ...]:
-    """The line frequency, and its harmonics inside the band."""
+    """Returns the line frequency, and its harmonics inside the band."""
     if not config.notch:
         return ()
     top = (config.band and config.band[1]) or _MAX_EDGE * rate

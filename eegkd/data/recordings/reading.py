@@ -45,11 +45,11 @@ class _Signals(NamedTuple):
 
     Attributes:
         numbers: `f64[c, t]`, as the file states them.
-        names: As the file spells them.
-        kinds: What the reader takes the channels for.
+        names: Names as the file spells them.
+        kinds: Kinds that the reader takes the channels for.
         units: "nV", "uV", "mV", "V", or None where the file states none of these.
-        rate: Samples a second.
-        events: In time order.
+        rate: Samples per second.
+        events: Events in time order.
     """
 
     numbers: np.ndarray
@@ -72,7 +72,7 @@ def read_recording(
             channels, and for any other channel whose unit the file does not state.
 
     Returns:
-        Signals in uV (ECG in mV; channels that are no voltage as they are, "n/a"),
+        Signals in uV (ECG in mV; channels that are no voltage unchanged, "n/a"),
         canonical channel names, the annotations as events, and the subject and
         session where the path names them in BIDS words.
 
@@ -162,7 +162,7 @@ def _read_mne(path: Path) -> _Signals:
 def _mne_units(
     path: Path, raw: Any, kinds: Sequence[Kind]
 ) -> tuple[list[float], list[str | None]]:
-    """Units that MNE has settled: its volts, as numbers of the format's own unit."""
+    """Returns MNE's volts as numbers of the format's own unit."""
     default = "V" if path.name.lower().endswith((".fif", ".fif.gz")) else "uV"
     known = getattr(raw, "_orig_units", {})
     units: list[str | None] = []
@@ -175,14 +175,14 @@ def _mne_units(
 
 
 def _mne_edf_factor(dimension: str) -> float:
-    """What MNE multiplies an EDF number by: only these spellings are known to it."""
+    """Returns the factor of MNE for an EDF unit, in the spellings that it knows."""
     if dimension in ("\u03bcV", "\u00b5V", "\x83\xcaV", "uV"):
         return 1e-6
     return 1e-3 if dimension == "mV" else 1.0
 
 
 def _mne_events(raw: Any) -> list[Event]:
-    """Annotations, with onsets counted from the first sample."""
+    """Returns annotations, with onsets counted from the first sample."""
     annotations = raw.annotations
     shift = raw.first_time if annotations.orig_time is not None else 0.0
     rows = zip(
@@ -204,7 +204,7 @@ def _mne_events(raw: Any) -> list[Event]:
 
 
 def _trigger_events(values: np.ndarray, rate: float) -> list[Event]:
-    """Rises of a trigger channel; the value it rises to is the label."""
+    """Returns rises of a trigger channel; the value it rises to is the label."""
     codes = values.astype(np.int64)
     rises = np.flatnonzero(np.diff(codes) > 0) + 1
     return [
@@ -321,7 +321,7 @@ def check_numbers(
 
 
 def _amplitude(row: np.ndarray) -> float:
-    """Median absolute deviation; the standard deviation where that is 0."""
+    """Computes the median absolute deviation; the standard one where that is 0."""
     # A thousand samples of each channel tell the unit: sorting hours would be slow.
     some = row[:: max(1, len(row) // 1000)]
     spread = float(np.median(np.abs(some - np.median(some))))

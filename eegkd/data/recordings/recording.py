@@ -27,10 +27,10 @@ class Recording:
     Attributes:
         signal: Channels by samples, each in its channel's unit.
         channels: Canonical 10-20 or lead names.
-        kinds: "eeg", "eog", "emg", "ecg" or "misc", a channel.
-        units: "uV", "mV" or "zscore", a channel; never guessed. "n/a" where a misc
+        kinds: "eeg", "eog", "emg", "ecg" or "misc", per channel.
+        units: "uV", "mV" or "zscore", per channel; never guessed. "n/a" where a misc
             channel is no voltage.
-        rate: Samples a second.
+        rate: Samples per second.
         events: Annotations, in time order.
         subject: The person, in BIDS words: "01" of "sub-01".
         session: The visit, or "".

@@ -1,4 +1,4 @@
-"""Who there is in a synthetic world, and whose labels the student may use."""
+"""Patients of a synthetic world, and those whose labels the student may use."""
 
 import dataclasses
 import zlib
@@ -15,12 +15,12 @@ class Patients:
     """Numbers of patients, and their fixed split.
 
     Attributes:
-        name: Of the world.
+        name: Name of the world.
         num_train: Training patients; the teacher learns from all of them.
         num_labelled: Training patients whose labels the student may use.
         num_val: Validation patients.
         num_test: Test patients.
-        num_windows: Windows a patient.
+        num_windows: Windows per patient.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Patients:
         return self.subjects[: self.num_labelled]
 
     def rng(self, subject: str, seed: int) -> np.random.Generator:
-        """Returns a patient's own draws: of the world, the patient and the seed."""
+        """Returns a patient's generator, by the world, the patient and the seed."""
         return np.random.default_rng(
             [seed, zlib.crc32(self.name.encode()), int(subject)]
         )
@@ -63,7 +63,7 @@ class Patients:
         rate: float,
         events: Iterable[Event],
     ) -> Recording:
-        """Makes a patient's recording of EEG in uV, which says where it is from."""
+        """Makes a patient's recording of EEG in uV; its `source` names its origin."""
         return Recording(
             signal=signal,
             channels=channels,

@@ -57,7 +57,7 @@ def cut_windows(
         overlap: Share of a window that the next one repeats, in [0, 1).
         classes: Label names; a label is an index into them.
         background: The class of windows outside every event, or None.
-        positive_fraction: In (0, 1].
+        positive_fraction: Least share of a window, in (0, 1].
 
     Raises:
         InputError: If the recording is shorter than a window, or has an event whose
@@ -92,7 +92,7 @@ def cut_trials(
     classes: Sequence[str],
     positive_fraction: float,
 ) -> Windows:
-    """Cuts one window an event, from its onset on; all are judged.
+    """Cuts one window per event, from its onset on; all are judged.
 
     A trial that the recording ends in is left out. A label needs an event that covers
     at least `positive_fraction` of the window, as in `cut_windows`.
@@ -101,7 +101,7 @@ def cut_trials(
         recording: Signals and events.
         window_s: Window length; rounded to whole samples.
         classes: Label names; a label is an index into them.
-        positive_fraction: In (0, 1].
+        positive_fraction: Least share of a window, in (0, 1].
 
     Raises:
         InputError: If no trial is left, or its label is not in `classes`.
@@ -210,7 +210,7 @@ GENERAL: Mapping[str, Any] = {
     "window_s": 4.0,
     "overlap": 0.0,
 }
-"""Where neither the user nor the corpus says anything."""
+"""Options where neither the user nor the corpus gives any."""
 
 
 def resolve_config(config: DataConfig, corpus: Corpus) -> DataConfig:
@@ -252,11 +252,11 @@ def window_recording(
     """Preprocesses and cuts one recording, as it would be for a store.
 
     Args:
-        raw: As read; without `classes` its events are left aside.
-        config: Resolved, as by `resolve_config` or `config_of`.
+        raw: Recording as read; without `classes` its events are left aside.
+        config: Resolved options, from `resolve_config` or `config_of`.
         classes: Label names.
         background: The class of windows outside every event.
-        trials: Cut one window an event.
+        trials: Cut one window per event.
 
     Returns:
         The windows, and the preprocessed recording they were cut from.

@@ -25,7 +25,7 @@ class Fold(NamedTuple):
     """Rows of a store: all windows to train on, grid windows to judge on.
 
     Attributes:
-        index: Its number.
+        index: Number of the fold.
         train: Every row of the training subjects, in time order.
         val: Grid rows of the validation subjects, in time order.
         test: Grid rows of the test subjects, in time order.
@@ -59,7 +59,7 @@ class FixedSplit(BaseCrossValidator):
 
 
 class RandomWindows(StratifiedKFold):
-    """Windows of one subject on both sides: only to show what that does."""
+    """Splits windows, not subjects: only to show what that leaks."""
 
     leaks = True
 
@@ -77,10 +77,10 @@ def make_splitter(
     Args:
         split: "kfold" (grouped, class-stratified), "loso", "fixed" or
             "random-windows", whose `leaks` attribute is True.
-        num_folds: Of kfold and random-windows.
-        seed: Of their shuffling.
+        num_folds: Number of folds of kfold and random-windows.
+        seed: Seed of their shuffling.
         multilabel: Labels are rows of k: grouped without stratification.
-        test_groups: Of a fixed split.
+        test_groups: Groups that a fixed split tests on.
     """
     if split == "kfold":
         kind = GroupKFold if multilabel else StratifiedGroupKFold
@@ -146,7 +146,7 @@ def make_folds(
 
 
 def leaks_subjects(store: WindowStore, fold: Fold) -> bool:
-    """Says whether a subject is on both sides of train, validation and test."""
+    """Checks whether a subject is in more than one of train, validation and test."""
     groups = _groups(store)
     train, val, test = (set(groups[rows]) for rows in fold[1:])
     return bool(train & val or train & test or val & test)

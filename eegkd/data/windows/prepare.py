@@ -38,7 +38,7 @@ _HEADERS = (".hea", ".vhdr", ".set")
 
 
 class Plan(NamedTuple):
-    """What will be prepared: all of it known before any signal is read."""
+    """Work to be done, all of it known before any signal is read."""
 
     config: DataConfig
     corpus: Corpus
@@ -48,7 +48,7 @@ class Plan(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """What preparing will take; the disk holds twice `num_bytes` while it runs."""
+    """Cost of preparing; the disk holds twice `num_bytes` while it runs."""
 
     num_recordings: int
     num_bytes: int
@@ -71,7 +71,7 @@ def make_plan(config: DataConfig) -> Plan:
     if not sources:
         raise InputError(f"--data.root {root}: no {corpus.name} recordings.")
     settings = dataclasses.asdict(config)
-    # What makes other corpora only; `unit` stays, or the hash of every store changes.
+    # Options that make other corpora. `unit` stays, or every store's hash changes.
     unused = {"world", "seed"} - set(corpus.options)
     for field in ("root", "workers", "corpus", *unused):
         del settings[field]
@@ -84,7 +84,7 @@ def make_plan(config: DataConfig) -> Plan:
 def prepare(
     config: DataConfig, out: str | os.PathLike[str], *, progress: bool = True
 ) -> WindowStore:
-    """Writes the window store of a corpus, or opens it if it is there already.
+    """Writes the window store of a corpus, or opens it if it exists.
 
     Recordings are read by `joblib.Parallel`, so `joblib.parallel_config` sends them to
     a dask or ray cluster that shares the file system.
@@ -259,7 +259,7 @@ def _manifest(plan: Plan, infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _source_hashes(plan: Plan, infos: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """SHA-256 of every source file; an archive is hashed once for all its members."""
+    """Hashes every source file; an archive once for all its members."""
     hashes: dict[str, str] = {}
     for source, info in zip(plan.sources, infos, strict=True):
         name = _relative(source.path, Path(plan.config.root))
@@ -293,7 +293,7 @@ def _reuse(folder: Path, plan: Plan) -> WindowStore:
 
 
 def _describe(source: Source, root: Path) -> list[Any]:
-    """What makes a source what it is, wherever the corpus lies."""
+    """Returns what identifies a source, wherever the corpus lies."""
     where = _relative(source.path, root)
     info = json.dumps(dict(source.info), sort_keys=True, default=str)
     names = [source.recording_id, source.member, source.subject, source.session]
@@ -314,7 +314,7 @@ def _relative(path: Path, root: Path) -> str:
 
 
 def _files(path: Path) -> list[Path]:
-    """The files of a source: one, those in a folder, or a header and its data."""
+    """Lists the files of a source: one, a folder's, or a header and its data."""
     if path.is_dir():
         return sorted(file for file in path.rglob("*") if file.is_file())
     if path.suffix.lower() in _HEADERS:
@@ -341,7 +341,7 @@ def _save(path: Path, signal: np.ndarray) -> None:
 
 
 def _replace(path: Path, write: Any) -> None:
-    """Writes beside `path` and renames: what has the name is whole."""
+    """Writes a temporary file and renames it, so that `path` is never half written."""
     temp = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         write(temp)
