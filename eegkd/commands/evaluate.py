@@ -9,7 +9,7 @@ import tyro
 
 from eegkd.commands.options import parse, read_run, refuse_variants
 from eegkd.data.windows.folds import make_folds
-from eegkd.deploy.predict import open_store
+from eegkd.deploy.load import open_store
 from eegkd.errors import InputError
 from eegkd.host.process import tune_process
 from eegkd.pipeline.baselines import TRIALS, trial_name

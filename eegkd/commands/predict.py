@@ -1,6 +1,7 @@
 """`eegkd predict RECORDING --model RUN`: a recording's events, as table and plot."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,12 +12,12 @@ from rich.table import Table
 
 from eegkd.commands.options import parse, read_run
 from eegkd.config import RunConfig
+from eegkd.deploy.load import Model, load_intake, load_model
 from eegkd.deploy.predict import (
-    Model,
     Prediction,
     Subject,
-    load_model,
-    predict,
+    cut_subject,
+    predict_windows,
     read_subjects,
     window_table,
 )
@@ -75,20 +76,27 @@ def main(args: Sequence[str]) -> None:
     options = parse(Predict, args, "predict")
     entry, config = read_run(Path(options.model))
     tune_process()
-    model = load_model(entry.make_system, entry.deployed(config), options.row)
+    deployed = entry.deployed(config)
+    intake = load_intake(entry.make_system, deployed, options.row)
     console, out = Console(), Path(options.out)
     fields = ("policy", "band", "notch", "zscore")
     given = {name: getattr(options.data, name) for name in fields}
     changes = {name: value for name, value in given.items() if value is not None}
     subjects = read_subjects(
         Path(options.recording),
-        model,
+        intake,
         corpus=options.data.corpus,
         unit=options.data.unit,
     )
-    scores = []
-    for subject in subjects:
-        found = predict(model, subject, config, changes)
+    cuts = (cut_subject(intake, subject, changes) for subject in subjects)
+    # The first recording is read before the model is built, which takes seconds: a
+    # file that is bad is refused at once.
+    first = next(cuts, None)
+    if first is None:
+        return
+    model, scores = load_model(entry.make_system, deployed, options.row), []
+    for cut in itertools.chain([first], cuts):
+        subject, found = cut.subject, predict_windows(model, cut, config)
         if model.threshold is None:
             _write_windows(out, subject, found, model, console)
         else:
@@ -160,8 +168,9 @@ def _write_windows(
     out: Path, subject: Subject, found: Prediction, model: Model, console: Console
 ) -> None:
     """Writes probabilities over time: classes without a background are no events."""
-    classes: Any = model.manifest["classes"]
-    text = window_table(found, classes, model.temperature, model.manifest["window_s"])
+    manifest = model.intake.manifest
+    classes: Any = manifest["classes"]
+    text = window_table(found, classes, model.temperature, manifest["window_s"])
     path = write_atomic(out / f"{subject.name}_windows.tsv", text)
     table = Table(title=f"{subject.name}: mean over {len(found.windows.prob)} windows")
     for name in classes:

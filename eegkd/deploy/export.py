@@ -21,12 +21,13 @@ from eegkd.deploy.card import Card, ModelFile, render_card
 from eegkd.deploy.export_card import make_card
 from eegkd.deploy.graph import Graph, make_graph
 from eegkd.deploy.latency import Latency, measure
+from eegkd.deploy.load import load_model, open_store
 from eegkd.deploy.parity import check_parity, reference
-from eegkd.deploy.predict import load_model, open_store
 from eegkd.errors import InputError, output_errors
 from eegkd.host.atomic import sync_tree
 from eegkd.host.process import num_cores
 from eegkd.host.sealed import hash_file
+from eegkd.pipeline.finished import WEIGHTS, check_results, is_finished
 from eegkd.pipeline.folder import write_json
 from eegkd.systems import System
 from eegkd.train.weights import load_variables, named_arrays, save_variables
@@ -74,7 +75,7 @@ def export_model(
     _check_folder(out)
     model, store = load_model(make_system, config, row), open_store(config)
     system, stage = model.program.system, model.program.stage
-    shape = (model.signal.n_chans, model.signal.n_times)
+    shape = (model.intake.signal.n_chans, model.intake.signal.n_times)
     graph = make_graph(
         system,
         stage,
@@ -82,7 +83,7 @@ def export_model(
         {"signal": jax.ShapeDtypeStruct(shape, jnp.float32)},
         standardise=model.zscore and functools.partial(_standardise, model.zscore),
     )
-    inputs = {"signal": real_windows(store, model.signal.channels)}
+    inputs = {"signal": real_windows(store, model.intake.signal.channels)}
     want = reference(graph, inputs)
     foreign = _foreign(Path(config.out) / "fold0", system, stage)
     with _whole_folder(out) as part:
@@ -125,9 +126,10 @@ def _foreign(fold: Path, system: System, stage: str) -> dict[str, np.ndarray]:
     for other in system.stages:
         if other.name == stage:
             break
-        path = fold / other.name / "variables.safetensors"
-        if path.is_file():
-            arrays = named_arrays(load_variables(path))
+        folder = fold / other.name
+        if is_finished(folder):
+            check_results(folder)
+            arrays = named_arrays(load_variables(folder / WEIGHTS))
             found |= {f"{other.name}/{name}": x for name, x in arrays.items()}
     return found
 

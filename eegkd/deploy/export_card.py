@@ -8,8 +8,8 @@ from typing import Any
 from eegkd.config import RunConfig
 from eegkd.deploy.card import Card, ModelFile
 from eegkd.deploy.latency import Latency
+from eegkd.deploy.load import Model
 from eegkd.deploy.onnx_file import package_versions
-from eegkd.deploy.predict import Model
 from eegkd.host.process import num_cores
 from eegkd.models import licences_of
 from eegkd.pipeline.folder import read_json, versions
@@ -41,14 +41,14 @@ def make_card(
     Raises:
         InputError: If a file of the run is damaged.
     """
-    run, manifest = Path(config.out), model.manifest
+    run, manifest = Path(config.out), model.intake.manifest
     record = read_json(run / "config.json")
     splits = read_json(run / "splits.json") if (run / "splits.json").is_file() else {}
     judged = run / "results.json"
     scores = read_json(judged) if judged.is_file() else []
     preprocessing = manifest["preprocessing"]
     standardised = model.zscore is not None
-    signal = model.signal
+    signal = model.intake.signal
     units = dict(zip(manifest["channels"], manifest["units"], strict=True))
     licence = manifest.get("licence") or "no licence recorded"
     return Card(

@@ -1,15 +1,14 @@
 """What users do wrong: exit code 2, one clear message, nothing half-written."""
 
-import csv
 import errno
+import json
 import os
 import shutil
 
-import mne
-import numpy as np
 import pytest
 
 from eegkd.cli import main
+from eegkd.commands import predict as predict_verb
 from tests.support.edf import write_edf
 from tests.support.recordings import NAMES, RATE, noise, write_folder
 from tests.support.untrained_runs import make_run
@@ -49,20 +48,6 @@ def refused(capsys):
     return check
 
 
-@pytest.fixture
-def refused_prediction(refused, run, tmp_path):
-    """Predicts on a bad recording; nothing may be left of it."""
-
-    def check(path, *args):
-        out = tmp_path / "predictions"
-        message = refused("predict", path, "--model", run, "--out", out, *args)
-        assert not out.exists()
-        assert str(path) in message
-        return message
-
-    return check
-
-
 def prepare(refused, folder, *args, out=None):
     out = out or folder.with_name("store")
     message = refused("prepare", *PREPARE, "--data.root", folder, "--out", out, *args)
@@ -70,115 +55,57 @@ def prepare(refused, folder, *args, out=None):
     return message
 
 
-def edf(path, signal=None, names=NAMES, **options):
-    signal = noise() if signal is None else signal
-    return write_edf(path, signal, names, rate=RATE, **options)
-
-
-def save_fif(path, signal):
-    info = mne.create_info(list(NAMES), RATE, "eeg")
-    mne.io.RawArray(signal * 1e-6, info, verbose="error").save(path, verbose="error")
-    return path
-
-
-def test_a_truncated_edf(refused_prediction, tmp_path):
-    path = edf(tmp_path / "a.edf")
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2])
-    message = refused_prediction(path)
-    assert "header says 60 data records" in message
-
-
-def test_a_wrong_suffix(refused_prediction, tmp_path):
-    path = edf(tmp_path / "a.edf").rename(tmp_path / "a.bdf")
-    refused_prediction(path)
-    path = path.rename(tmp_path / "a.xyz")
-    assert "suffix is right" in refused_prediction(path)
-
-
-def test_a_missing_file_and_a_folder(refused_prediction, tmp_path):
-    assert "no such file" in refused_prediction(tmp_path / "a.edf")
-    assert "--data.corpus folder" in refused_prediction(tmp_path)
-    file = edf(tmp_path / "a.edf")
-    message = refused_prediction(file, "--data.corpus", "scalp")
-    assert "name the folder of its recordings" in message
-
-
-@pytest.mark.parametrize("dimension", ["V", "mV"])
-def test_microvolts_that_the_header_calls_volts(
-    refused_prediction, tmp_path, dimension
+# What a reader or a cutter refuses, and how, is in tests/data.
+@pytest.mark.parametrize(
+    ("change", "args", "named"),
+    [
+        ("cut", (), "header says 60 data records"),
+        ("gone", (), "no such file"),
+        ("folder", (), "--data.corpus folder"),
+        ("", ("--data.corpus", "scalp"), "name the folder of its recordings"),
+        ("", ("--data.band", "0.5", "70"), "--data.band 70 Hz"),
+        ("flat", (), "missing channels Cz"),
+        ("flat for a while", (), "--data.zscore recording"),
+        ("short", (), "no window of 2 s fits into 1 s"),
+    ],
+)
+def test_a_bad_recording_is_refused_before_the_model_is_built(
+    refused, run, tmp_path, monkeypatch, change, args, named
 ):
-    signal = noise() * (1 if dimension == "V" else 100)
-    path = edf(tmp_path / "a.edf", signal, dimension=dimension, physical_max=32767)
-    message = refused_prediction(path)
-    assert "the stated unit is wrong" in message
-    assert "--data.unit" in message
+    path = tmp_path / "a.edf"
+    signal = noise(seconds=1 if change == "short" else 60)
+    signal[2] *= change != "flat"
+    signal[1, 3000:] *= change != "flat for a while"
+    write_edf(path, signal, NAMES, rate=RATE)
+    if change == "cut":
+        path.write_bytes(path.read_bytes()[:-10_000])
+    elif change == "gone":
+        path.unlink()
+    elif change == "folder":
+        path = tmp_path
+
+    def built(*args):
+        raise AssertionError("The model was built.")
+
+    monkeypatch.setattr(predict_verb, "load_model", built)
+    out = tmp_path / "predictions"
+    message = refused("predict", path, "--model", run, "--out", out, *args)
+    assert named in message
+    assert str(path) in message
+    assert not out.exists()
 
 
-def test_volts_taken_for_microvolts(refused_prediction, tmp_path):
-    signal = noise() * 1e-6
-    path = edf(tmp_path / "a.edf", signal, physical_max=0.01)
-    assert "the stated unit is wrong" in refused_prediction(path)
-
-
-def test_nan(refused_prediction, refused, tmp_path):
-    signal = noise()
-    signal[2, 300] = np.nan
-    path = save_fif(tmp_path / "a_raw.fif", signal)
-    message = refused_prediction(path)
-    assert (
-        "channel Cz holds NaN or infinite samples, the first at sample 300" in message
-    )
-    folder = tmp_path / "mine"
-    folder.mkdir()
-    shutil.move(path, folder / "a_raw.fif")
-    (folder / "labels.csv").write_text("file,label\na_raw.fif,task\n")
-    assert "channel Cz holds NaN" in prepare(refused, folder)
-
-
-def test_a_flat_channel(refused_prediction, refused, tmp_path):
-    signal = noise()
-    signal[2] = 5.0
-    folder = tmp_path / "mine"
-    folder.mkdir()
-    path = edf(folder / "a.edf", signal)
-    message = refused_prediction(path)
-    assert "missing channels Cz" in message
-    assert "flat: Cz" in message
-    (folder / "labels.csv").write_text("file,label\na.edf,task\n")
-    assert "flat: Cz" in prepare(refused, folder)
-
-
-def test_a_channel_that_is_flat_for_a_while(refused_prediction, tmp_path):
-    signal = noise()
-    signal[1, 3000:] = 0.0
-    message = refused_prediction(edf(tmp_path / "a.edf", signal))
-    assert "channel C3 is flat in the window at" in message
-    assert "--data.zscore recording" in message
-
-
-def test_a_missing_channel(refused_prediction, tmp_path):
-    path = edf(tmp_path / "a.edf", noise()[:4], NAMES[:4])
-    message = refused_prediction(path)
-    assert "missing channels O2" in message
-    assert "--data.policy" in message
-
-
-def test_a_band_edge_beyond_nyquist(refused_prediction, refused, tmp_path):
-    path = write_edf(tmp_path / "a.edf", noise(rate=50), NAMES, rate=50)
-    message = refused_prediction(path)
-    assert "set --data.band below 22.5 Hz" in message
-    folder = write_folder(tmp_path / "mine")
-    message = prepare(refused, folder, "--data.band", "0.5", "60")
-    assert "--data.band" in message
-
-
-def test_zero_windows(refused_prediction, refused, tmp_path):
-    path = edf(tmp_path / "a.edf", noise(seconds=1))
-    assert "no window of 2 s fits into 1 s" in refused_prediction(path)
+def test_bad_recordings_and_labels_leave_no_store(refused, tmp_path):
     folder = write_folder(tmp_path / "mine")
     message = prepare(refused, folder, "--data.window_s", "100")
     assert "Lower --data.window_s" in message
+    assert "--data.band" in prepare(refused, folder, "--data.band", "0.5", "60")
+    signal = noise()
+    signal[2] = 5.0
+    write_edf(folder / "p0.edf", signal, NAMES, rate=RATE)
+    assert "flat: Cz" in prepare(refused, folder)
+    (folder / "labels.csv").write_text("file,label\nother.edf,task\n")
+    assert "it belongs to other recordings" in prepare(refused, folder)
 
 
 def test_one_class_only(refused, tmp_path):
@@ -196,25 +123,14 @@ def test_one_class_only(refused, tmp_path):
     assert not out.exists()
 
 
-def test_labels_of_another_recording(refused, tmp_path):
-    folder = write_folder(tmp_path / "mine")
-    labels = folder / "labels.csv"
-    labels.write_text("file,label\nother.edf,task\n")
-    assert "it belongs to other recordings" in prepare(refused, folder)
-    with labels.open("w", newline="") as file:
-        rows = [("file", "onset", "duration", "label"), ("p0.edf", 900, 30, "seizure")]
-        csv.writer(file).writerows(rows)
-    message = prepare(refused, folder)
-    assert "are these its labels?" in message
-    assert "labels.csv, line 2" in message
-
-
 def test_weights_of_another_model(refused, run, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(run, other)
     place = other / "fold0"
     weights = place / "student" / "seed0" / "variables.safetensors"
     shutil.copy(place / "teacher" / "variables.safetensors", weights)
+    # A run that is older than the hashes of its files.
+    (weights.parent / "done.json").write_text(json.dumps({"seconds": 0.0}))
     recording = run.parent / "mine" / "p0.edf"
     args = ("predict", recording, "--model", other, "--out", tmp_path / "out")
     message = refused(*args)
@@ -224,6 +140,34 @@ def test_weights_of_another_model(refused, run, tmp_path):
     assert "damaged file of weights" in refused(*args)
     weights.unlink()
     assert "no such file of weights" in refused(*args)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("verb", "name"),
+    [
+        ("predict", "variables.safetensors"),
+        ("export", "val.npz"),
+        ("evaluate", "test.npz"),
+    ],
+)
+def test_results_that_were_altered(refused, run, tmp_path, verb, name):
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    if verb == "evaluate":  # Of a run of one fold: it has three.
+        for fold in ("fold1", "fold2"):
+            shutil.copytree(run / "fold0", other / fold)
+    file = other / "fold0" / "student" / "seed0" / name
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    args = {
+        "predict": (run.parent / "mine" / "p0.edf", "--model", other),
+        "export": (other, "--format", "safetensors", "--runs", "0"),
+        "evaluate": (other,),
+    }[verb]
+    out = () if verb == "evaluate" else ("--out", tmp_path / "out")
+    assert f"{file} was altered or damaged since" in refused(verb, *args, *out)
     assert not (tmp_path / "out").exists()
 
 
@@ -310,18 +254,15 @@ def test_unknown_words(refused):
     )
 
 
-@pytest.mark.parametrize(
-    "args",
-    [
+def test_a_bad_option(capsys):
+    for args in (
         ("plan", "distilclip_eeg", "--promt.mode", "none"),
         ("plan", "distilclip_eeg", "--prompt.mode", "learned"),
         ("plan", "distilclip_eeg", "--events.smooth", "2"),
         ("prepare", "--data.rate", "fast", "--out", "store"),
         ("predict",),
-    ],
-)
-def test_a_bad_option(args, capsys):
-    with pytest.raises(SystemExit) as error:
-        main(args)
-    assert error.value.code == 2
-    assert "Traceback" not in capsys.readouterr().err
+    ):
+        with pytest.raises(SystemExit) as error:
+            main(args)
+        assert error.value.code == 2
+        assert "Traceback" not in capsys.readouterr().err

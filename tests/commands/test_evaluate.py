@@ -63,6 +63,8 @@ def test_weights_of_another_model_are_refused(run, tmp_path, capsys, verb):
     place = other / "fold1"
     weights = place / "student" / "seed0" / "variables.safetensors"
     shutil.copy(place / "teacher" / "variables.safetensors", weights)
+    # A run that is older than the hashes of its files.
+    (weights.parent / "done.json").write_text(json.dumps({"seconds": 0.0}))
     assert main([*verb, str(other)]) == 2
     assert f"{weights} holds another model" in capsys.readouterr().err
 

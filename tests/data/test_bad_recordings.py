@@ -87,6 +87,16 @@ def test_volts_taken_for_microvolts(tmp_path):
     )
 
 
+@pytest.mark.parametrize("dimension", ["V", "mV"])
+def test_microvolts_that_the_header_calls_volts(tmp_path, dimension):
+    signal = noise() * (1 if dimension == "V" else 100)
+    options = {"dimension": dimension, "physical_max": 32767}
+    path = write_edf(tmp_path / "a.edf", signal, NAMES, **options)
+    message = refusal(path)
+    assert "the stated unit is wrong" in message
+    assert "--data.unit" in message
+
+
 def test_microvolts_taken_for_volts(tmp_path):
     path = write_edf(tmp_path / "a.edf", noise(), NAMES, dimension="V")
     message = refusal(path)

@@ -146,7 +146,10 @@ HEAD = "file,subject,onset,duration,label\n"
             r"a\.edf is of subject s .* and of t",
         ),
         (HEAD + "a.edf,s,4,9,x\n", r"labels\.csv, line 2: .*a\.edf does \(6 s\)"),
-        (HEAD + "a.edf,s,400,9,x\n", r"line 2: 'x' at 400 s .* are these its labels"),
+        (
+            HEAD + "a.edf,s,400,9,x\n",
+            r"labels\.csv, line 2: 'x' at 400 s .* are these its labels",
+        ),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(tmp_path, text, words):

@@ -153,7 +153,8 @@ def test_what_nobody_judged_is_unlabelled_not_background():
 
 
 def test_bad_input_names_the_recording():
-    with pytest.raises(InputError, match=r"toy\.edf: no window of 90 s fits into 60 s"):
+    short = r"toy\.edf: no window of 90 s fits into 60 s\. Lower --data\.window_s"
+    with pytest.raises(InputError, match=short):
         cut(toy_recording(), window_s=90.0)
     with pytest.raises(InputError, match=r"toy\.edf: event 'sz' at 3 s is none of"):
         cut(toy_recording(events=[event(3.0, 1.0, "sz")]))

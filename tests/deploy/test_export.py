@@ -11,8 +11,8 @@ from eegkd.cli import main
 from eegkd.deploy import export, stablehlo
 from eegkd.deploy.export import export_model, real_windows
 from eegkd.deploy.graph import make_graph
+from eegkd.deploy.load import load_model, open_store
 from eegkd.deploy.parity import check_parity, reference
-from eegkd.deploy.predict import load_model, open_store
 from eegkd.errors import InputError
 from eegkd.models import CBraModConfig, DlinkStudentConfig
 from eegkd.pipeline.inference import predict_rows

@@ -10,10 +10,9 @@ from eegkd.data.batches.maker import fit_train_zscore
 from eegkd.data.recordings.reading import read_recording
 from eegkd.data.windows.cutting import config_of, window_recording
 from eegkd.data.windows.folds import make_folds
+from eegkd.deploy.load import load_model, open_store
 from eegkd.deploy.predict import (
     Subject,
-    load_model,
-    open_store,
     predict,
     read_subjects,
     window_table,
@@ -108,7 +107,7 @@ def test_every_row_of_the_students_structure_can_predict(place, config):
 def test_truth_is_of_the_event_classes_alone(place, config, model):
     (found,) = [
         subject
-        for subject in read_subjects(place / "mine", model, corpus="folder")
+        for subject in read_subjects(place / "mine", model.intake, corpus="folder")
         if subject.name == "p1"
     ]
     result = predict(model, found, config, {})
@@ -249,7 +248,7 @@ def test_a_student_of_two_channels_takes_a_recording_of_two(place, tmp_path, cha
     run = make_run(tmp_path / "run", place / "mine", data=data, system=few)
     config = read_config(run)
     model = load_model(distilclip_eeg.make_system, config)
-    assert model.signal.channels == ("O2", "C3")
+    assert model.intake.signal.channels == ("O2", "C3")
     found = predict(model, recorded(place, ["C3", "O2"]), config, {})
     assert found.recording.channels == ("O2", "C3")
     whole = predict(model, subject_of(place), config, {})
@@ -268,7 +267,7 @@ def test_a_student_of_two_channels_takes_a_recording_of_two(place, tmp_path, cha
     with pytest.raises(InputError, match="missing channels O2"):
         predict(model, recorded(place, ["C3", "Cz"]), config, {})
     teacher = load_model(distilclip_eeg.make_system, config, "teacher")
-    assert teacher.signal.channels == NAMES
+    assert teacher.intake.signal.channels == NAMES
     with pytest.raises(InputError, match="missing channels Fp1, Cz, C4"):
         predict(teacher, recorded(place, ["C3", "O2"]), config, {})
 
@@ -286,7 +285,7 @@ def test_an_average_of_all_channels_needs_all(place, tmp_path):
     rows = store.recording_rows("p1.edf", on_grid=True)
     windows = np.asarray(store.signal[rows])[:, [4, 1]]
     system = distilclip_eeg.make_system(
-        dataclasses.replace(config, signal=model.signal, student_channels=())
+        dataclasses.replace(config, signal=model.intake.signal, student_channels=())
     )
     want = jax.jit(functools.partial(system.predict, "student"))(
         model.variables, {"signal": windows}

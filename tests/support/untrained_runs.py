@@ -10,13 +10,13 @@ import numpy as np
 from eegkd.data.config import DataConfig
 from eegkd.data.windows.folds import Fold, make_folds
 from eegkd.data.windows.prepare import prepare
-from eegkd.evaluate.predictions import make_predictions, save_predictions
-from eegkd.pipeline.folder import from_json, open_run, write_json
+from eegkd.evaluate.predictions import make_predictions
+from eegkd.pipeline.finished import write_results
+from eegkd.pipeline.folder import from_json, open_run
 from eegkd.pipeline.registry import DistilClipRun
 from eegkd.systems import distilclip_eeg
 from eegkd.systems.batches import stage_shapes
 from eegkd.systems.signal import signal_of
-from eegkd.train.weights import save_variables
 from tests.support.presets import TINY
 from tests.support.recordings import NAMES
 
@@ -67,10 +67,9 @@ def make_run(folder, recordings, *, data=DATA, seed=0, finished=False, system=TI
     folds = make_folds(store, num_folds=config.num_folds) if finished else (every,)
     for fold, (name, place) in itertools.product(folds, places.items()):
         target = folder / f"fold{fold.index}" / place
-        write_json(target / "done.json", {"seconds": 0.0})
-        save_variables(target / "variables.safetensors", weights[name])
-        save_predictions(target / "val.npz", right_predictions(store, fold.val, rng))
-        save_predictions(target / "test.npz", right_predictions(store, fold.test, rng))
+        val = right_predictions(store, fold.val, rng)
+        test = right_predictions(store, fold.test, rng)
+        write_results(target, weights[name], val, test, {"seconds": 0.0})
     return folder
 
 

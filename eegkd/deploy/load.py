@@ -1,0 +1,216 @@
+"""A run's model with its weights, or what it takes without them."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from eegkd.config import RunConfig
+from eegkd.data.batches.maker import ZScore
+from eegkd.data.config import DataConfig
+from eegkd.data.windows.cutting import config_of
+from eegkd.data.windows.folds import make_folds
+from eegkd.data.windows.store import WindowStore
+from eegkd.errors import InputError
+from eegkd.evaluate import calibration, events
+from eegkd.evaluate.predictions import load_predictions
+from eegkd.host.sealed import Verify
+from eegkd.pipeline.compiled import Program, make_program
+from eegkd.pipeline.finished import VAL, WEIGHTS, check_results, is_finished
+from eegkd.pipeline.fit import fold_data
+from eegkd.pipeline.results import event_classes, tracks_of
+from eegkd.systems import SignalConfig, System
+from eegkd.systems.batches import example_shapes, stage_shapes
+from eegkd.systems.channels import as_deployed, student_columns
+from eegkd.systems.signal import signal_of
+from eegkd.train.weights import check_same_shapes, load_variables
+from eegkd.typing import Variables
+
+
+class Intake(NamedTuple):
+    """What a trained model takes: as its run's store and record say, without weights.
+
+    Attributes:
+        signal: Windows as the model sees them, of the channels of its row.
+        manifest: The windows that it was trained on.
+        data: How those were preprocessed: new recordings go the same way.
+        event_classes: Indices of the classes that are events.
+    """
+
+    signal: SignalConfig
+    manifest: Mapping[str, Any]
+    data: DataConfig
+    event_classes: tuple[int, ...]
+
+
+class Model(NamedTuple):
+    """A trained model with what it takes to use it.
+
+    Attributes:
+        program: Its compiled prediction.
+        variables: Its weights.
+        intake: What it takes.
+        zscore: Fitted on training windows, where the run asked for that.
+        threshold: Probability from which on there is an event, fitted on validation
+            subjects; None without event classes.
+        temperature: Calibrates its probabilities, fitted on validation subjects.
+    """
+
+    program: Program
+    variables: Variables
+    intake: Intake
+    zscore: ZScore | None
+    threshold: float | None
+    temperature: float
+
+
+def load_intake(
+    make_system: Callable[[Any], System], config: RunConfig, row: str = "student"
+) -> Intake:
+    """Reads what a model of a finished run takes; opens no weights, traces nothing.
+
+    Args:
+        make_system: Makes the run's system.
+        config: Options of the run, as `load_model` has them.
+        row: The model's name in the run.
+
+    Raises:
+        InputError: If there is no such model.
+    """
+    return _choose(make_system, config, row).intake
+
+
+def load_model(
+    make_system: Callable[[Any], System], config: RunConfig, row: str = "student"
+) -> Model:
+    """Reads a model of a finished run: fold 0, seed 0.
+
+    Where the student sees a few of its teacher's channels, it takes windows of those.
+
+    Args:
+        make_system: Makes the run's system.
+        config: Options of the run, without what only training reads
+            (`Entry.deployed`); `config.out` is its folder.
+        row: "teacher", "student", or a control of the student's structure.
+
+    Raises:
+        InputError: If there is no such model, its files are not what its training
+            left, or its weights do not fit the run's configuration.
+    """
+    chosen = _choose(make_system, config, row)
+    folder, store, intake = chosen.folder, chosen.store, chosen.intake
+    check_results(folder)
+    variables = load_variables(folder / WEIGHTS)
+    expected = stage_shapes(chosen.system, intake.signal)[chosen.stage].finished
+    unread = _unread(chosen.system, chosen.stage, expected, intake.signal)
+    variables = _without(unread, variables)
+    check_same_shapes(folder / WEIGHTS, variables, _without(unread, expected))
+    val = load_predictions(folder / VAL)
+    threshold = config.events.threshold
+    if intake.event_classes and threshold is None:
+        threshold = events.fit_threshold(tracks_of(val, store), config.events)
+    return Model(
+        program=make_program(chosen.system, chosen.stage, chosen.config, 1),
+        variables=variables,
+        intake=intake,
+        zscore=_zscore(store, config, intake.signal.channels),
+        threshold=threshold if intake.event_classes else None,
+        temperature=calibration.fit_temperature(calibration.to_logits(val), val.label),
+    )
+
+
+class _Chosen(NamedTuple):
+    """One of a run's models, before its weights are read."""
+
+    folder: Path
+    store: WindowStore
+    system: System
+    stage: str
+    config: RunConfig
+    intake: Intake
+
+
+def _choose(
+    make_system: Callable[[Any], System], config: RunConfig, row: str
+) -> _Chosen:
+    folder = _row_folder(Path(config.out), row)
+    store = open_store(config, "size")
+    config = dataclasses.replace(config, signal=signal_of(store))
+    system = make_system(config)
+    stages = [stage.name for stage in system.stages]
+    stage = row if row in stages else stages[-1]
+    if student_columns(config) and stage == stages[-1]:
+        config = as_deployed(config)
+        system = make_system(config)
+    intake = Intake(
+        config.signal, store.manifest, config_of(store.manifest), event_classes(store)
+    )
+    return _Chosen(folder, store, system, stage, config, intake)
+
+
+def open_store(config: RunConfig, verify: Verify = "once") -> WindowStore:
+    """Opens the windows of a run: those named by `--store`, or its own."""
+    return WindowStore.open(config.store or Path(config.out) / "store", verify)
+
+
+def _unread(
+    system: System, stage: str, variables: Variables, signal: SignalConfig
+) -> frozenset[str]:
+    """Names the variables that prediction does not read, such as a stage's texts."""
+    batch = {name: example_shapes(signal)[name] for name in system.inputs}
+    predict_fn = functools.partial(system.predict, stage)
+    jaxpr = jax.make_jaxpr(predict_fn)(variables, batch).jaxpr
+    read = {id(var) for equation in jaxpr.eqns for var in equation.invars}
+    leaves = jax.tree_util.tree_leaves_with_path(variables)
+    pairs = zip(leaves, jaxpr.invars[: len(leaves)], strict=True)
+    return frozenset(
+        jax.tree_util.keystr(path) for (path, _), var in pairs if id(var) not in read
+    )
+
+
+def _without(names: frozenset[str], variables: Variables) -> Variables:
+    return jax.tree_util.tree_map_with_path(
+        lambda path, x: None if jax.tree_util.keystr(path) in names else x, variables
+    )
+
+
+def _row_folder(run: Path, row: str) -> Path:
+    fold = run / "fold0"
+    if not fold.is_dir():
+        raise InputError(
+            f"{run} holds no trained model yet (no fold0). Finish it with `eegkd "
+            f"distill --resume {run}`."
+        )
+    places = {path.name: path for path in sorted(fold.iterdir()) if path.is_dir()}
+    models = {
+        name: place
+        for name, path in places.items()
+        for place in (path, path / "seed0")
+        if is_finished(place)
+    }
+    if row not in models:
+        known = ", ".join(models) or "none yet"
+        raise InputError(
+            f"{run} has no finished model {row!r} to predict with (--row): it has "
+            f"{known}. An unfinished run goes on with `eegkd distill --resume {run}`."
+        )
+    return models[row]
+
+
+def _zscore(
+    store: WindowStore, config: RunConfig, channels: Sequence[str]
+) -> ZScore | None:
+    """Fits the z-score of fold 0 again, where it was fitted on training windows."""
+    if store.manifest["preprocessing"].get("zscore") != "train_set":
+        return None
+    store = open_store(config)  # The first to read its windows.
+    folds = make_folds(
+        store, config.split, num_folds=config.num_folds, seed=config.seed
+    )
+    zscore = fold_data(store, folds[0]).zscore
+    known = list(store.manifest["channels"])
+    columns = [known.index(name) for name in channels]
+    return zscore and ZScore(zscore.mean[columns], zscore.std[columns])
