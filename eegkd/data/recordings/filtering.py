@@ -22,7 +22,7 @@ _PERIODS = 3
 _TAPER = 0.9
 
 
-class _Plan(NamedTuple):
+class _FilterPlan(NamedTuple):
     """Sizes and gains for signals of one length.
 
     Attributes:
@@ -105,7 +105,7 @@ def _make_plan(
     band: tuple[float, float] | None,
     order: int,
     notches: tuple[float, ...],
-) -> _Plan:
+) -> _FilterPlan:
     up, down = ratio.numerator, ratio.denominator
     slowest = [NOTCH_QUALITY / line for line in notches]
     if band is not None:
@@ -131,7 +131,7 @@ def _make_plan(
         nyquist = rate * min(1, up / down) / 2
         place = np.clip((hertz / nyquist - _TAPER) / (1 - _TAPER), 0, 1)
         gain *= 0.5 + 0.5 * np.cos(np.pi * place)
-    return _Plan(blocks * down, size, new_size, blocks * up, gain)
+    return _FilterPlan(blocks * down, size, new_size, blocks * up, gain)
 
 
 def _power(sections: np.ndarray, hertz: np.ndarray, rate: float) -> np.ndarray:

@@ -37,7 +37,7 @@ PART_VERSION = 1
 _HEADERS = (".hea", ".vhdr", ".set")
 
 
-class Plan(NamedTuple):
+class PreparePlan(NamedTuple):
     """Work to be done, all of it known before any signal is read."""
 
     config: DataConfig
@@ -55,7 +55,7 @@ class Estimate(NamedTuple):
     seconds: float
 
 
-def make_plan(config: DataConfig) -> Plan:
+def make_plan(config: DataConfig) -> PreparePlan:
     """Lists the recordings of a corpus and settles how they are preprocessed.
 
     Raises:
@@ -78,7 +78,7 @@ def make_plan(config: DataConfig) -> Plan:
     settings = json.loads(json.dumps(settings | {"part_version": PART_VERSION}))
     request = [settings, corpus.name, corpus.classes, corpus.background]
     files = [_describe(source, Path(root)) for source in sources]
-    return Plan(config, corpus, sources, settings, hash_json([request, files]))
+    return PreparePlan(config, corpus, sources, settings, hash_json([request, files]))
 
 
 def prepare(
@@ -186,7 +186,7 @@ def _cut(
     )
 
 
-def _join(plan: Plan, files: Sequence[Path], folder: Path) -> WindowStore:
+def _join(plan: PreparePlan, files: Sequence[Path], folder: Path) -> WindowStore:
     """Streams the parts into one store, in the order of the corpus."""
     infos = [json.loads(file.read_text()) for file in files]
     for name in ("channels", "units", "rate"):
@@ -217,7 +217,7 @@ def _join(plan: Plan, files: Sequence[Path], folder: Path) -> WindowStore:
     return write_store(folder, blocks, index, _manifest(plan, infos))
 
 
-def _manifest(plan: Plan, infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _manifest(plan: PreparePlan, infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     corpus, config = plan.corpus, plan.config
     manifest: dict[str, Any] = {
         "corpus": corpus.name,
@@ -258,7 +258,9 @@ def _manifest(plan: Plan, infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return manifest
 
 
-def _source_hashes(plan: Plan, infos: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def _source_hashes(
+    plan: PreparePlan, infos: Sequence[Mapping[str, Any]]
+) -> dict[str, str]:
     """Hashes every source file; an archive once for all its members."""
     hashes: dict[str, str] = {}
     for source, info in zip(plan.sources, infos, strict=True):
@@ -268,7 +270,7 @@ def _source_hashes(plan: Plan, infos: Sequence[Mapping[str, Any]]) -> dict[str, 
     return hashes
 
 
-def _reuse(folder: Path, plan: Plan) -> WindowStore:
+def _reuse(folder: Path, plan: PreparePlan) -> WindowStore:
     """Opens a finished store if it is what was asked for."""
     store = WindowStore.open(folder)
     if store.manifest.get("request") == plan.hash:
