@@ -44,7 +44,13 @@ def alone():
 
 @pytest.mark.parametrize(
     ("runner", "accumulate"),
-    [("single", 4), ("pmap", 1), ("shard_map", 1), ("shard_map", 4), ("mesh", 1)],
+    [
+        ("shard_map", 4),
+        pytest.param("single", 4, marks=pytest.mark.slow),
+        pytest.param("mesh", 1, marks=pytest.mark.slow),
+        pytest.param("pmap", 1, marks=pytest.mark.nightly),
+        pytest.param("shard_map", 1, marks=pytest.mark.nightly),
+    ],
 )
 def test_gradnorm_is_the_same_on_every_runner(alone, runner, accumulate):
     want, want_metrics = alone
@@ -244,7 +250,9 @@ def test_only_a_balancer_that_asks_pays_for_norms(balancer):
     assert products(gradnorm()) > products(None)
 
 
-@pytest.mark.parametrize("runner", ["single", "shard_map"])
+@pytest.mark.parametrize(
+    "runner", ["shard_map", pytest.param("single", marks=pytest.mark.slow)]
+)
 def test_the_report_measures_norms_and_cosines(runner):
     system = toy.make_system()
     stage = system.stages[1]

@@ -34,7 +34,12 @@ def test_eight_devices_then_four_give_the_same_numbers(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "after"),
-    [("shard_map", "mesh"), ("pmap", "shard_map"), ("sharded", "pmap")],
+    [
+        ("sharded", "shard_map"),
+        pytest.param("shard_map", "mesh", marks=pytest.mark.nightly),
+        pytest.param("pmap", "shard_map", marks=pytest.mark.nightly),
+        pytest.param("sharded", "pmap", marks=pytest.mark.nightly),
+    ],
 )
 def test_two_processes_then_one_give_the_same_numbers(tmp_path, before, after):
     """Whatever the runner: a checkpoint holds whole arrays."""

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import functools
+import itertools
 import re
 
 import jax
@@ -22,6 +23,7 @@ from tests.support.tiny_run import tiny_config
 from tests.support.toy_runners import WRAPPED
 from tests.support.untrained_runs import random_variables
 
+NIGHTLY = pytest.mark.nightly
 RUNNERS = WRAPPED | {"single": single}
 SIGNAL = SignalConfig(n_chans=3, n_times=64, rate=64.0)
 ODD = 22  # a width that only the text tower has
@@ -135,7 +137,7 @@ def test_a_gradient_sent_in_parts_is_counted():
 
 
 @pytest.mark.optimised
-@pytest.mark.parametrize("runner", ["shard_map", "pmap"])
+@pytest.mark.parametrize("runner", ["shard_map", pytest.param("pmap", marks=NIGHTLY)])
 @pytest.mark.parametrize("name", ["teacher", "student"])
 def test_gradients_of_a_real_system_travel_in_one_all_reduce(name, runner):
     system, made, finished, batch = distilclip()
@@ -228,21 +230,24 @@ def export(name, runner, accumulate):
     assert exported.nr_devices == (1 if runner == "single" else 4)
 
 
+# Each runner once, with each stage and each number of micro-batches in turn.
+LOWERED = {
+    ("student", "sharded", 1): (),
+    ("teacher", "single", 1): pytest.mark.slow,
+    ("student", "pmap", 1): pytest.mark.slow,
+    ("teacher", "shard_map", 2): pytest.mark.slow,
+    ("student", "mesh", 2): pytest.mark.slow,
+    ("teacher", "both", 1): pytest.mark.slow,
+    ("student", "model", 2): pytest.mark.slow,
+}
+
+
 @pytest.mark.parametrize(
     ("name", "runner", "accumulate"),
     [
-        pytest.param("teacher", "shard_map", 2, marks=pytest.mark.slow),
-        pytest.param("student", "pmap", 1, marks=pytest.mark.slow),
-        ("student", "sharded", 1),
+        pytest.param(*case, marks=LOWERED.get(case, NIGHTLY))
+        for case in itertools.product(("teacher", "student"), RUNNERS, (1, 2))
     ],
 )
 def test_steps_lower_for_tpu_and_cuda(name, runner, accumulate):
-    export(name, runner, accumulate)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("accumulate", [1, 2])
-@pytest.mark.parametrize("runner", RUNNERS)
-@pytest.mark.parametrize("name", ["teacher", "student"])
-def test_every_step_lowers_for_tpu_and_cuda(name, runner, accumulate):
     export(name, runner, accumulate)

@@ -40,7 +40,9 @@ def test_the_toy_moves_far_enough_to_see_an_error(alone):
         assert moved > 1e-3 * np.max(np.abs(x))
 
 
-@pytest.mark.parametrize("case", ["sharded-1", "both-4"])
+@pytest.mark.parametrize(
+    "case", ["both-4", pytest.param("sharded-1", marks=pytest.mark.slow)]
+)
 def test_sharded_parameters_train_as_whole_ones(alone, case):
     name, _, accumulate = case.partition("-")
     state = train_toy(WRAPPED[name], pick_devices(), accumulate=int(accumulate))
@@ -58,7 +60,14 @@ def test_more_devices_and_processes_train_as_one(tmp_path, alone, devices, proce
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("devices", "processes"), [(4, 1), (8, 1), (4, 2)])
+@pytest.mark.parametrize(
+    ("devices", "processes"),
+    [
+        (4, 2),
+        pytest.param(4, 1, marks=pytest.mark.nightly),
+        pytest.param(8, 1, marks=pytest.mark.nightly),
+    ],
+)
 def test_every_case_trains_as_one_device(tmp_path, alone, devices, processes):
     launch(tmp_path, devices, ALL, processes)
     check(tmp_path, ALL, alone)

@@ -21,6 +21,10 @@ from eegkd.train.parallel import RUNNERS, batch_size
 from eegkd.typing import Variables
 from tests.support import toy
 
+SLOW = pytest.mark.slow
+# Rows of the table of runners and micro-batches that the default suite asks.
+COMMON = {("shard_map", 4), ("mesh", 1)}
+
 
 def run(
     system,
@@ -66,7 +70,12 @@ def one_batch():
 
 @pytest.mark.parametrize(
     ("runner", "accumulate"),
-    [(r, a) for r in RUNNERS for a in (1, 4) if (r, a) != ("single", 1)],
+    [
+        pytest.param(r, a, marks=() if (r, a) in COMMON else SLOW)
+        for r in RUNNERS
+        for a in (1, 4)
+        if (r, a) != ("single", 1)
+    ],
 )
 def test_runners_and_accumulation_equal_one_batch(one_batch, runner, accumulate):
     want, want_state, want_metrics, before = one_batch
@@ -112,7 +121,9 @@ def test_only_params_change_and_metrics_are_named():
     )
 
 
-@pytest.mark.parametrize(("accumulate", "dropout"), [(1, 0.0), (4, 0.3)])
+@pytest.mark.parametrize(
+    ("accumulate", "dropout"), [(4, 0.3), pytest.param(1, 0.0, marks=SLOW)]
+)
 def test_gradient_is_that_of_finite_differences(accumulate, dropout):
     """With dropout, both passes of accumulation have to see the same masks."""
     system = toy.make_system(dropout)
@@ -144,7 +155,7 @@ def test_gradient_is_that_of_finite_differences(accumulate, dropout):
             np.testing.assert_allclose((change * move).sum(), numeric, rtol=1e-6)
 
 
-@pytest.mark.parametrize("accumulate", [1, 4])
+@pytest.mark.parametrize("accumulate", [4, pytest.param(1, marks=SLOW)])
 def test_a_cached_teacher_is_the_teacher(accumulate):
     system = toy.make_system()
     stage = system.stages[1]
@@ -305,7 +316,12 @@ def draws(runner, accumulate, steps=2):
 
 @pytest.mark.parametrize(
     ("runner", "accumulate", "distinct"),
-    [("single", 1, 1), ("single", 2, 2), ("pmap", 1, 4), ("shard_map", 2, 8)],
+    [
+        ("single", 2, 2),
+        ("shard_map", 2, 8),
+        pytest.param("single", 1, 1, marks=SLOW),
+        pytest.param("pmap", 1, 4, marks=SLOW),
+    ],
 )
 def test_keys_are_shared_or_local(runner, accumulate, distinct):
     seen = draws(runner, accumulate)
@@ -316,7 +332,9 @@ def test_keys_are_shared_or_local(runner, accumulate, distinct):
     assert len(np.unique(seen[:, 1])) == 2 * distinct
 
 
-@pytest.mark.parametrize("runner", ["single", "pmap", "shard_map", "mesh"])
+@pytest.mark.parametrize(
+    "runner", ["shard_map", *(pytest.param(r, marks=SLOW) for r in ("single", "mesh"))]
+)
 def test_lowers_for_tpu_and_cuda(runner):
     system = toy.make_system(dropout=0.1)
     stage, tx = system.stages[1], make_optimiser(OptimConfig(), 10)
@@ -329,8 +347,7 @@ def test_lowers_for_tpu_and_cuda(runner):
     state = init_state(stage, made["student"], tx, jax.random.key(0))
     args = spread.place((state, made["student"].frozen, made))
     batch = spread.put(toy.make_batch())
-    step = spread.step if runner != "pmap" else jax.jit(spread.step)
-    exported = jax.export.export(step, platforms=("tpu", "cuda"))(*args, batch)
+    exported = jax.export.export(spread.step, platforms=("tpu", "cuda"))(*args, batch)
     assert exported.platforms == ("tpu", "cuda")
 
 

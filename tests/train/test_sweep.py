@@ -115,9 +115,10 @@ def distance(got, want):
 @pytest.mark.parametrize(
     ("devices", "dropout", "own_teachers"),
     [
+        (2, 0.2, True),
         pytest.param(1, 0.0, False, marks=pytest.mark.slow),
-        (1, 0.2, True),
-        (2, 0.2, False),
+        pytest.param(1, 0.2, True, marks=pytest.mark.slow),
+        pytest.param(2, 0.2, False, marks=pytest.mark.slow),
         pytest.param(4, 0.0, True, marks=pytest.mark.slow),
     ],
 )
@@ -230,7 +231,7 @@ def test_other_members_do_not_resume_a_sweep(tmp_path):
         run(make("adamw", loader=SeedLoader(0)))
 
 
-@pytest.mark.parametrize("devices", [1, 3])
+@pytest.mark.parametrize("devices", [3, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_sweep_lowers_for_accelerators_and_members_never_talk(devices):
     _, together = runners("adamw", devices=devices)
     members = make("adamw")
