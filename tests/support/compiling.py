@@ -11,18 +11,26 @@ from pathlib import Path
 FULL = os.environ.get("EEGKD_TEST_OPT") == "full"
 """Whether programs are optimised, as a user's are."""
 
-_LEVEL = "--xla_backend_optimization_level"
+_FLAGS = {
+    "--xla_backend_optimization_level": "0",
+    # Or else a program over several CPU devices that comes from the cache may wait for
+    # ever: each device runs independent collectives in an order of its own.
+    "--xla_cpu_enable_concurrency_optimized_scheduler": "false",
+}
 _CACHE = "JAX_COMPILATION_CACHE_DIR"
 _MAX_BYTES = 2**31
 
 
 def set_environment() -> None:
     """Chooses flags and the cache of compiled programs; before jax is imported."""
+    if FULL:
+        os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+        return
     flags = os.environ.get("XLA_FLAGS", "")
-    if not FULL and _LEVEL not in flags:
-        flags = os.environ["XLA_FLAGS"] = f"{flags} {_LEVEL}=0".strip()
+    new = [f"{name}={value}" for name, value in _FLAGS.items() if name not in flags]
+    flags = os.environ["XLA_FLAGS"] = " ".join([flags, *new]).strip()
     if _CACHE not in os.environ:
-        name = re.sub(r"[^\w=]+", "-", f"{version('jaxlib')}{flags and ' '}{flags}")
+        name = re.sub(r"[^\w=]+", "-", f"{version('jaxlib')} {flags}")
         root = Path(__file__).parents[2] / ".pytest_cache" / "xla"
         folder = os.environ[_CACHE] = str(root / name)
         trim(folder)
