@@ -1,11 +1,12 @@
 """Writes folders of safetensors files as transformers reads them, tensor by tensor."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from huggingface_hub import split_state_dict_into_shards_factory
 
 from eegkd.convert.hf_folder import FLOATS, INDEX, SINGLE
 from eegkd.errors import InputError
@@ -62,36 +63,19 @@ def write_checkpoint(
             f"{folder}: holds weights already ({', '.join(there)}); choose another "
             "folder, or remove them."
         )
-    shards = list(_shards(tensors, max_shard_bytes))
-    names = [
-        SINGLE if len(shards) == 1 else f"model-{i:05}-of-{len(shards):05}.safetensors"
-        for i in range(1, len(shards) + 1)
-    ]
-    for name, shard in zip(names, shards, strict=True):
-        write_safetensors(folder / name, shard)
-    if len(shards) > 1:
-        total = sum(tensor.num_bytes for tensor in tensors)
-        weight_map = {
-            tensor.name: name
-            for name, shard in zip(names, shards, strict=True)
-            for tensor in shard
-        }
-        write_json(
-            folder / INDEX,
-            {"metadata": {"total_size": total}, "weight_map": weight_map},
-        )
+    by_name = {tensor.name: tensor for tensor in tensors}
+    split = split_state_dict_into_shards_factory(
+        by_name,
+        get_storage_size=lambda tensor: tensor.num_bytes,
+        filename_pattern=SINGLE.replace(".", "{suffix}."),
+        max_shard_size=max_shard_bytes,
+    )
+    for name, shard in split.filename_to_tensors.items():
+        write_safetensors(folder / name, [by_name[tensor] for tensor in shard])
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        write_json(folder / INDEX, index)
     write_json(folder / "config.json", config)
-
-
-def _shards(tensors: Sequence[Outgoing], limit: int) -> Iterator[list[Outgoing]]:
-    shard, size = [], 0
-    for tensor in tensors:
-        if shard and size + tensor.num_bytes > limit:
-            yield shard
-            shard, size = [], 0
-        shard.append(tensor)
-        size += tensor.num_bytes
-    yield shard
 
 
 def write_safetensors(path: Path, tensors: Sequence[Outgoing]) -> None:
