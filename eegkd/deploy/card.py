@@ -1,13 +1,29 @@
 """The model card: what a file's user has to know, for people and as plain values."""
 
 import dataclasses
+import platform
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from huggingface_hub import ModelCard, ModelCardData
+
+from eegkd.config import RunConfig
 from eegkd.deploy.audit import Audit
 from eegkd.deploy.graph import OUTPUT
 from eegkd.deploy.latency import Latency
+from eegkd.deploy.load import Model
+from eegkd.deploy.onnx_file import package_versions
 from eegkd.deploy.parity import Parity
+from eegkd.host.process import num_cores
+from eegkd.models import licences_of
+from eegkd.pipeline.folder import read_json, versions
+
+_KEPT = ("montage", "policy", "band", "notch", "filter_order", "zscore")
+_TEMPLATE = Path(__file__).with_name("card.md.j2")
+_ESCAPED = {"<": "&lt;", "|": "\\|", "[": "\\["}
+_SPECIAL = re.compile(r"[<|[]")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -15,11 +31,11 @@ class ModelFile:
     """One written file, and what its gate found.
 
     Attributes:
-        name: In the folder.
+        name: Its name in the folder.
         size: Bytes.
-        sha256: Of its content.
-        parity: Against the student.
-        audit: Of what it holds; None for a file of weights, which is no graph.
+        sha256: Hash of its content.
+        parity: How it compares with the student.
+        audit: What it holds; None for a file of weights, which is no graph.
     """
 
     name: str
@@ -34,29 +50,30 @@ class Card:
     """A finished model with all that its files do not say.
 
     Attributes:
-        name: Of the model.
-        system: That it was distilled by.
-        row: Of the run: student, teacher or a control.
-        classes: In the order of the probabilities.
-        channels: In the order of the signal's rows.
-        units: A channel each.
-        rate: Samples a second.
-        n_times: Samples a window.
+        name: The model's name.
+        system: The system that distilled it.
+        row: Row of the run: student, teacher or a control.
+        classes: Names, in the order of the probabilities.
+        channels: Names, in the order of the signal's rows.
+        units: One per channel.
+        rate: Samples per second.
+        n_times: Samples per window.
         preprocessing: What was done to the training windows.
         standardised: The graph itself subtracts the training set's mean.
         temperature: Fitted on validation subjects: `p^(1/T)`, normalised, is then
             calibrated.
-        threshold: Of an event's probability; None without event classes.
+        threshold: Probability from which on there is an event; None without event
+            classes.
         parts: Parameters by part of the model.
-        corpus: Of the training windows, with its licence where one is known.
+        corpus: Where the training windows are from, with a licence if one is known.
         training: How many subjects and windows this very model was trained on.
         stamp: What the split means for the scores.
         scores: Rows of results.json, over all folds and seeds.
-        licences: Of published weights that training started from.
+        licences: What is known of published weights that training started from.
         files: What was written.
-        latency: On `machine`.
+        latency: Times on `machine`.
         machine: Its processor and cores.
-        versions: Of the packages that wrote the files.
+        versions: Versions of the packages that wrote the files.
         notes: Sentences that the user must not miss.
     """
 
@@ -85,133 +102,160 @@ class Card:
     notes: Sequence[str] = ()
 
 
-def render_card(card: Card) -> str:
-    """Writes a card in Markdown."""
-    sections = (
-        ("", _head(card)),
-        ("Input and output", _signal(card)),
-        ("Preprocessing", _preprocessing(card)),
-        ("Training data", f"{card.corpus}. {card.training} {card.stamp}"),
-        ("Scores", _scores(card)),
-        ("Licences", "\n".join(f"- {line}" for line in card.licences)),
-        ("Files", _files(card)),
-        ("Parameters", _parts(card)),
-        ("Latency", _latency(card)),
-        ("Use", _use(card)),
+def make_card(
+    model: Model,
+    config: RunConfig,
+    row: str,
+    *,
+    weights: Mapping[str, str],
+    sizes: Mapping[str, int],
+    files: Sequence[ModelFile],
+    latency: Sequence[Latency],
+) -> Card:
+    """Gathers a card from the run folder.
+
+    Args:
+        model: As it was exported.
+        config: The run's options; `config.out` is its folder.
+        row: The model's name there.
+        weights: Published weights that training started from: model -> their file.
+        sizes: Elements of each of the model's arrays, by name.
+        files: What was written.
+        latency: What was timed.
+
+    Raises:
+        InputError: If a file of the run is damaged.
+    """
+    run, manifest = Path(config.out), model.intake.manifest
+    record = read_json(run / "config.json")
+    splits = read_json(run / "splits.json") if (run / "splits.json").is_file() else {}
+    judged = run / "results.json"
+    scores = read_json(judged) if judged.is_file() else []
+    preprocessing = manifest["preprocessing"]
+    standardised = model.zscore is not None
+    signal = model.intake.signal
+    units = dict(zip(manifest["channels"], manifest["units"], strict=True))
+    licence = manifest.get("licence") or "no licence recorded"
+    return Card(
+        name=f"{row} of {record['system']} on {manifest['corpus']}",
+        system=record["system"],
+        row=row,
+        classes=signal.classes,
+        channels=signal.channels,
+        units=[units[name] for name in signal.channels]
+        if standardised
+        else signal.units,
+        rate=signal.rate,
+        n_times=signal.n_times,
+        preprocessing={k: preprocessing[k] for k in _KEPT if k in preprocessing},
+        standardised=standardised,
+        temperature=model.temperature,
+        threshold=model.threshold,
+        parts=_parts(sizes),
+        corpus=f"{manifest['corpus']} ({licence})",
+        training=_training(splits, record["run"]["split"], manifest),
+        stamp="" if splits.get("leaks_subjects") is None else _stamp(splits),
+        scores=[r for r in scores if r["model"] in (row, "teacher", "no_teacher")],
+        licences=_licences(weights, config.cache.given),
+        files=files,
+        latency=latency,
+        machine=_machine(),
+        versions=versions() | package_versions(),
+        notes=_notes(run),
     )
-    parts = [f"## {title}\n\n{text}" if title else text for title, text in sections]
-    return "\n\n".join(parts) + "\n"
 
 
-def _head(card: Card) -> str:
-    total = sum(card.parts.values())
-    lines = [f"# {card.name}", "", f"A `{card.row}` of `{card.system}`: {total:,} "]
-    lines[-1] += "parameters. It is no medical device."
-    lines += [f"\n**{note}**" for note in card.notes]
-    return "\n".join(lines)
+def _parts(sizes: Mapping[str, int]) -> dict[str, int]:
+    """Adds up the parameters of each part, named by the first levels of its name."""
+    parts: dict[str, int] = {}
+    for name, size in sizes.items():
+        part = "/".join(name.split("/")[:3][: max(1, name.count("/"))])
+        parts[part] = parts.get(part, 0) + size
+    return parts
 
 
-def _signal(card: Card) -> str:
-    units = ", ".join(dict.fromkeys(card.units)) or "unknown"
-    lines = [
-        f"- `signal`: float32 [batch, {len(card.channels)}, {card.n_times}], "
-        f"{card.n_times / card.rate:g} s at {card.rate:g} Hz, unit {units}",
-        f"- channels, in this order: {', '.join(card.channels)}",
-        f"- `{OUTPUT}`: float32 [batch, {len(card.classes)}], the classes "
-        f"{', '.join(card.classes)}",
-        f"- calibrated by the temperature {card.temperature:.3f}: p^(1/T), normalised",
-    ]
-    if card.threshold is not None:
+def _training(
+    splits: Mapping[str, Any], split: str, manifest: Mapping[str, Any]
+) -> str:
+    if not splits:
+        return f"Split: {split}."
+    train = splits["folds"][0]["train"]
+    labelled = manifest.get("student_subjects", ())
+    few = f" Students had the labels of {len(labelled)} of them." if labelled else ""
+    return (
+        f"This model was trained on {train['windows']:,} windows of "
+        f"{len(train['groups'])} {splits['unit']}s (split: {split}).{few}"
+    )
+
+
+def _stamp(splits: Mapping[str, Any]) -> str:
+    if splits["leaks_subjects"]:
+        return (
+            "**Leaks subjects: windows of one person are in training and in test; the "
+            "scores do not hold for new people.**"
+        )
+    return f"Nobody is in training and in test: {splits['unit']}s were split."
+
+
+def _licences(weights: Mapping[str, str], given: str) -> list[str]:
+    """Lists what is known of the weights that training started from."""
+    lines = []
+    if given:
         lines.append(
-            f"- an event from {card.threshold:.3f} of an event class's probability on, "
-            "after smoothing (fitted on validation subjects)"
+            f"The teacher's outputs were given ({Path(given).name}): the model that "
+            "made them, and its licence, are not recorded."
         )
-    return "\n".join(lines)
+    for model, file in weights.items():
+        lines.append(f"Training started from weights of {model} ({Path(file).name}).")
+        lines += [
+            f"Published weights of {model}: {x.source}, {x.licence}. {x.note}".strip()
+            for x in licences_of(model)
+        ]
+    return lines or ["Every part was trained from random weights: no published ones."]
 
 
-def _preprocessing(card: Card) -> str:
-    rows = [(name, _words(value)) for name, value in card.preprocessing.items()]
-    text = _table(("step", "value"), rows)
-    if card.standardised:
-        text += (
-            "\n\nMean and spread of the training set are part of the graph: give it "
-            "the signal in its unit."
-        )
-    return text
+def _notes(run: Path) -> list[str]:
+    file = run / "summary.json"
+    return list(read_json(file).get("notes", ())) if file.is_file() else []
 
 
-def _scores(card: Card) -> str:
-    if not card.scores:
-        return "The run was not judged when this was written."
-    names = ("model", "metric", "mean", "low", "high", "n_subjects", "seeds", "verdict")
-    rows = [[_words(row.get(name)) for name in names] for row in card.scores]
-    return (
-        "Over test subjects of all folds and seeds; the files hold fold 0, seed 0.\n\n"
-        + _table(names, rows)
+def _machine() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [x.partition(":")[2].strip() for x in lines if x.startswith("model name")]
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{name}, {num_cores()} cores"
+
+
+def render_card(card: Card) -> str:
+    """Formats a card in Markdown, with the header that model hubs read."""
+    header = ModelCardData(
+        library_name="eegkd",
+        model_name=_safe(card.name),
+        tags=["eeg", "distillation", _safe(card.system)],
     )
+    values = {"card": _safe(card), "words": _words, "output": OUTPUT}
+    return str(ModelCard.from_template(header, str(_TEMPLATE), **values)) + "\n"
 
 
-def _files(card: Card) -> str:
-    rows = [
-        (
-            file.name,
-            f"{file.size:,}",
-            f"{file.parity.max_difference:.1e}",
-            f"{file.parity.agreement:.1%}",
-            f"{file.audit.parameters:,}" if file.audit else "",
-            f"{file.audit.constants:,}" if file.audit else "",
-        )
-        for file in card.files
-    ]
-    head = ("file", "bytes", "largest difference", "same class", "parameters")
-    parity = card.files[0].parity
-    sizes = ", ".join(map(str, parity.batch_sizes))
-    return (
-        _table((*head, "other constants"), rows)
-        + f"\n\nRead back and compared with the model on {parity.windows} windows of "
-        f"the run, in batches of {sizes}: the largest difference of a probability."
-    )
+def _safe(value: Any) -> Any:
+    """Escapes what a class, a channel or a file may be named.
 
-
-def _parts(card: Card) -> str:
-    rows = [(name, f"{size:,}") for name, size in card.parts.items()]
-    return _table(("part", "parameters"), rows)
-
-
-def _latency(card: Card) -> str:
-    if not card.latency:
-        return "Not measured."
-    rows = [
-        (x.runtime, str(x.threads), f"{x.p50_ms:.3f}", f"{x.p95_ms:.3f}")
-        for x in card.latency
-    ]
-    head = ("runtime", "threads", "p50 ms", "p95 ms")
-    return f"One window on {card.machine}.\n\n{_table(head, rows)}"
-
-
-def _use(card: Card) -> str:
-    names = {file.name for file in card.files}
-    text = []
-    if "model.stablehlo" in names:
-        text.append(
-            "```python\nimport pathlib\n\nimport jax\nimport jax.export\n\n"
-            'data = pathlib.Path("model.stablehlo").read_bytes()\n'
-            "run = jax.jit(jax.export.deserialize(bytearray(data)).call)\n"
-            f"{OUTPUT} = run(signal)\n```"
-        )
-    if "model.onnx" in names:
-        text.append(
-            "```python\nimport onnxruntime\n\n"
-            'session = onnxruntime.InferenceSession("model.onnx")\n'
-            f'({OUTPUT},) = session.run(None, {{"signal": signal}})\n```'
-        )
-    versions = ", ".join(f"{name} {value}" for name, value in card.versions.items())
-    return "\n\n".join([*text, f"Written with {versions}."])
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    Nothing in the card's values is HTML, a link, a further cell of a table, a new line
+    or a control character of a terminal.
+    """
+    if isinstance(value, str):
+        printable = "".join(x if x.isprintable() else " " for x in value)
+        return _SPECIAL.sub(lambda found: _ESCAPED[found.group()], printable)
+    if isinstance(value, Card | ModelFile):
+        value = vars(value)
+    elif isinstance(value, Parity | Audit | Latency):
+        value = value._asdict()
+    if isinstance(value, Mapping):
+        return {_safe(name): _safe(item) for name, item in value.items()}
+    if isinstance(value, Sequence):
+        return [_safe(item) for item in value]
+    return value
 
 
 def _words(value: Any) -> str:

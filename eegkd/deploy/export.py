@@ -17,8 +17,7 @@ from eegkd.data.batches.maker import ZScore
 from eegkd.data.windows.store import WindowStore
 from eegkd.deploy import onnx_file, stablehlo
 from eegkd.deploy.audit import audit_graph
-from eegkd.deploy.card import Card, ModelFile, render_card
-from eegkd.deploy.export_card import make_card
+from eegkd.deploy.card import Card, ModelFile, make_card, render_card
 from eegkd.deploy.graph import Graph, make_graph
 from eegkd.deploy.latency import Latency, measure
 from eegkd.deploy.load import load_model, open_store
@@ -41,7 +40,6 @@ FILES = {
 CARD, VALUES = "README.md", "card.json"
 RUNTIMES = {"stablehlo": "jax", "onnx": "onnxruntime"}
 NUM_WINDOWS = 32
-_KEPT = ("montage", "policy", "band", "notch", "filter_order", "zscore")
 
 
 def export_model(
