@@ -199,12 +199,12 @@ def test_every_parameter_has_a_gradient():
 @pytest.mark.parametrize(
     "switch",
     [
-        {"pool": "cls"},
-        {"pool": "cls", "num_prompts": 0},
         {"pool": "cls", "prompt_in_conv": True, "rel_pos": False},
         {"conv_norm": "layer"},
         {"stem": "conv2d"},
-        {"num_prompts": 0},
+        pytest.param({"pool": "cls"}, marks=pytest.mark.slow),
+        pytest.param({"pool": "cls", "num_prompts": 0}, marks=pytest.mark.slow),
+        pytest.param({"num_prompts": 0}, marks=pytest.mark.slow),
     ],
     ids=str,
 )
@@ -317,6 +317,7 @@ def test_wrong_channels_are_refused():
         Conformer(SMALL).apply(variables, jnp.zeros((2, 8, 64)))
 
 
+@pytest.mark.slow
 def test_a_training_step_lowers_for_every_platform():
     cfg = dataclasses.replace(SMALL, depth=1)
     x, variables = built(cfg)

@@ -44,13 +44,17 @@ def run(cfg, params, ids=None, mask=None, **options):
     )
 
 
-@pytest.fixture(scope="module", params=[LLAMA, QWEN2], ids=["llama", "qwen2"])
+CONFIGS = {"llama": LLAMA, "qwen2": QWEN2}
+
+
+@pytest.fixture(scope="module", params=["llama"])
 def model(request):
-    cfg = request.param
+    cfg = CONFIGS[request.param]
     params = random_params(cfg)
     return cfg, params, run(cfg, params), [decode(params, cfg, text) for text in TEXTS]
 
 
+@pytest.mark.parametrize("model", CONFIGS, indirect=True)
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_every_layer_is_numpys(model, side):
     _, _, call, wants = model
@@ -77,6 +81,9 @@ def test_embeddings_are_what_ids_stand_for(model):
     np.testing.assert_array_equal(a["logits"], b["logits"])
 
 
+@pytest.mark.parametrize(
+    "model", ["llama", pytest.param("qwen2", marks=pytest.mark.slow)], indirect=True
+)
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_what_is_cached_is_read_as_if_it_stood_there(model, side):
     cfg, params, _, wants = model

@@ -163,6 +163,7 @@ def test_training_draws_and_bfloat16_stays_close(name, outputs):
     assert error < 0.05 * np.linalg.norm(exact["block_1"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODULES)
 def test_every_platform_takes_any_batch(name):
     module, shapes = MODULES[name], shapes_of(MODULES[name])

@@ -126,7 +126,7 @@ def test_the_same_key_draws_the_same():
     np.testing.assert_array_equal(draw(0, top_p=1e-6), likeliest)
 
 
-@pytest.mark.parametrize("top_p", [1.0, 0.6])
+@pytest.mark.parametrize("top_p", [0.6, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_draws_follow_the_probabilities(top_p):
     num, temperature = 4000, 2.0
     ids = np.tile(PROMPTS[1], (num, 1))

@@ -50,6 +50,7 @@ def test_a_scan_counts_every_step():
     assert xla_count(scanned, *args) < 1.01 * MATMUL  # why this counter exists
 
 
+@pytest.mark.nightly  # The step below holds it.
 def test_an_unrolled_model_is_within_a_percent_of_xla(conformer):
     forward, *args = conformer
     assert count_flops(forward, *args) == pytest.approx(
@@ -95,7 +96,13 @@ def test_a_plain_transformer_is_within_a_percent_of_xla():
         assert count_flops(fn, *args) == pytest.approx(xla_count(fn, *args), rel=0.01)
 
 
-@pytest.mark.parametrize("stage", ["teacher", "student"])
+@pytest.mark.parametrize(
+    "stage",
+    [
+        pytest.param("teacher", marks=pytest.mark.nightly),
+        pytest.param("student", marks=pytest.mark.slow),
+    ],
+)
 def test_a_distillation_step_is_within_a_percent_of_xla(stage):
     """With linear heads: the text tower is a scan, whose body XLA counts once.
 

@@ -99,7 +99,15 @@ class Config(type(PRESETS["small"])):
     student: StudentConfig = StudentConfig(depth=1, stem_strides=(8, 4), init="random")
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        n
+        if n in ("transport", "attention")
+        else pytest.param(n, marks=pytest.mark.slow)
+        for n in FAMILIES
+    ],
+)
 def test_families_join_sets_of_16_and_4_tokens(name):
     system = FAMILIES[name](Config())
     teacher_stage, student_stage = system.stages

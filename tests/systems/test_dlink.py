@@ -218,8 +218,16 @@ def traced(system):
     return made, jax.eval_shape(means, made)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", VARIANTS)
+ROWS = [*list(VARIANTS)[::6], "compress", "both"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=pytest.mark.slow if n in ROWS else pytest.mark.nightly)
+        for n in VARIANTS
+    ],
+)
 def test_rows_can_be_trained(name):
     system = VARIANTS[name](CONFIG)
     made, means = traced(system)
