@@ -1,4 +1,4 @@
-"""Window metrics, pooled and a subject at a time.
+"""Window metrics, pooled and per subject.
 
 Every metric reads `Predictions` and returns one number; NaN where it is undefined (one
 class only). Averages over classes run over the classes present in the labels. Classes
@@ -14,13 +14,28 @@ import sklearn
 from jaxtyping import Float64, Int64
 from sklearn import metrics as sk
 
-from eegkd.evaluate.predictions import Predictions, labelled, select
+from eegkd.evaluate.predictions import (
+    Predictions,
+    check_classes,
+    labelled,
+    select,
+)
 
 Metric = Callable[[Predictions], float]
 
 
+def most_probable(prob: np.ndarray) -> np.ndarray:
+    """Decides for the class with the largest probability, i64[n]."""
+    return prob.argmax(axis=1)
+
+
+def above_half(prob: np.ndarray) -> np.ndarray:
+    """Decides for every label with a probability of at least 0.5, bool[n, k]."""
+    return prob >= 0.5
+
+
 def _decide(p: Predictions) -> np.ndarray:
-    return p.prob.argmax(axis=1)
+    return most_probable(p.prob)
 
 
 def accuracy(p: Predictions) -> float:
@@ -131,11 +146,12 @@ def score(predictions: Predictions, metrics: Iterable[str]) -> dict[str, float]:
 
 
 def per_subject(predictions: Predictions, metric: str) -> dict[str, float]:
-    """Computes a metric a subject; NaN where undefined, for the caller to count.
+    """Computes a metric per subject; NaN where undefined, for the caller to count.
 
     A subject without a labelled window is NaN as well.
     """
     fn = get_metric(metric)
+    check_classes(predictions)
     values = {}
     for subject in np.unique(predictions.subject):
         own = (predictions.subject == subject) & (predictions.label >= 0)

@@ -20,7 +20,8 @@ class Predictions(NamedTuple):
 
     Attributes:
         prob: Class probabilities.
-        label: The class, -1 where unlabelled.
+        label: The class, -1 where unlabelled; or a row of k labels, each 0 or 1, and
+            -1 where it was not asked.
         subject: The unit of all statistics; fold names where a corpus has none.
         recording: The recording a window was cut from.
         start_s: Where the window starts in its recording, in seconds.
@@ -28,14 +29,14 @@ class Predictions(NamedTuple):
     """
 
     prob: Float32[np.ndarray, "n k"]
-    label: Int32[np.ndarray, " n"]
+    label: Int32[np.ndarray, " n"] | Float32[np.ndarray, "n k"]
     subject: Shaped[np.ndarray, " n"]
     recording: Shaped[np.ndarray, " n"]
     start_s: Float32[np.ndarray, " n"]
     window_id: Int64[np.ndarray, " n"]
 
 
-_DTYPES = (np.float32, np.int32, np.str_, np.str_, np.float32, np.int64)
+_DTYPES = (np.float32, np.str_, np.str_, np.float32, np.int64)
 
 
 def make_predictions(
@@ -52,18 +53,18 @@ def make_predictions(
         ValueError: If lengths differ, a probability is not finite or outside [0, 1],
             or a label has no column.
     """
+    label = np.asarray(label)
+    label = label.astype(np.float32 if label.ndim == 2 else np.int32)
     n = len(np.atleast_1d(label))
     columns = (
         prob,
-        label,
         subject,
         subject if recording is None else recording,
         np.zeros(n) if start_s is None else start_s,
         np.arange(n) if window_id is None else window_id,
     )
-    made = Predictions(
-        *(np.asarray(a, d) for a, d in zip(columns, _DTYPES, strict=True))
-    )
+    prob, *others = (np.asarray(a, d) for a, d in zip(columns, _DTYPES, strict=True))
+    made = Predictions(prob, label, *others)
     lengths = {name: len(a) for name, a in made._asdict().items()}
     if len(set(lengths.values())) != 1 or made.prob.ndim != 2:
         raise ValueError(f"prob must be [n, k] and rows correspond; got {lengths}.")
@@ -74,7 +75,13 @@ def make_predictions(
             f"Probabilities must lie in [0, 1]; {len(bad)} of {n} rows do not, the "
             f"first is row {bad[0]}: {made.prob[bad[0]]}."
         )
-    if n and not -1 <= made.label.min() <= made.label.max() < made.prob.shape[1]:
+    if made.label.ndim == 2:
+        if made.label.shape != made.prob.shape or not np.isin(label, (-1, 0, 1)).all():
+            raise ValueError(
+                f"Several labels per window are rows of k={made.prob.shape[1]} values "
+                f"of -1, 0 or 1; got {made.label.shape} values."
+            )
+    elif n and not -1 <= made.label.min() <= made.label.max() < made.prob.shape[1]:
         raise ValueError(
             f"Labels must be -1 or below k={made.prob.shape[1]}; got "
             f"{made.label.min()} to {made.label.max()}."
@@ -92,12 +99,27 @@ def select(predictions: Predictions, rows: np.ndarray) -> Predictions:
     return Predictions(*(column[rows] for column in predictions))
 
 
+def check_classes(predictions: Predictions) -> None:
+    """Refuses several labels per window, which metrics of classes cannot judge.
+
+    Raises:
+        InputError: If labels are rows of k.
+    """
+    if predictions.label.ndim != 1:
+        raise InputError(
+            "These windows have several labels each; the metrics here judge one class "
+            "per window."
+        )
+
+
 def labelled(predictions: Predictions) -> Predictions:
     """Drops unlabelled rows.
 
     Raises:
+        InputError: If a window has several labels.
         ValueError: If no row is left.
     """
+    check_classes(predictions)
     kept = select(predictions, predictions.label >= 0)
     if not len(kept.label):
         raise ValueError("No labelled window to score.")
@@ -105,7 +127,7 @@ def labelled(predictions: Predictions) -> Predictions:
 
 
 def with_units(predictions: Predictions, units: np.ndarray) -> Predictions:
-    """Makes `units` (a name a window) the unit of statistics in place of subjects."""
+    """Makes `units`, one name per window, the unit of statistics, not subjects."""
     if len(units) != len(predictions.label):
         raise ValueError(f"Got {len(units)} units, {len(predictions.label)} windows.")
     return predictions._replace(subject=np.asarray(units, np.str_))

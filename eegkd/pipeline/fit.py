@@ -22,6 +22,7 @@ from eegkd.evaluate.predictions import (
     load_predictions,
     make_predictions,
 )
+from eegkd.evaluate.tasks import task_of
 from eegkd.pipeline.compiled import Program
 from eegkd.pipeline.finished import (
     TEST,
@@ -181,6 +182,8 @@ def begin(
 ) -> Begun:
     """Draws a model's start, and opens its batches."""
     store, fold = data.store, data.fold
+    # Classes that a window may have several of cannot be drawn equally often.
+    balanced = task_of(store.manifest).sampler == "balanced"
     seed = _seed(config.seed, fold.index, job.seed)
     variables = program.init(init_key(seed), example(store), job.upstream)
     loader = make_loader(
@@ -190,7 +193,7 @@ def begin(
         seed=seed,
         num_steps=num_steps,
         plan=BatchPlan(
-            sampler=config.train.sampler,
+            sampler=config.train.sampler if balanced else "natural",
             prepare=prepare_fn(program.system),
             zscore=data.zscore,
             labels=job.labels,
@@ -289,8 +292,8 @@ def predictions_of(data: FoldData, rows: np.ndarray, prob: np.ndarray) -> Predic
 
 
 def selection_metric(store: WindowStore) -> str:
-    """Names what epochs are chosen by: AUROC for two classes, kappa for more."""
-    return "auroc" if store.num_classes == 2 else "kappa"
+    """Names what epochs are chosen by, which follows from the corpus's task."""
+    return task_of(store.manifest).monitor
 
 
 def _seed(*parts: int) -> int:

@@ -1,0 +1,27 @@
+"""The rows of a results table: their names, their order, and what each is for."""
+
+from collections.abc import Iterable
+
+MODELS = {
+    "teacher": "the large model itself: head room",
+    "student": "the distilled model; its verdict is against no_teacher",
+    "no_teacher": "the same student on hard labels: what the teacher adds",
+    "alpha_0": "the teacher's start and class vectors, no distillation loss",
+    "shuffled_teacher": "teacher outputs permuted over the samples: should hurt",
+    "within_class_shuffle": "teacher outputs permuted within a class",
+    "class_mean_teacher": "teacher outputs replaced by the class mean",
+    "random_class_vectors": "random vectors in place of text: what language adds",
+    "small_net": "a tuned small network: is distillation needed at all",
+    "linear": "band power and a linear classifier: the floor",
+}
+"""Rows in order, and what each is for; a run's variants follow."""
+
+SHOWN = ("teacher", "student", "no_teacher")
+"""Rows that are looked at more closely: training, calibration, embeddings."""
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Sorts rows as a table shows them: known ones first, others as they come."""
+    names = list(names)
+    known = [name for name in MODELS if name in names]
+    return known + [name for name in names if name not in MODELS]
