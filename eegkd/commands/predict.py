@@ -22,7 +22,7 @@ from eegkd.deploy.predict import (
     window_table,
 )
 from eegkd.evaluate.events import EventScores, pool, score_events, to_spans
-from eegkd.evaluate.plots import prediction_plot
+from eegkd.evaluate.report.recording import prediction_plot
 from eegkd.evaluate.szcore import write_szcore_tsv
 from eegkd.host.atomic import write_atomic
 from eegkd.host.process import tune_process

@@ -17,11 +17,11 @@ from eegkd.data.windows.store import WindowStore
 from eegkd.errors import InputError
 from eegkd.evaluate import calibration, events
 from eegkd.evaluate.predictions import load_predictions
+from eegkd.evaluate.tracks import event_classes, tracks_of
 from eegkd.host.sealed import Verify
 from eegkd.pipeline.compiled import Program, make_program
 from eegkd.pipeline.finished import VAL, WEIGHTS, check_results, is_finished
 from eegkd.pipeline.fit import fold_data
-from eegkd.pipeline.results import event_classes, tracks_of
 from eegkd.systems import SignalConfig, System
 from eegkd.systems.batches import example_shapes, stage_shapes
 from eegkd.systems.channels import as_deployed, student_columns
@@ -111,7 +111,7 @@ def load_model(
     val = load_predictions(folder / VAL)
     threshold = config.events.threshold
     if intake.event_classes and threshold is None:
-        threshold = events.fit_threshold(tracks_of(val, store), config.events)
+        threshold = events.fit_threshold(tracks_of(val, store.manifest), config.events)
     return Model(
         program=make_program(chosen.system, chosen.stage, chosen.config, 1),
         variables=variables,
@@ -146,7 +146,7 @@ def _choose(
         config = as_deployed(config)
         system = make_system(config)
     intake = Intake(
-        config.signal, store.manifest, config_of(store.manifest), event_classes(store)
+        config.signal, store.manifest, config_of(store.manifest), event_classes(store.manifest)
     )
     return _Chosen(folder, store, system, stage, config, intake)
 

@@ -1,9 +1,8 @@
 """Judging models: metrics, statistics, calibration, events, baselines, reports.
 
-`plots` and `report`, which load matplotlib, are imported from their own modules.
+`assays` and `report`, which load matplotlib, are imported from their own folders.
 """
 
-from eegkd.evaluate.agreement import agreement
 from eegkd.evaluate.baselines import band_power, linear_baseline
 from eegkd.evaluate.calibration import (
     apply_temperature,
@@ -25,7 +24,7 @@ from eegkd.evaluate.events import (
     szcore_results,
     window_tracks,
 )
-from eegkd.evaluate.identity import identity_probe, remove_subject_axes
+from eegkd.evaluate.evidence import Assay, Evidence
 from eegkd.evaluate.metrics import METRICS, confusion_matrix, per_subject, score
 from eegkd.evaluate.predictions import (
     Predictions,
@@ -45,16 +44,19 @@ from eegkd.evaluate.statistics import (
     summarise,
 )
 from eegkd.evaluate.szcore import read_szcore_tsv, write_szcore_tsv
+from eegkd.evaluate.tasks import Task, task_of
 
 __all__ = [
     "METRICS",
+    "Assay",
     "Comparison",
     "Detection",
     "EventsConfig",
+    "Evidence",
     "Predictions",
     "Summary",
+    "Task",
     "WindowTrack",
-    "agreement",
     "apply_temperature",
     "band_power",
     "calibration_scores",
@@ -64,7 +66,6 @@ __all__ = [
     "fit_temperature",
     "fit_threshold",
     "holm",
-    "identity_probe",
     "latency",
     "linear_baseline",
     "load_predictions",
@@ -75,7 +76,6 @@ __all__ = [
     "per_subject",
     "read_szcore_tsv",
     "reliability",
-    "remove_subject_axes",
     "result_rows",
     "save_predictions",
     "score",
@@ -83,6 +83,7 @@ __all__ = [
     "score_samples",
     "summarise",
     "szcore_results",
+    "task_of",
     "throughput",
     "to_logits",
     "window_tracks",

@@ -18,24 +18,17 @@ from rich.progress import (
 )
 
 from eegkd.config import ROWS, RunConfig, check_batch, num_steps
-from eegkd.data.windows.folds import Fold, leaks_subjects, splits_json
+from eegkd.data.windows.folds import Fold, splits_json
 from eegkd.data.windows.store import WindowStore, check_trainable
 from eegkd.errors import InputError
-from eegkd.evaluate.predictions import Predictions
 from eegkd.host.atomic import sole_writer
 from eegkd.pipeline import baselines
 from eegkd.pipeline.compiled import Program
 from eegkd.pipeline.distill import Models, choose_teachers, make_models, train_rows
 from eegkd.pipeline.estimate import describe, expect, share_left, trainings
-from eegkd.pipeline.fit import Fitted, FoldData, Job, fit, fold_data, selection_metric
-from eegkd.pipeline.folder import open_log, open_run, read_json, read_log, write_json
-from eegkd.pipeline.results import (
-    conclude,
-    head_room_note,
-    table_metrics,
-    terminal_table,
-    verdict_note,
-)
+from eegkd.pipeline.fit import Fitted, FoldData, Job, fit, fold_data
+from eegkd.pipeline.folder import open_log, open_run, read_json, write_json
+from eegkd.pipeline.judge import Judged, judge
 from eegkd.pipeline.teacher_outputs import Watch
 from eegkd.pipeline.teacher_reuse import check_teachers, take_teachers, teacher_notes
 from eegkd.pipeline.threads import fit_beside
@@ -47,28 +40,6 @@ from eegkd.train.distributed import first_only, in_turn, is_first
 
 MakeSystem = Callable[[Any], System]
 Variant = tuple[str, MakeSystem]
-
-
-class Runs:
-    """What all trainings said, gathered as they finish."""
-
-    def __init__(self) -> None:
-        """Starts empty."""
-        self.test: dict[str, dict[int, list[Predictions]]] = {}
-        self.val: dict[str, dict[int, list[Predictions]]] = {}
-        self.kept: dict[str, tuple[Program, Fitted]] = {}
-        self.measured: dict[str, list[Mapping[str, Any]]] = {}
-
-    def keep(self, model: str, seed: int, program: Program, fitted: Fitted) -> None:
-        """Takes one training of one fold; the first of a model is kept whole."""
-        self.add(model, seed, fitted.val, fitted.test)
-        self.kept.setdefault(model, (program, fitted))
-        self.measured.setdefault(model, []).append(fitted.measured)
-
-    def add(self, model: str, seed: int, val: Predictions, test: Predictions) -> None:
-        """Appends the predictions of one fold."""
-        self.val.setdefault(model, {}).setdefault(seed, []).append(val)
-        self.test.setdefault(model, {}).setdefault(seed, []).append(test)
 
 
 def run_distillation(
@@ -183,7 +154,7 @@ def _run(
             f" expected: {describe(*expected)}. Ctrl-C saves; the same command resumes."
         )
     start = time.monotonic()
-    runs = Runs()
+    runs = Judged()
     _train_all(models, nets, store, folds, config, folder, runs, console)
     spent = time.monotonic() - start
     if not left and (folder / "summary.json").is_file():
@@ -192,48 +163,16 @@ def _run(
         expected, spent = (before["expected_s"], expected[1]), before["spent_s"]
     rows: list[dict[str, Any]] = []
 
-    def judge() -> None:
+    def conclude() -> None:
         costs = {"expected_s": expected[0], "spent_s": spent}
         noted = {**record, **costs}
-        rows.extend(_judge(runs, store, folds, config, noted, notes, console))
+        rows.extend(judge(runs, store, folds, config, noted, notes, console))
         if left:
             console.print(f"Expected {describe(*expected)}; took {spent:.0f} s.")
         console.print(f"Report: {folder / 'report.html'}", soft_wrap=True)
 
-    first_only(judge)
+    first_only(conclude)
     return rows
-
-
-def _judge(
-    runs: Runs,
-    store: WindowStore,
-    folds: Sequence[Fold],
-    config: Any,
-    record: Mapping[str, Any],
-    notes: Sequence[str],
-    console: Console,
-) -> list[dict[str, Any]]:
-    """Writes the results and the report, and prints what they say."""
-    folder = Path(config.out).absolute()
-    leaks = any(leaks_subjects(store, fold) for fold in folds)
-    log = read_log(folder / "metrics.jsonl")
-    summary, facts = conclude(
-        folder,
-        runs.test,
-        runs.val,
-        runs.kept,
-        fold_data(store, folds[0]),
-        config,
-        measured=runs.measured,
-        log=log,
-        selection_metric=selection_metric(store),
-        leaks=leaks,
-        record=record,
-        notes=notes,
-    )
-    console.print(terminal_table(summary, facts, table_metrics(store)))
-    _print_reading(summary, store, leaks, console)
-    return summary.rows
 
 
 def _train_all(
@@ -243,7 +182,7 @@ def _train_all(
     folds: Sequence[Fold],
     config: RunConfig,
     folder: Path,
-    runs: Runs,
+    runs: Judged,
     console: Console,
 ) -> None:
     progress = Progress(
@@ -364,24 +303,3 @@ def _row_name(variant: str, model: str) -> str:
     if not variant:
         return model
     return variant if model == "student" else f"{variant}_{model}"
-
-
-def _print_reading(
-    summary: Any, store: WindowStore, leaks: bool, console: Console
-) -> None:
-    """Says in words what the table shows, and what it cannot show."""
-    metric = table_metrics(store)[0]
-    for note in (*verdict_note(summary, metric), *head_room_note(summary, metric)):
-        console.print(note)
-    bayes = store.manifest.get("bayes") or {}
-    if bayes:
-        best = ", ".join(f"{name} {value:.3f}" for name, value in bayes.items())
-        console.print(f"Best possible (Bayes posterior of a raw window): {best}.")
-    if leaks:
-        console.print("[bold]Leaks subjects:[/] windows of one person on both sides.")
-    if not store.manifest["has_subjects"]:
-        console.print(
-            "This corpus names no subjects, so no subject split exists: folds are by "
-            "recording, are the units of the statistics, and say nothing about new "
-            "people."
-        )

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from eegkd.evaluate.agreement import agreement, agreement_rows
+from eegkd.evaluate.assays.agreement import agreement, agreement_rows
 from eegkd.evaluate.predictions import make_predictions
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from eegkd.evaluate.identity import identity_probe, remove_subject_axes
+from eegkd.evaluate.assays.identity import identity_probe, remove_subject_axes
 
 NUM_SUBJECTS, NUM_WINDOWS, WIDTH = 6, 40, 16
 

@@ -2,33 +2,41 @@ import functools
 import html.parser
 import io
 import re
+import time
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from eegkd.data.windows.folds import Fold
+from eegkd.data.windows.store import WindowStore
 from eegkd.errors import InputError
-from eegkd.evaluate import plots
-from eegkd.evaluate.events import Detection, WindowTrack, operating_curve
-from eegkd.evaluate.identity import Identity
-from eegkd.evaluate.measured import Measured, Routing
-from eegkd.evaluate.predictions import make_predictions
-from eegkd.evaluate.report import (
-    Curve,
-    Example,
-    ModelFacts,
-    ReportContent,
-    render_report,
-    write_report,
+from eegkd.evaluate.assays import ASSAYS
+from eegkd.evaluate.events import (
+    Detection,
+    EventsConfig,
+    WindowTrack,
+    operating_curve,
 )
+from eegkd.evaluate.evidence import Assay, Cost, Evidence, always
+from eegkd.evaluate.predictions import make_predictions
+from eegkd.evaluate.report import figures, recording
+from eegkd.evaluate.report.figure import to_png
+from eegkd.evaluate.report.page import render_page, write_page
+from eegkd.evaluate.report.parts import note, section, table
 from eegkd.evaluate.statistics import summarise
+
+WINDOW_S = 4.0
+SLOW = ("curves", "confusion", "calibration", "events")
 
 
 def run_of(gain, seed):
     rng = np.random.default_rng(seed)
     label = rng.integers(0, 2, 160)
     z = 1 / (1 + np.exp(-gain * (2 * label - 1) - rng.normal(size=160)))
-    return make_predictions(np.stack([1 - z, z], 1), label, np.repeat(range(8), 20))
+    subject, start_s = np.repeat(range(8), 20), np.tile(np.arange(20) * WINDOW_S, 8)
+    prob = np.stack([1 - z, z], 1)
+    return make_predictions(prob, label, subject, start_s=start_s)
 
 
 RUNS = {
@@ -38,9 +46,11 @@ RUNS = {
     "no_teacher": [run_of(0.4, 5)],
     "teacher": [run_of(1.0, 6)],
 }
-CURVE = Curve(
-    step=np.arange(5.0), loss=np.ones(5), val_step=np.arange(2.0), val_metric=np.ones(2)
-)
+LOG = [
+    {"model": model, "fold": 0, "seed": 0, "step": step, "loss": 1.0, "val/auroc": 1.0}
+    for model in ("student", "teacher")
+    for step in range(5)
+]
 TRACK = WindowTrack(
     np.arange(0.0, 60, 4),
     np.linspace(0, 1, 15),
@@ -50,51 +60,64 @@ TRACK = WindowTrack(
 )
 
 
-def example(channels=3):
+def traces(channels=3):
     signal = np.random.default_rng(0).normal(size=(channels, 60 * 100))
-    names = [f"C{i}" for i in range(channels)]
-    found = [Detection(30.0, 30.0, 0.8)]
-    return Example(
-        signal=signal, channels=names, rate=100.0, track=TRACK, detections=found,
-        threshold=0.5, title="sub-01",
-    )  # fmt: skip
+    return signal, [f"C{i}" for i in range(channels)], 100.0
 
 
-def content(**changes):
-    best = {name: seeds[0] for name, seeds in RUNS.items() if name != "linear"}
-    given = {
-        "title": "A <run>",
-        "corpus": "synthetic",
-        "split": "kfold",
-        "leaks_subjects": False,
-        "has_subjects": True,
-        "seed": 7,
-        "class_names": ["rest & calm", "<seizure>"],
-        "metrics": ["accuracy", "auroc"],
-        "summary": summarise(RUNS, ["accuracy", "auroc"]),
-        "facts": {"student": ModelFacts(parameters=123456, windows_per_s=2500.0)},
-        "curves": {"student": [CURVE], "teacher": [CURVE]},
-        "predictions": best,
-        "calibrated": {"student": best["student"]},
-        "temperatures": {"student": 1.25},
-        "example": example(),
-        "event_results": {
-            "student": {
-                key: {"sensitivity": 1.0, "precision": None, "f1": 0.5, "fpRate": 2.0}
-                for key in ("event_results", "sample_results")
-            }
-        },
-        "operating": {"student": operating_curve([TRACK])},
-        "bayes": {"accuracy": 0.93},
-        "config": {"note": "</script>"},
+FOUND = [Detection(30.0, 30.0, 0.8)]
+
+
+def store_of(**changes):
+    event = {"onset_s": 20.0, "duration_s": 20.0, "label": "<seizure>", "channels": []}
+    recordings = {
+        f"{i}": {"duration_s": 20 * WINDOW_S, "events": [event]} for i in range(8)
     }
-    return ReportContent(**given | changes)
+    one = run_of(0, 0)
+    index = {
+        "recording_id": one.recording,
+        "subject": one.subject,
+        "start_s": one.start_s,
+        "label": one.label,
+    }
+    manifest = {
+        "corpus": "synthetic",
+        "classes": ["rest & calm", "<seizure>"],
+        "background": "rest & calm",
+        "channels": ["C0", "C1", "C2"],
+        "units": ["zscore"] * 3,
+        "rate": 100.0,
+        "window_s": WINDOW_S,
+        "recordings": recordings,
+        "task": {"metrics": ["accuracy", "auroc"], "monitor": "auroc"},
+        "bayes": {"accuracy": 0.93},
+    }
+    signal = np.random.default_rng(0).normal(size=(160, 3, 400))
+    return WindowStore.from_arrays(None, signal, index, manifest | changes)
 
 
-def short(**changes):
+def evidence_of(runs=RUNS, store=None, **changes):
+    folds = {m: {i: [p] for i, p in enumerate(seeds)} for m, seeds in runs.items()}
+    given = {
+        "test": folds,
+        "val": folds,
+        "store": store or store_of(),
+        "fold": Fold(0, *[np.arange(160)] * 3),
+        "log": LOG,
+        "title": "A <run>",
+        "split": "kfold",
+        "seed": 7,
+        "events": EventsConfig(threshold=0.5),
+        "record": {"note": "</script>"},
+    }
+    return Evidence(**given | changes)
+
+
+def short(*args, results=None, **changes):
     """The same without its slow figures."""
-    left_out = {"curves": {}, "predictions": {}, "calibrated": {}, "example": None}
-    return render_report(content(**left_out | changes))
+    evidence = evidence_of(*args, **changes)
+    kept = {a.name: a.run(evidence) for a in ASSAYS if a.name not in SLOW}
+    return render_page(evidence, kept | (results or {}))
 
 
 @functools.cache
@@ -104,8 +127,18 @@ def plain():
 
 
 @pytest.fixture(scope="module")
-def page():
-    return render_report(content())
+def whole():
+    evidence = evidence_of(
+        costs={"student": Cost(123456, 23456)},
+        call=lambda row, size: functools.partial(time.sleep, 0.001),
+    )
+    results = {assay.name: assay.run(evidence) for assay in ASSAYS}
+    return evidence, results, render_page(evidence, results)
+
+
+@pytest.fixture(scope="module")
+def page(whole):
+    return whole[-1]
 
 
 class Balance(html.parser.HTMLParser):
@@ -160,7 +193,13 @@ def test_the_page_is_whole_and_stands_alone(page):
         assert part in text
     for title in ("Results", "Comparisons", "Training", "Confusion", "Reliability"):
         assert f"<h2>{title}</h2>" in page
-    assert page.count("<svg") == 5
+    assert page.count("<svg") == 4
+
+
+def test_the_operating_curve_is_drawn():
+    svg = figures.operating_svg({"student": operating_curve([TRACK])})
+    parse(svg)
+    assert "false alarms / 24 h" in svg
 
 
 def test_clip_paths_of_different_figures_do_not_collide(page):
@@ -183,8 +222,8 @@ def test_rows_are_in_order_with_their_verdicts():
 @pytest.mark.parametrize(
     ("changes", "stamp"),
     [
-        ({"leaks_subjects": True}, "leaks subjects"),
-        ({"has_subjects": False}, "no subject split exists"),
+        ({"leaks": True}, "leaks subjects"),
+        ({"store": store_of(has_subjects=False)}, "no subject split exists"),
         ({"notes": ["Beware & doubt"]}, "Beware &amp; doubt"),
     ],
 )
@@ -196,44 +235,44 @@ def test_stamps_appear_only_when_due(changes, stamp):
 def test_a_teacher_below_the_small_net_is_said():
     assert "cannot show transfer" in plain()
     strong = RUNS | {"teacher": [run_of(4.0, 6)]}
-    page = short(summary=summarise(strong, ["accuracy", "auroc"]))
+    page = short(strong)
     assert "cannot show transfer" not in page
 
 
 def test_a_bare_run_has_no_empty_sections():
-    alone = summarise({"student": [run_of(1, 0)]}, ["accuracy"])
-    page = render_report(
-        ReportContent(
-            title="t", corpus="c", split="s", leaks_subjects=False, has_subjects=True,
-            seed=0, class_names=["a", "b"], metrics=["accuracy"], summary=alone,
-        )
-    )  # fmt: skip
+    alone = {"student": [run_of(1, 0)]}
+    store = store_of(background=None, has_subjects=False, bayes={})
+    page = short(alone, store=store, log=(), results={"events": {}})
     parse(page)
     assert re.findall("<h2>(.*?)</h2>", page) == ["Results"]
     assert ">nan" not in page
 
 
 def test_measures_and_weights_of_layers_are_shown():
-    weights = Routing(
-        layers=("embed", "block_0"),
-        by_class=np.array([[0.25, np.nan], [0.75, np.nan]]),
-        step=np.arange(2.0),
-        train=np.full((2, 2), 0.5),
-        val=np.full((2, 2), 0.5),
-        entropy=np.full(2, 0.69),
-        variance=np.full(2, 0.01),
-    )
+    def one(mean, by_class):
+        return {"mean": mean, "by_class": by_class}
+
+    weights = {"alpha_embed": one(0.25, [0.25, None])}
+    weights |= {"alpha_block_0": one(0.75, [0.75, None])}
+    watched = dict.fromkeys((*weights, "routing_entropy", "routing_variance"), 0.5)
+    watched |= {"routing_entropy": 0.69, "routing_variance": 0.01}
+    both = {f"{part}/{k}": v for part in ("train", "val") for k, v in watched.items()}
+    log = [
+        {"model": model, "fold": 0, "seed": 0, "step": step, **both}
+        for model in ("shuffled_teacher", "student", "static")
+        for step in range(2)
+    ]
     measured = {
-        "student": {
-            "rank_tokens": Measured(12.5, np.ones(2), 3),
-            "alpha_embed": Measured(0.25, np.ones(2), 3),
-        },
-        "no_teacher": {"rank_compressed": Measured(3.25, np.ones(2), 3)},
+        "student": [{"rank_tokens": one(12.5, [1.0, 1.0]), **weights}],
+        "no_teacher": [{"rank_compressed": one(3.25, [1.0, 1.0])}],
+        "shuffled_teacher": [weights],
+        "static": [weights],
     }
-    routing = {"shuffled_teacher": weights, "student": weights, "static": weights}
-    page = short(measured=measured, routing=routing)
-    parse(page)
+    groups = {"routing": tuple(weights)}
+    page = short(measured=measured, groups=groups, log=log)
+    text = parse(page).text
     table = page[page.index("<h2>Measured inside") : page.index("<h2>Weights of")]
+    assert "Weights of the teacher's layers" in text
     assert re.findall(r"<th.*?>([^<]*)</th>", table) == [
         "model",
         "rank tokens",
@@ -241,39 +280,37 @@ def test_measures_and_weights_of_layers_are_shown():
     ]
     assert "12.500" in table
     figure = page[page.index("<h2>Weights of") :]
-    for text in ("student", "static", "embed", "0.75", "entropy 0.69 nats"):
-        assert text in figure
+    for part in ("student", "static", "embed", "0.75", "entropy 0.69 nats"):
+        assert part in figure
     assert "shuffled_teacher" not in figure[: figure.index("</figure>")]
-    assert "<h2>Weights of" not in short(measured=measured)
+    assert "<h2>Weights of" not in short(measured=measured, groups=groups)
 
 
 def test_undefined_values_are_dashes():
     one_class = run_of(1, 0)
     one_class = one_class._replace(label=(one_class.subject == "0").astype(np.int32))
-    rows = summarise({"student": [one_class], "linear": [one_class]}, ["auroc"])
-    page = short(summary=rows, metrics=["auroc"])
+    runs = {"student": [one_class], "linear": [one_class]}
+    page = short(runs, store=store_of(task={"metrics": ["auroc"]}))
     assert "Left out, with a single class (AUROC: 8)" in page
     assert ">nan" not in page
     parse(page)
 
 
-def test_the_report_is_written_whole(tmp_path, page):
-    path = write_report(tmp_path / "runs" / "report.html", content())
+def test_the_report_is_written_whole(tmp_path, whole):
+    evidence, results, page = whole
+    path = write_page(tmp_path / "runs" / "report.html", evidence, results)
     assert path.read_text(encoding="utf-8") == page
     assert [p.name for p in path.parent.iterdir()] == ["report.html"]
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="Cannot write"):
-        write_report(tmp_path / "file" / "report.html", content())
+        write_page(tmp_path / "file" / "report.html", evidence, {})
 
 
-def pixels(**changes):
-    one = example(changes.pop("channels", 3))
-    track = changes.pop("track", one.track)
-    detections = changes.pop("detections", one.detections)
-    figure = plots.recording_figure(
-        one.signal, one.channels, one.rate, track, detections, threshold=0.5, **changes
+def pixels(*, track=TRACK, detections=FOUND, **changes):
+    figure = recording.recording_figure(
+        *traces(), track, detections, threshold=0.5, **changes
     )
-    return imread(io.BytesIO(plots.to_png(figure, dpi=50)))
+    return imread(io.BytesIO(to_png(figure, dpi=50)))
 
 
 def test_the_recording_shows_detections_and_truth():
@@ -289,15 +326,14 @@ def test_the_recording_shows_detections_and_truth():
 
 
 def test_at_most_nineteen_channels_are_drawn(tmp_path):
-    one = example(25)
-    figure = plots.recording_figure(
-        one.signal, one.channels, one.rate, one.track, [], threshold=0.5, title="x"
+    figure = recording.recording_figure(
+        *traces(25), TRACK, [], threshold=0.5, title="x"
     )
     top = figure.axes[0]
     assert len(top.get_yticklabels()) == 19
     assert top.get_title(loc="left") == "x (19 of 25 channels)"
-    path = plots.prediction_plot(
-        tmp_path / "p.png", one.signal, one.channels, 100.0, TRACK, [], threshold=0.5
+    path = recording.prediction_plot(
+        tmp_path / "p.png", *traces(25), TRACK, [], threshold=0.5
     )
     assert imread(path).ndim == 3
 
@@ -305,35 +341,54 @@ def test_at_most_nineteen_channels_are_drawn(tmp_path):
 def test_traces_of_flat_and_missing_channels_are_drawn():
     signal = np.zeros((2, 500))
     signal[1] = np.nan
-    figure = plots.recording_figure(
+    figure = recording.recording_figure(
         signal, ["A", "B"], 100.0, TRACK._replace(duration_s=5.0), [], threshold=0.5
     )
-    assert len(plots.to_png(figure, dpi=40)) > 1000
+    assert len(to_png(figure, dpi=40)) > 1000
 
 
 def test_long_traces_keep_their_extremes():
     trace = np.zeros((1, 100_000))
     trace[0, 77_777], trace[0, 33_333] = 5.0, -4.0
-    times, values = plots._envelope(trace, 100.0)
+    times, values = recording._envelope(trace, 100.0)
     assert values.shape[1] <= 3000
     assert (values.max(), values.min()) == (5.0, -4.0)
     assert times[values[0].argmax()] == pytest.approx(777.77, abs=1.0)
-    short_times, same = plots._envelope(trace[:, :100], 100.0)
+    short_times, same = recording._envelope(trace[:, :100], 100.0)
     assert np.array_equal(same, trace[:, :100])
     assert short_times[-1] == 0.99
 
 
 def test_audits_are_shown_where_they_were_made():
-    assert "Agreement with the teacher" not in render_report(content())
+    assert "Agreement with the teacher" not in short(results={"agreement": {}})
     row = {"top1": 0.75, "kl": 0.123, "by_class": [0.5, None]}
-    page = render_report(
-        content(
-            agreement={"linear": row, "student": row},
-            identity={"teacher <i>": Identity(0.625, 0.125, 8)},
-        )
+    found = {"accuracy": 0.625, "chance": 0.125, "n_subjects": 8}
+    page = short(
+        results={
+            "agreement": {"linear": row, "student": row},
+            "identity": {"teacher <i>": found},
+        }
     )
     order = [page.index(f"<td>{name}</td>") for name in ("student", "linear")]
     assert order == sorted(order)
     assert "0.123" in page
     assert "teacher &lt;i&gt;" in page
     assert "0.625" in page
+
+
+def test_an_assay_of_a_third_party_has_its_section_with_its_words_escaped():
+    def show(result, evidence):
+        rows = [(name, str(value)) for name, value in result.items()]
+        return section("Mine & yours", table(("<row>", "n"), rows), note("a < b"))
+
+    mine = Assay("mine", always, lambda evidence: {"x <y>": 3}, show)
+    evidence = evidence_of()
+    page = render_page(evidence, {"mine": mine.run(evidence)}, (mine,))
+    parsed = parse(page)
+    assert {"Mine & yours", "x <y>", "3", "<row>", "a < b"} <= set(parsed.text)
+    assert "<y>" not in page
+
+
+def test_rows_of_another_length_than_the_head_are_refused():
+    with pytest.raises(ValueError, match="2 columns, but a row of 1"):
+        table(("a", "b"), [("x",)])

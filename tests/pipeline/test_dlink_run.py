@@ -1,6 +1,7 @@
 """DLink through the pipeline: rows beside one teacher, again from what is finished."""
 
 import dataclasses
+import html
 
 import pytest
 
@@ -66,7 +67,7 @@ def test_variants_share_a_teacher_that_is_trained_once(tmp_path):
         for row in log
         if "train/alpha_embed" in row
     )
-    page = (tmp_path / "run" / "report.html").read_text()
+    page = html.unescape((tmp_path / "run" / "report.html").read_text())
     assert "<h2>Weights of the teacher's layers</h2>" in page
     done = {
         str(file.parent.relative_to(tmp_path / "run" / "fold0"))

@@ -7,12 +7,12 @@ import pytest
 from eegkd.config import TrainConfig, num_steps
 from eegkd.data.windows.folds import make_folds
 from eegkd.errors import InputError
+from eegkd.evaluate.assays.verdict import head_room_note, verdict_note
 from eegkd.evaluate.statistics import Summary, paired_comparison
 from eegkd.pipeline.finished import RESULTS
 from eegkd.pipeline.fit import selection_metric
 from eegkd.pipeline.folder import from_json, read_json, to_json
 from eegkd.pipeline.registry import DistilClipRun, get_entry, get_preset
-from eegkd.pipeline.results import head_room_note, verdict_note
 from eegkd.train.weights import load_variables
 from tests.support import tiny_run
 

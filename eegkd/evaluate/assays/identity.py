@@ -1,6 +1,7 @@
 """How much of a person's identity a model's embedding still holds."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Shaped
@@ -8,7 +9,19 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from eegkd.evaluate.evidence import Assay, Evidence, always
+from eegkd.evaluate.report.parts import Html, note, number, section, table
+from eegkd.evaluate.rows import SHOWN
+
 MIN_WINDOWS = 4
+PROBED = {"band power": "linear"} | {name: name for name in SHOWN}
+"""What is embedded, and which row embeds it; band power is what any signal gives."""
+NOTE = (
+    "Balanced accuracy of a linear probe that names the test subject from the "
+    "embedding, fitted on the first half of each recording and judged on the second; "
+    "people the model never saw. Well above chance, the embedding holds who it is (or "
+    "the day, or the electrodes' fit)."
+)
 
 
 class Identity(NamedTuple):
@@ -40,7 +53,7 @@ def identity_probe(
     the day and the electrodes' fit. Subjects of fewer than four windows are left out.
 
     Args:
-        features: One embedding a window.
+        features: One embedding per window.
         subject: Whose window it is.
         recording: Which recording it is from.
         start_s: Where it starts there, in seconds.
@@ -101,3 +114,43 @@ def _halves(
     # A subject of single-window recordings would be in the second halves alone.
     enough &= np.isin(subject, subject[train])
     return train & enough, test & enough
+
+
+def probe_identity(evidence: Evidence) -> dict[str, Identity]:
+    """Probes embeddings of one fold's test subjects for who they are.
+
+    Returns:
+        By what was embedded; empty where the corpus tells no subjects or too few
+        windows of each.
+    """
+    if not evidence.manifest["has_subjects"]:
+        return {}
+    index, rows = evidence.store.index, evidence.fold.test
+    where = [index[k][rows] for k in ("subject", "recording_id", "start_s")]
+    features = {name: evidence.embed(row) for name, row in PROBED.items()}
+    found = {
+        name: identity_probe(x, *where, seed=evidence.seed)
+        for name, x in features.items()
+        if x is not None
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _section(result: Mapping[str, Mapping[str, Any]], evidence: Evidence) -> Html:
+    del evidence
+    if not result:
+        return ""
+    head = ("embedding", "subject named", "chance", "subjects")
+    body = [
+        (name, number(one["accuracy"]), number(one["chance"]), str(one["n_subjects"]))
+        for name, one in result.items()
+    ]
+    return section("Who it is", table(head, body), note(NOTE))
+
+
+ASSAY = Assay(
+    name="identity",
+    applies=always,
+    run=lambda evidence: {k: v._asdict() for k, v in probe_identity(evidence).items()},
+    section=_section,
+)

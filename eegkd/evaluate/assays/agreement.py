@@ -1,12 +1,28 @@
 """How far a student says what its teacher says, right or wrong."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from eegkd.evaluate.evidence import Assay, Evidence, Folds, of_classes
+from eegkd.evaluate.metrics import most_probable
 from eegkd.evaluate.predictions import Predictions, concatenate
+from eegkd.evaluate.report.parts import (
+    Html,
+    note,
+    number,
+    section,
+    student_at,
+    table,
+)
+from eegkd.evaluate.rows import in_order
 
+NOTE = (
+    "On test windows, labels unread: the share with the teacher's most probable class, "
+    "KL(teacher || model) in nats, and the share within each class the teacher names. "
+    "A model can agree more and be no better."
+)
 _FLOOR = 1e-7
 
 
@@ -37,8 +53,8 @@ def agreement(model: Predictions, teacher: Predictions) -> Agreement:
         raise ValueError("Model and teacher were judged on different windows.")
     p = np.clip(teacher.prob.astype(np.float64), _FLOOR, 1)
     q = np.clip(model.prob.astype(np.float64), _FLOOR, 1)
-    chosen = teacher.prob.argmax(axis=1)
-    same = model.prob.argmax(axis=1) == chosen
+    chosen = most_probable(teacher.prob)
+    same = most_probable(model.prob) == chosen
     groups = [same[chosen == label] for label in range(p.shape[1])]
     return Agreement(
         top1=float(same.mean()),
@@ -47,13 +63,11 @@ def agreement(model: Predictions, teacher: Predictions) -> Agreement:
     )
 
 
-def agreement_rows(
-    runs: Mapping[str, Mapping[int, Sequence[Predictions]]], teacher: str = "teacher"
-) -> dict[str, dict[str, Any]]:
+def agreement_rows(runs: Folds, teacher: str = "teacher") -> dict[str, dict[str, Any]]:
     """Compares every model with the teacher of the same fold; seeds are averaged.
 
     Args:
-        runs: Model -> seed -> one set of predictions a fold.
+        runs: Model -> seed -> one set of predictions per fold.
         teacher: The row that others are compared with; {} if it is not there.
 
     Returns:
@@ -74,3 +88,24 @@ def agreement_rows(
             "by_class": [None if np.isnan(x) else float(x) for x in classes],
         }
     return rows
+
+
+def _section(result: Mapping[str, Mapping[str, Any]], evidence: Evidence) -> Html:
+    if not result:
+        return ""
+    names, body = in_order(result), []
+    for name in names:
+        row = result[name]
+        shares = [number(x, 2) for x in row["by_class"]]
+        body.append((name, number(row["top1"]), number(row["kl"]), *shares))
+    head = ("model", "same class", "KL", *evidence.store.classes)
+    content = table(head, body, marked=student_at(names))
+    return section("Agreement with the teacher", content, note(NOTE))
+
+
+ASSAY = Assay(
+    name="agreement",
+    applies=of_classes,
+    run=lambda evidence: agreement_rows(evidence.test),
+    section=_section,
+)

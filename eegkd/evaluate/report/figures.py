@@ -1,28 +1,18 @@
-"""The figures of a report, as SVG text or PNG bytes."""
+"""The figures of a report, as SVG text."""
 
 import dataclasses
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
 from eegkd.evaluate.calibration import Reliability
-from eegkd.evaluate.events import (
-    Detection,
-    OperatingPoint,
-    WindowTrack,
-    timeline,
-    to_spans,
-)
-from eegkd.evaluate.figure import (
+from eegkd.evaluate.events import OperatingPoint
+from eegkd.evaluate.report.figure import (
     AMBER,
     BLUE,
     INK,
@@ -31,16 +21,13 @@ from eegkd.evaluate.figure import (
     STYLE,
     TEAL,
     make_figure,
-    to_png,
     to_svg,
-    words,
 )
-from eegkd.host.atomic import write_atomic
+from eegkd.evaluate.report.parts import words
 
 MODEL_COLOURS = {"teacher": AMBER, "student": BLUE}
-MAX_CHANNELS = 19
-_COLUMNS = 1500
 _MIN_COUNT = 5
+_SHARES = LinearSegmentedColormap.from_list("share", ["#f5f8fb", "#9dbfde", BLUE])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,6 +45,29 @@ class Curve:
     loss: Float[np.ndarray, " n"]
     val_step: Float[np.ndarray, " m"]
     val_metric: Float[np.ndarray, " m"]
+
+
+class Weights(NamedTuple):
+    """Measures that share a group, as the weights of a teacher's layers, of one model.
+
+    Attributes:
+        names: Theirs, the first one first.
+        by_class: Their means on test windows.
+        step: Updates at which they were watched.
+        train: Their means on training windows, one row per evaluation.
+        val: The same on validation windows.
+        entropy: Mean entropy of a window's weights there, in nats; NaN where it is
+            not known.
+        variance: Mean squared distance of a window's weights from the mean weights.
+    """
+
+    names: tuple[str, ...]
+    by_class: Float[np.ndarray, "l k"]
+    step: Float[np.ndarray, " s"]
+    train: Float[np.ndarray, "s l"]
+    val: Float[np.ndarray, "s l"]
+    entropy: Float[np.ndarray, " s"]
+    variance: Float[np.ndarray, " s"]
 
 
 def results_svg(
@@ -102,7 +112,7 @@ def results_svg(
 
 
 def curves_svg(curves: Mapping[str, Sequence[Curve]], *, metric: str) -> str:
-    """Draws training loss over validation metric, a column a model, a line a run."""
+    """Draws training loss over validation metric: models in columns, runs as lines."""
     with mpl.rc_context(STYLE):
         columns = len(curves)
         figure, axes = make_figure(2.9 * columns, 3.6, 2, columns, sharex="col")
@@ -146,11 +156,8 @@ def confusion_svg(
         short = [name if len(name) <= 12 else f"{name[:11]}…" for name in class_names]
         for ax, (name, counts) in zip(axes[0], matrices.items(), strict=True):
             share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-            colours = LinearSegmentedColormap.from_list(
-                "share", ["#f5f8fb", "#9dbfde", BLUE]
-            )
             # Cells as patches, not as an embedded picture: sharp at any size.
-            ax.pcolormesh(share, cmap=colours, vmin=0, vmax=1, edgecolors="w", lw=2)
+            ax.pcolormesh(share, cmap=_SHARES, vmin=0, vmax=1, edgecolors="w", lw=2)
             for i, j in np.ndindex(k, k):
                 ax.text(
                     j + 0.5,
@@ -184,7 +191,7 @@ def reliability_svg(
     tables: Mapping[str, Mapping[str, Reliability]],
     errors: Mapping[str, Mapping[str, float]],
 ) -> str:
-    """Draws accuracy against confidence, a panel a model; bins of 5 windows or more.
+    """Draws accuracy against confidence by model, in bins of 5 windows or more.
 
     Args:
         tables: By model, then by "before" or "after" temperature.
@@ -211,7 +218,7 @@ def reliability_svg(
 
 
 def operating_svg(curves: Mapping[str, Sequence[OperatingPoint]]) -> str:
-    """Draws event sensitivity against false alarms in 24 h, a line a model."""
+    """Draws event sensitivity against false alarms in 24 h, one line per model."""
     with mpl.rc_context(STYLE):
         figure, axes = make_figure(5.2, 3.0)
         ax: Axes = axes[0, 0]
@@ -228,110 +235,58 @@ def operating_svg(curves: Mapping[str, Sequence[OperatingPoint]]) -> str:
         return to_svg(figure, "operating curve")
 
 
-def _envelope(
-    values: Float[np.ndarray, "c t"], rate: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns times and `[c, n]` values that keep every extreme of a long trace."""
-    t = values.shape[1]
-    width = -(-t // _COLUMNS)
-    if width < 3:
-        return np.arange(t) / rate, values
-    blocks = np.pad(values, ((0, 0), (0, -t % width)), mode="edge")
-    blocks = blocks.reshape(len(values), -1, width)
-    both = np.stack([blocks.min(axis=2), blocks.max(axis=2)], axis=2)
-    times = (np.arange(both.shape[1])[:, None] + [0.25, 0.75]).ravel() * width / rate
-    return times, both.reshape(len(values), -1)
-
-
-def _shade(ax: Axes, truth: np.ndarray, detected: np.ndarray) -> None:
-    for onset, end in detected:
-        ax.axvspan(onset, end, color=RED, alpha=0.16, lw=0)
-    look = {"facecolor": "none", "edgecolor": BLUE, "hatch": "///", "lw": 0}
-    for onset, end in truth:  # over the traces, which would hide the hatching
-        ax.axvspan(onset, end, alpha=0.5, zorder=3, **look)
-
-
-def recording_figure(
-    signal: Float[np.ndarray, "c t"],
-    channels: Sequence[str],
-    rate: float,
-    track: WindowTrack,
-    detections: Sequence[Detection],
-    *,
-    threshold: float,
-    smooth: int = 3,
-    title: str = "",
-) -> Figure:
-    """Draws traces over the probability of an event, with true and detected events.
-
-    Up to 19 channels, each about its own median, on one scale; a channel with a NaN is
-    left blank.
-    """
-    shown = min(len(channels), MAX_CHANNELS)
-    traces = np.asarray(signal[:shown], np.float64)
-    traces = traces - np.median(traces, axis=1, keepdims=True)
-    spread = np.percentile(np.abs(traces), 99, axis=1)
-    scale = float(np.median(spread[spread > 0])) if np.any(spread > 0) else 1.0
-    times, traces = _envelope(np.clip(traces / (2.2 * scale), -0.7, 0.7), rate)
-    spans = to_spans(detections)
+def weights_svg(
+    weights: Mapping[str, Weights], class_names: Sequence[str], *, name: str
+) -> str:
+    """Draws weights by class over weights by update, one column per model."""
     with mpl.rc_context(STYLE):
+        num = len(weights)
+        most = max(len(one.names) for one in weights.values())
+        height = 1.1 + 0.24 * most
         figure, axes = make_figure(
-            11.0,
-            2.6 + 0.24 * shown,
-            2,
-            sharex=True,
-            height_ratios=[0.6 + 0.24 * shown, 1.3],
+            max(4.8, 3.2 * num), height + 2.4, 2, num, height_ratios=[height, 2.4]
         )
-        top, low = axes[:, 0]
-        for i, trace in enumerate(traces):
-            top.plot(times, trace - i, color=INK, lw=0.4, alpha=0.85)
-        top.set_yticks(-np.arange(shown), list(channels[:shown]), fontsize=8)
-        top.set_ylim(-shown + 0.2, 0.8)
-        top.tick_params(axis="both", length=0)
-        top.spines[["left", "bottom"]].set_visible(False)
-        for line, look in (
-            (timeline(track), {"color": MUTED, "lw": 0.7, "alpha": 0.7}),
-            (timeline(track, smooth=smooth), {"color": INK, "lw": 1.3}),
-        ):
-            step = max(1, len(line) // (4 * _COLUMNS))
-            low.plot(np.arange(len(line))[::step] / 10, line[::step], **look)
-        low.axhline(threshold, color=RED, lw=1, ls=(0, (4, 3)))
-        low.text(
-            1.003,
-            threshold,
-            f"{threshold:.2f}",
-            color=RED,
-            fontsize=8,
-            va="center",
-            transform=low.get_yaxis_transform(),
-        )
-        low.set(ylim=(-0.03, 1.03), xlim=(0, track.duration_s))
-        low.set(xlabel="time (s)", ylabel="probability")
-        low.grid(axis="y")
-        for ax in (top, low):
-            _shade(ax, track.truth, spans)
-        handles = [Patch(color=RED, alpha=0.25, lw=0, label=f"detected ({len(spans)})")]
-        if len(track.truth):
-            true = f"true ({len(track.truth)})"
-            look = {"facecolor": "none", "edgecolor": BLUE, "hatch": "////", "lw": 0}
-            handles.append(Patch(label=true, **look))
-        where = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "ncols": 2}
-        top.legend(handles=handles, borderaxespad=0.1, **where)
-        if shown < len(channels):
-            title = f"{title} ({shown} of {len(channels)} channels)".strip()
-        top.set_title(title, loc="left", weight="bold")
-    return figure
+        for i, (model, one) in enumerate(weights.items()):
+            _by_class(axes[0, i], one, class_names)
+            _by_update(axes[1, i], one)
+            axes[0, i].set_title(model, loc="left", weight="bold")
+        axes[1, 0].set_ylabel("mean weight")
+        return to_svg(figure, name)
 
 
-def prediction_plot(
-    path: str | os.PathLike[str],
-    signal: Float[np.ndarray, "c t"],
-    channels: Sequence[str],
-    rate: float,
-    track: WindowTrack,
-    detections: Sequence[Detection],
-    **options: Any,
-) -> Path:
-    """Writes `recording_figure` as a PNG, whole or not at all."""
-    figure = recording_figure(signal, channels, rate, track, detections, **options)
-    return write_atomic(path, to_png(figure))
+def _by_class(ax: Axes, weights: Weights, class_names: Sequence[str]) -> None:
+    means = weights.by_class
+    num_names, num_classes = means.shape
+    ax.pcolormesh(means, cmap=_SHARES, vmin=0, vmax=1, edgecolors="w", lw=2)
+    for i, j in np.ndindex(num_names, num_classes):
+        colour = "white" if means[i, j] > 0.62 else INK
+        text = f"{means[i, j]:.2f}" if np.isfinite(means[i, j]) else "–"
+        place = {"ha": "center", "va": "center", "fontsize": 8}
+        ax.text(j + 0.5, i + 0.5, text, color=colour, **place)
+    short = [name if len(name) <= 12 else f"{name[:11]}…" for name in class_names]
+    ax.set_xticks(
+        np.arange(num_classes) + 0.5, short[:num_classes], rotation=30, ha="right"
+    )
+    ax.set_yticks(np.arange(num_names) + 0.5, weights.names)
+    ax.tick_params(length=0)
+    ax.spines[["left", "bottom"]].set_visible(False)
+
+
+def _by_update(ax: Axes, weights: Weights) -> None:
+    """Draws training subjects' weights dashed, validation subjects' whole."""
+    colours = mpl.colormaps["viridis"](np.linspace(0, 0.85, len(weights.names)))
+    for i, (label, colour) in enumerate(zip(weights.names, colours, strict=True)):
+        # With dots, one evaluation alone can be seen.
+        style = {"color": colour, "marker": ".", "ms": 4}
+        ax.plot(weights.step, weights.train[:, i], lw=0.9, ls="--", **style)
+        ax.plot(weights.step, weights.val[:, i], lw=1.3, label=label, **style)
+    ax.set(xlabel="update", ylim=(-0.03, 1.03))
+    ax.grid(axis="y")
+    if np.isfinite(weights.entropy[-1]):
+        text = (
+            f"entropy {weights.entropy[-1]:.2f} nats\n"
+            f"variance over windows {weights.variance[-1]:.3f}"
+        )
+        ax.set_title(text, loc="left", fontsize=8, color=MUTED)
+    if len(weights.names) <= 8:
+        ax.legend(ncols=2, fontsize=7, handlelength=1.2)

@@ -33,12 +33,6 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def words(metric: str) -> str:
-    """Spells a metric's name for readers."""
-    capitals = {"auroc": "AUROC", "auc": "AUC", "pr": "PR", "f1": "F1"}
-    return " ".join(capitals.get(part, part) for part in metric.split("_"))
-
-
 def make_figure(
     width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
 ) -> tuple[Figure, np.ndarray]:

@@ -2,11 +2,13 @@
 
 import numpy as np
 
-from eegkd.evaluate.measured import (
+from eegkd.evaluate.assays.inside import (
     average_measured,
     measured_rows,
-    routing_of,
+    weights_of,
 )
+
+GROUP = ("routing", ("alpha_embed", "alpha_block_0"))
 
 RUNS = {
     "student": [
@@ -60,10 +62,10 @@ def test_weights_by_class_and_by_update():
         line("student", 20, 1, 0.4),
         line("other", 10, 0, 0.3),
     ]
-    found = routing_of(log, average_measured(RUNS))
+    found = weights_of(log, average_measured(RUNS), *GROUP)
     assert found.keys() == {"student"}
     routing = found["student"]
-    assert routing.layers == ("embed", "block_0")
+    assert routing.names == ("embed", "block_0")
     np.testing.assert_allclose(routing.by_class, [[0.2, 0.4], [0.8, 0.6]])
     np.testing.assert_array_equal(routing.step, [10, 20])
     np.testing.assert_allclose(routing.val, [[0.6, 0.4], [0.3, 0.7]])
@@ -74,4 +76,4 @@ def test_weights_by_class_and_by_update():
 def test_nothing_measured_is_no_row_and_no_routing():
     found = average_measured({"linear": [{}], "small_net": []})
     assert (found, measured_rows(found)) == ({}, [])
-    assert routing_of([line("student", 1, 0, 0.5)], found) == {}
+    assert weights_of([line("student", 1, 0, 0.5)], found, *GROUP) == {}

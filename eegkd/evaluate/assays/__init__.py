@@ -1,0 +1,25 @@
+"""What is judged of a finished run, one thing per file, in the order of the report."""
+
+from eegkd.evaluate.assays import (
+    agreement,
+    calibration,
+    confusion,
+    curves,
+    events,
+    identity,
+    inside,
+    speed,
+    verdict,
+)
+
+ASSAYS = (
+    verdict.ASSAY,
+    speed.ASSAY,
+    curves.ASSAY,
+    confusion.ASSAY,
+    calibration.ASSAY,
+    agreement.ASSAY,
+    identity.ASSAY,
+    inside.ASSAY,
+    events.ASSAY,
+)

@@ -1,0 +1,32 @@
+"""Which classes the shown rows take for which."""
+
+from eegkd.evaluate.evidence import Assay, Evidence, of_classes
+from eegkd.evaluate.metrics import confusion_matrix
+from eegkd.evaluate.predictions import Predictions, concatenate
+from eegkd.evaluate.report import figures
+from eegkd.evaluate.report.parts import Html, figure, section
+from eegkd.evaluate.rows import SHOWN
+
+
+def shown(evidence: Evidence) -> dict[str, Predictions]:
+    """Returns the test predictions of the shown rows' first seed, all folds."""
+    test = evidence.test
+    return {name: concatenate(list(test[name][0])) for name in SHOWN if name in test}
+
+
+def _section(result: None, evidence: Evidence) -> Html:
+    del result
+    counts = {
+        name: confusion_matrix(predictions)
+        for name, predictions in shown(evidence).items()
+    }
+    if not counts:
+        return ""
+    svg = figures.confusion_svg(counts, evidence.store.classes)
+    caption = "Share of the true class, and windows."
+    return section("Confusion", figure(svg, caption))
+
+
+ASSAY = Assay(
+    name="confusion", applies=of_classes, run=lambda evidence: None, section=_section
+)

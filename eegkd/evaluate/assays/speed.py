@@ -1,0 +1,57 @@
+"""Sizes and speeds of the trained models; the table of results shows them."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from eegkd.evaluate.efficiency import latency, throughput
+from eegkd.evaluate.evidence import Assay, Evidence, always
+
+BATCH = 256
+RUNS = 100
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Size and speed of a model; None where it was not measured.
+
+    Attributes:
+        parameters: All that prediction takes.
+        head: Those of them in a head; 0 where the model has none apart.
+        windows_per_s: In large batches.
+        latency_ms: Of a single window.
+    """
+
+    parameters: int | None = None
+    head: int = 0
+    windows_per_s: float | None = None
+    latency_ms: float | None = None
+
+
+def facts_of(evidence: Evidence) -> dict[str, Facts]:
+    """Counts parameters and times each trained model: batch 1 and batch 256."""
+    size = min(BATCH, len(evidence.store))
+    found = {}
+    for row, cost in evidence.costs.items():
+        timing = latency(evidence.call(row, 1), warmup=10, runs=RUNS)
+        speed = throughput(evidence.call(row, size), size, seconds=0.3)
+        found[row] = Facts(
+            parameters=cost.parameters,
+            head=cost.head,
+            windows_per_s=speed,
+            latency_ms=timing["p50_ms"],
+        )
+    return found
+
+
+def _section(result: Mapping[str, Any], evidence: Evidence) -> str:
+    del result, evidence
+    return ""
+
+
+ASSAY = Assay(
+    name="facts",
+    applies=always,
+    run=lambda evidence: evidence.once(facts_of),
+    section=_section,
+)

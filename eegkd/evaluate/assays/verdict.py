@@ -1,0 +1,186 @@
+"""The verdict: every row's mean and interval, and the student against each."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from eegkd.evaluate.assays.speed import Facts, facts_of
+from eegkd.evaluate.evidence import Assay, Evidence, Folds, always
+from eegkd.evaluate.predictions import Predictions, concatenate, with_units
+from eegkd.evaluate.report import figures
+from eegkd.evaluate.report.parts import (
+    Html,
+    cell,
+    chip,
+    count,
+    details,
+    figure,
+    join,
+    macro,
+    number,
+    p_value,
+    section,
+    student_at,
+    table,
+    words,
+)
+from eegkd.evaluate.rows import MODELS, in_order
+from eegkd.evaluate.statistics import Comparison, Summary, summarise
+
+
+def merged(folds: Folds, *, has_subjects: bool) -> dict[str, list[Predictions]]:
+    """Joins the folds of every seed; units are folds where there are no subjects."""
+    runs: dict[str, list[Predictions]] = {}
+    for model, seeds in folds.items():
+        runs[model] = []
+        for parts in seeds.values():
+            joined = concatenate(list(parts))
+            if not has_subjects:
+                units = [np.full(len(p.label), f"fold{i}") for i, p in enumerate(parts)]
+                joined = with_units(joined, np.concatenate(units))
+            runs[model].append(joined)
+    return runs
+
+
+def summary_of(evidence: Evidence) -> Summary:
+    """Judges every row, and compares the student with each."""
+    runs = merged(evidence.test, has_subjects=evidence.manifest["has_subjects"])
+    return summarise(runs, evidence.task.metrics, seed=evidence.seed)
+
+
+def rows_of(evidence: Evidence, metric: str) -> dict[str, dict[str, Any]]:
+    """Returns the rows of results.json of one metric, in order, by model."""
+    rows = evidence.once(summary_of).rows
+    own = {row["model"]: row for row in rows if row["metric"] == metric}
+    return {name: own[name] for name in in_order(own)}
+
+
+def verdict_note(summary: Summary, metric: str) -> tuple[str, ...]:
+    """Formats the student's gain over no_teacher with its interval."""
+    found = summary.comparisons[metric].get("no_teacher")
+    if found is None:
+        return ()
+    several = np.isfinite(found.seed_error)
+    seeds = f", standard error over seeds {found.seed_error:.3f}" if several else ""
+    return (
+        f"Student minus no_teacher on {metric}: {found.mean_difference:+.3f} "
+        f"({found.low:+.3f} to {found.high:+.3f}), n = {found.n}{seeds}, minimum "
+        f"detectable effect {found.mde:.3f}: {found.verdict}.",
+    )
+
+
+def head_room_note(summary: Summary, metric: str) -> tuple[str, ...]:
+    """Warns if the teacher does not beat the small net: nothing to transfer."""
+    means = {r["model"]: r["mean"] for r in summary.rows if r["metric"] == metric}
+    teacher, small = means.get("teacher"), means.get("small_net")
+    if teacher is None or small is None or teacher > small:
+        return ()
+    return (
+        f"The teacher ({teacher:.3f}) is not above the small net ({small:.3f}): this "
+        "run cannot show transfer, whatever the verdict.",
+    )
+
+
+def notes_of(evidence: Evidence) -> list[str]:
+    """Lists what the reader of the results must not miss."""
+    summary = evidence.once(summary_of)
+    return [*evidence.notes, *head_room_note(summary, evidence.task.metrics[0])]
+
+
+def _run(evidence: Evidence) -> Mapping[str, Mapping[str, Comparison]]:
+    return evidence.once(summary_of).comparisons
+
+
+def _section(
+    comparisons: Mapping[str, Mapping[str, Comparison]], evidence: Evidence
+) -> Html:
+    return join((_results(evidence), _comparisons(comparisons)))
+
+
+def _size(facts: Facts) -> Html:
+    """Shows a head apart: a foundation model's is most of it."""
+    if not (facts.parameters and facts.head):
+        return count(facts.parameters)
+    rest = facts.parameters - facts.head
+    return cell(count(facts.parameters), count(rest), f"+ head {count(facts.head)}")
+
+
+def _results(evidence: Evidence) -> Html:
+    metrics = evidence.task.metrics
+    primary = metrics[0]
+    tables = {metric: rows_of(evidence, metric) for metric in metrics}
+    known = evidence.once(facts_of)
+    body = []
+    for name, row in tables[primary].items():
+        facts = known.get(name, Facts())
+        cells = [cell(name, MODELS.get(name, ""), bold=True)]
+        for one in (tables[metric][name] for metric in metrics):
+            span = f"{number(one['low'])} to {number(one['high'])}"
+            cells.append(cell(number(one["mean"]), span))
+        cells += [
+            chip(row["verdict"]),
+            _size(facts),
+            count(facts.windows_per_s),
+            count(facts.latency_ms),
+        ]
+        body.append(cells)
+    head = ["model", *map(words, metrics), f"verdict ({words(primary)})"]
+    head += ["parameters", "windows/s", "batch-1 ms"]
+    columns = (0, len(metrics) + 1)
+    marked = student_at(list(tables[primary]))
+    excluded = {
+        f"{words(metric)}: {max(row['num_excluded'] for row in rows.values())}"
+        for metric, rows in tables.items()
+        if any(row["num_excluded"] for row in rows.values())
+    }
+    svg = figures.results_svg(
+        list(tables[primary].values()), best_possible=evidence.bayes.get(primary)
+    )
+    results = macro("results.html.j2", "results")
+    return results(
+        table=table(head, body, text_columns=columns, marked=marked),
+        num_units=max((r["n_subjects"] for r in tables[primary].values()), default=0),
+        unit="subjects" if evidence.manifest["has_subjects"] else "folds",
+        excluded=", ".join(sorted(excluded)),
+        figure=figure(svg),
+    )
+
+
+def _comparisons(comparisons: Mapping[str, Mapping[str, Comparison]]) -> Html:
+    head = ("difference of", "mean", "95 % interval", "p (t)", "p (Holm)")
+    head += ("p (sign-flip)", "MDE", "error over seeds", "n", "verdict")
+    tables = []
+    primary = next(iter(comparisons))
+    for metric, found in comparisons.items():
+        body = [_comparison_cells(name, found[name]) for name in in_order(found)]
+        if body:
+            content = table(head, body, text_columns=(0, 9))
+            tables.append(details(words(metric), content, shown=metric == primary))
+    if not tables:
+        return ""
+    return section("Comparisons", *tables, macro("results.html.j2", "of_seeds")())
+
+
+def _comparison_cells(name: str, c: Comparison) -> tuple[str, ...]:
+    return (
+        f"student − {name}",
+        number(c.mean_difference),
+        f"{number(c.low)} to {number(c.high)}",
+        p_value(c.p_t),
+        p_value(c.p_adjusted),
+        p_value(c.p_signflip),
+        number(c.mde),
+        number(c.seed_error),
+        str(c.n),
+        chip(c.verdict),
+    )
+
+
+ASSAY = Assay(
+    name="comparisons",
+    applies=always,
+    run=_run,
+    section=_section,
+    rows=lambda evidence: evidence.once(summary_of).rows,
+)

@@ -1,0 +1,149 @@
+"""What a finished run hands to its judges, and what one of them is.
+
+An `Assay` judges one thing: it reads the `Evidence`, returns what belongs into
+summary.json, and writes its section of the report.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from eegkd.data.windows.folds import Fold
+from eegkd.data.windows.store import WindowStore
+from eegkd.evaluate.events import EventsConfig
+from eegkd.evaluate.predictions import Predictions
+from eegkd.evaluate.tasks import Task, task_of
+
+T = TypeVar("T")
+Folds = Mapping[str, Mapping[int, Sequence[Predictions]]]
+"""Row -> seed -> one set of predictions per fold."""
+Measures = Mapping[str, Mapping[str, Any]]
+"""By name: `mean`, and `by_class`, where a class without windows is None."""
+
+
+class Cost(NamedTuple):
+    """How large a model is.
+
+    Attributes:
+        parameters: All that prediction takes.
+        head: Those of them in a head; 0 where the model has none apart.
+    """
+
+    parameters: int
+    head: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What a run's trainings left.
+
+    Attributes:
+        test: Predictions of test windows.
+        val: Those of validation windows, of the same rows.
+        store: Windows.
+        fold: The fold whose models `embed` and `call` use.
+        log: Lines of metrics.jsonl.
+        measured: What each training of each row measured beside predictions.
+        groups: Names of measures that are shown as one: by the name of their group.
+        costs: Sizes of the models that were trained.
+        embed: Row -> the pooled embedding of the fold's test windows, f32[n, d], or
+            None where it has none; of "linear", the band power of every channel.
+        call: `(row, size)` -> a call that predicts `size` windows, and waits.
+        title: The headline of the report.
+        split: How the folds were made, in words.
+        leaks: Whether windows of one subject are on both sides of the split.
+        seed: The run's.
+        events: From window probabilities to events.
+        columns: Channels that the student sees; () is all.
+        notes: Sentences that the reader must not miss.
+        record: How the run was begun, as summary.json repeats it.
+    """
+
+    test: Folds
+    val: Folds
+    store: WindowStore
+    fold: Fold
+    log: Sequence[Mapping[str, Any]] = ()
+    measured: Mapping[str, Sequence[Measures]] = dataclasses.field(default_factory=dict)
+    groups: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    costs: Mapping[str, Cost] = dataclasses.field(default_factory=dict)
+    embed: Callable[[str], np.ndarray | None] = lambda row: None
+    call: Callable[[str, int], Callable[[], Any]] = lambda row, size: lambda: None
+    title: str = ""
+    split: str = ""
+    leaks: bool = False
+    seed: int = 0
+    events: EventsConfig = EventsConfig()
+    columns: tuple[int, ...] = ()
+    notes: Sequence[str] = ()
+    record: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    _known: dict[Any, Any] = dataclasses.field(
+        default_factory=dict, init=False, repr=False
+    )
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        """What the windows are."""
+        return self.store.manifest
+
+    @property
+    def task(self) -> Task:
+        """What the corpus asks."""
+        return self.once(_task)
+
+    @property
+    def bayes(self) -> Mapping[str, float]:
+        """The best possible value of metrics, where it is known."""
+        return self.manifest.get("bayes") or {}
+
+    def windows(self, rows: np.ndarray) -> np.ndarray:
+        """Reads windows of the store, f32[n, c, t]."""
+        return np.asarray(self.store.signal[rows])
+
+    def once(self, compute: Callable[["Evidence"], T]) -> T:
+        """Returns `compute(self)`, which several assays may ask for, computed once."""
+        if compute not in self._known:
+            self._known[compute] = compute(self)
+        return self._known[compute]
+
+
+def _task(evidence: Evidence) -> Task:
+    return task_of(evidence.manifest)
+
+
+def always(evidence: Evidence) -> bool:
+    """Applies to every run."""
+    del evidence
+    return True
+
+
+def of_classes(evidence: Evidence) -> bool:
+    """Applies where a window has one class, and models give probabilities of it."""
+    return evidence.task.kind in ("binary", "classes")
+
+
+def no_rows(evidence: Evidence) -> list[dict[str, Any]]:
+    """Adds nothing to results.json."""
+    del evidence
+    return []
+
+
+class Assay(NamedTuple):
+    """One thing that is judged.
+
+    Attributes:
+        name: Its key in summary.json.
+        applies: Whether it judges such a run; its value is {} where it does not.
+        run: What it finds, as JSON holds it; None adds no key to summary.json.
+        section: `(what run returned, evidence)` -> its part of the report, as HTML made
+            by `report.parts`; "" where there is nothing to show.
+        rows: What it adds to results.json.
+    """
+
+    name: str
+    applies: Callable[[Evidence], bool]
+    run: Callable[[Evidence], Any]
+    section: Callable[[Any, Evidence], str]
+    rows: Callable[[Evidence], list[dict[str, Any]]] = no_rows

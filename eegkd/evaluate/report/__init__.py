@@ -1,0 +1,1 @@
+"""The report: one stand-alone HTML page, its parts and its figures."""

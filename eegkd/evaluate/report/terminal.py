@@ -1,0 +1,76 @@
+"""What the terminal shows of a judged run: the table, and what it cannot show."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from eegkd.evaluate.assays.speed import Facts
+from eegkd.evaluate.assays.verdict import head_room_note, summary_of, verdict_note
+from eegkd.evaluate.evidence import Evidence
+from eegkd.evaluate.rows import in_order
+
+SHORT_NAMES = {"balanced_accuracy": "bal acc", "accuracy": "acc", "macro_f1": "F1"}
+
+
+def terminal_table(
+    rows: Sequence[Mapping[str, Any]],
+    facts: Mapping[str, Facts],
+    metrics: Sequence[str],
+) -> Table:
+    """Lays out rows of results.json; the verdict is on the first metric."""
+    title = f"Test subjects; verdict of the student on {metrics[0].replace('_', ' ')}"
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False)
+    table.add_column("model", no_wrap=True)
+    table.add_column(
+        SHORT_NAMES.get(metrics[0], metrics[0]), justify="right", no_wrap=True
+    )
+    table.add_column("95 % interval", justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for metric in metrics[1:]:
+        table.add_column(SHORT_NAMES.get(metric, metric), justify="right", no_wrap=True)
+    for name in ("params", "windows/s", "ms"):
+        table.add_column(name, justify="right", no_wrap=True)
+    by_model: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for row in rows:
+        by_model.setdefault(row["model"], {})[row["metric"]] = row
+    for model in in_order(by_model):
+        own, fact = by_model[model], facts.get(model, Facts())
+        first = own[metrics[0]]
+        known = first["low"] is not None
+        table.add_row(
+            model,
+            _number(first["mean"], ".3f"),
+            f"{first['low']:.3f} to {first['high']:.3f}" if known else "-",
+            first["verdict"] or "-",
+            *(_number(own[metric]["mean"], ".3f") for metric in metrics[1:]),
+            _number(fact.parameters, ",d"),
+            _number(fact.windows_per_s, ",.0f"),
+            _number(fact.latency_ms, ".2f"),
+        )
+    return table
+
+
+def caveats(evidence: Evidence) -> Iterator[str]:
+    """Lists what belongs below the table, with rich's marks."""
+    summary, metric = evidence.once(summary_of), evidence.task.metrics[0]
+    yield from verdict_note(summary, metric)
+    yield from head_room_note(summary, metric)
+    if evidence.bayes:
+        best = ", ".join(
+            f"{name} {value:.3f}" for name, value in evidence.bayes.items()
+        )
+        yield f"Best possible (Bayes posterior of a raw window): {best}."
+    if evidence.leaks:
+        yield "[bold]Leaks subjects:[/] windows of one person on both sides."
+    if not evidence.manifest["has_subjects"]:
+        yield (
+            "This corpus names no subjects, so no subject split exists: folds are by "
+            "recording, are the units of the statistics, and say nothing about new "
+            "people."
+        )
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

@@ -1,0 +1,185 @@
+"""From predictions to results.json, summary.json, the report and the table."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from eegkd.data.windows.folds import Fold, leaks_subjects
+from eegkd.data.windows.store import WindowStore
+from eegkd.evaluate.assays import ASSAYS
+from eegkd.evaluate.assays.speed import facts_of
+from eegkd.evaluate.assays.verdict import notes_of
+from eegkd.evaluate.evidence import Cost, Evidence
+from eegkd.evaluate.predictions import Predictions
+from eegkd.evaluate.report.page import write_page
+from eegkd.evaluate.report.terminal import caveats, terminal_table
+from eegkd.pipeline.baselines import band_features
+from eegkd.pipeline.compiled import Program
+from eegkd.pipeline.fit import Fitted, FoldData, fold_data
+from eegkd.pipeline.folder import read_log, write_json
+from eegkd.pipeline.inference import collect
+from eegkd.systems import get_stage
+from eegkd.systems.channels import student_columns
+from eegkd.typing import Batch, Variables
+
+
+class Judged:
+    """What all trainings said, gathered as they finish."""
+
+    def __init__(self) -> None:
+        """Starts empty."""
+        self.test: dict[str, dict[int, list[Predictions]]] = {}
+        self.val: dict[str, dict[int, list[Predictions]]] = {}
+        self.kept: dict[str, tuple[Program, Fitted]] = {}
+        self.measured: dict[str, list[Mapping[str, Any]]] = {}
+
+    def keep(self, model: str, seed: int, program: Program, fitted: Fitted) -> None:
+        """Takes one training of one fold; the first of a model is kept whole."""
+        self.add(model, seed, fitted.val, fitted.test)
+        self.kept.setdefault(model, (program, fitted))
+        self.measured.setdefault(model, []).append(fitted.measured)
+
+    def add(self, model: str, seed: int, val: Predictions, test: Predictions) -> None:
+        """Appends the predictions of one fold."""
+        self.val.setdefault(model, {}).setdefault(seed, []).append(val)
+        self.test.setdefault(model, {}).setdefault(seed, []).append(test)
+
+
+def judge(
+    runs: Judged,
+    store: WindowStore,
+    folds: Sequence[Fold],
+    config: Any,
+    record: Mapping[str, Any],
+    notes: Sequence[str],
+    console: Console,
+) -> list[dict[str, Any]]:
+    """Writes the results and the report, and prints what they say.
+
+    Args:
+        runs: Of all folds.
+        store: Windows.
+        folds: Of the store, in the order of `runs`.
+        config: The run's.
+        record: More for summary.json: how the run was begun, and what it took.
+        notes: Sentences that the reader must not miss.
+        console: Where to print.
+
+    Returns:
+        The rows of results.json.
+    """
+    evidence = gather(runs, store, folds, config, record, notes)
+    results = {a.name: a.run(evidence) if a.applies(evidence) else {} for a in ASSAYS}
+    rows = [row for a in ASSAYS if a.applies(evidence) for row in a.rows(evidence)]
+    summary = {name: found for name, found in results.items() if found is not None}
+    summary |= {
+        "bayes": evidence.bayes,
+        "leaks_subjects": evidence.leaks,
+        "notes": notes_of(evidence),
+    }
+    folder = Path(config.out).absolute()
+    write_json(folder / "results.json", rows)
+    write_json(folder / "summary.json", {**summary, **record})
+    write_page(folder / "report.html", evidence, results)
+    facts = evidence.once(facts_of)
+    console.print(terminal_table(rows, facts, evidence.task.metrics))
+    for text in caveats(evidence):
+        console.print(text)
+    return rows
+
+
+def gather(
+    runs: Judged,
+    store: WindowStore,
+    folds: Sequence[Fold],
+    config: Any,
+    record: Mapping[str, Any],
+    notes: Sequence[str],
+) -> Evidence:
+    """Collects what assays read; models are those of the first fold."""
+    data = fold_data(store, folds[0])
+    split = config.split
+    if split != "fixed":
+        split = f"{split}, {record['num_folds']} folds"
+
+    def embed(row: str) -> np.ndarray | None:
+        if row == "linear":
+            return band_features(data, data.fold.test)
+        if row not in runs.kept:
+            return None
+        program, fitted = runs.kept[row]
+        return embed_rows(program, fitted.variables, data, data.fold.test)
+
+    def call(row: str, size: int) -> Callable[[], Any]:
+        program, fitted = runs.kept[row]
+        variables = jax.device_put(fitted.variables)
+        batch = {"signal": np.asarray(store.signal[:size])}
+        return lambda: jax.block_until_ready(program.predict(variables, batch))
+
+    return Evidence(
+        test=runs.test,
+        val=runs.val,
+        store=store,
+        fold=data.fold,
+        log=read_log(Path(config.out).absolute() / "metrics.jsonl"),
+        measured=runs.measured,
+        groups=_groups(runs.measured),
+        costs={row: _cost(fitted.variables) for row, (_, fitted) in runs.kept.items()},
+        embed=embed,
+        call=call,
+        title=f"{record['system']} on {store.manifest['corpus']}",
+        split=split,
+        leaks=any(leaks_subjects(store, fold) for fold in folds),
+        seed=config.seed,
+        events=config.events,
+        columns=student_columns(config),
+        notes=notes,
+        record=record,
+    )
+
+
+def embed_rows(
+    program: Program, variables: Variables, data: FoldData, rows: np.ndarray
+) -> np.ndarray | None:
+    """Computes the pooled embedding of some windows, f32[n, d].
+
+    Returns:
+        None for a stage that pools nothing or reads earlier stages.
+    """
+    stage = get_stage(program.system, program.stage)
+    if stage.needs:
+        return None
+
+    def pool(variables: Variables, batch: Batch) -> Any:
+        tensors, _ = stage.forward(variables, batch, {}, train=False, key=None)
+        return tensors.get("pooled")
+
+    signal = {"signal": np.asarray(data.store.signal[rows[:1]])}
+    if jax.eval_shape(pool, variables, signal) is None:
+        return None
+    run = jax.jit(pool)
+    names = program.system.inputs
+
+    def embed(batch: Batch) -> Any:
+        return run(variables, {name: batch[name] for name in names})
+
+    return collect(embed, program.system, data.store, rows, data.zscore)
+
+
+def _cost(variables: Variables) -> Cost:
+    used = (*jax.tree.leaves(variables.params), *jax.tree.leaves(variables.state))
+    head = jax.tree.leaves(variables.params.get("head", {}))
+    return Cost(sum(int(x.size) for x in used), sum(int(x.size) for x in head))
+
+
+def _groups(
+    measured: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> dict[str, tuple[str, ...]]:
+    """Names the measures that are weights of a router's layers."""
+    names = {name for runs in measured.values() for one in runs for name in one}
+    weights = tuple(sorted(name for name in names if name.startswith("alpha_")))
+    return {"routing": weights} if weights else {}
