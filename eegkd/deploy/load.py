@@ -146,7 +146,10 @@ def _choose(
         config = as_deployed(config)
         system = make_system(config)
     intake = Intake(
-        config.signal, store.manifest, config_of(store.manifest), event_classes(store.manifest)
+        config.signal,
+        store.manifest,
+        config_of(store.manifest),
+        event_classes(store.manifest),
     )
     return _Chosen(folder, store, system, stage, config, intake)
 

@@ -322,17 +322,20 @@ def test_splits_of_the_corpus_reach_the_manifest(config, tmp_path, monkeypatch):
     use(monkeypatch, TOY._replace(fixed_split=lambda names: {"train": names[:2]}))
     store = prepare(config, tmp_path / "one", progress=False)
     assert store.manifest["split"] == {"train": ["s0", "s1"]}
+    assert "task" not in store.manifest
 
     def incomplete(names):
         raise InputError("half of it is missing")
 
     corpus = TOY._replace(fixed_split=incomplete, student_subjects=("s1",))
     corpus = corpus._replace(facts=lambda: {"bayes": {"accuracy": 0.9}})
+    corpus = corpus._replace(task={"metrics": ["kappa"]})
     use(monkeypatch, corpus)
     store = prepare(config, tmp_path / "two", progress=False)
     assert store.manifest["split"] == {"error": "half of it is missing"}
     assert set(store.index["subject"][store.student_labels >= 0]) == {"s1"}
     assert store.manifest["bayes"] == {"accuracy": 0.9}
+    assert store.manifest["task"] == {"metrics": ["kappa"]}
 
 
 def test_no_recordings_is_an_error(config, tmp_path, monkeypatch):

@@ -67,6 +67,8 @@ class Corpus(NamedTuple):
         collection: Folder of this corpus in `$EEGKD_REAL_DATA`; "" if it has none.
         options: `DataConfig` fields, beside the root, that `make_corpus` reads.
         needs_root: False where recordings are drawn and no folder holds them.
+        task: What is asked, where that does not follow from the classes: `kind`,
+            `metrics` and `monitor` of a task of `eegkd.evaluate.tasks`.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Corpus(NamedTuple):
     collection: str = ""
     options: tuple[str, ...] = ()
     needs_root: bool = True
+    task: Mapping[str, Any] = {}
 
 
 def corpus_names() -> tuple[str, ...]:

@@ -77,6 +77,8 @@ def make_plan(config: DataConfig) -> PreparePlan:
         del settings[field]
     settings = json.loads(json.dumps(settings | {"part_version": PART_VERSION}))
     request = [settings, corpus.name, corpus.classes, corpus.background]
+    if corpus.task:  # Only then, or the hash of every store changes.
+        request.append(dict(corpus.task))
     files = [_describe(source, Path(root)) for source in sources]
     return PreparePlan(config, corpus, sources, settings, hash_json([request, files]))
 
@@ -253,6 +255,8 @@ def _manifest(plan: PreparePlan, infos: Sequence[Mapping[str, Any]]) -> dict[str
             manifest["split"] = {"error": str(error)}
     if corpus.student_subjects:
         manifest["student_subjects"] = corpus.student_subjects
+    if corpus.task:
+        manifest["task"] = corpus.task
     if corpus.facts is not None:
         manifest |= corpus.facts()
     return manifest

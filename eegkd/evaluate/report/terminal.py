@@ -72,5 +72,5 @@ def caveats(evidence: Evidence) -> Iterator[str]:
         )
 
 
-def _number(value: float | None, form: str) -> str:
+def _number(value: int | float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
