@@ -86,7 +86,7 @@ def main(args: Sequence[str]) -> None:
         raise InputError("--devices and --windows are 0 or more.")
     windows = options.windows
     if config.store:
-        store = WindowStore.open(config.store)
+        store = WindowStore.open(config.store, "size")
         config = dataclasses.replace(config, signal=signal_of(store))
         windows = windows or len(store)
     runner = config.train.runner if options.runner == "auto" else options.runner

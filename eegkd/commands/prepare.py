@@ -11,6 +11,7 @@ from eegkd.commands.options import parse, with_root
 from eegkd.data.config import DataConfig
 from eegkd.data.windows.prepare import estimate, prepare
 from eegkd.data.windows.store import WindowStore
+from eegkd.host.sealed import format_bytes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,11 +35,11 @@ def main(args: Sequence[str]) -> None:
     config, out, console = with_root(options.data), Path(options.out), Console()
     if not (out / "manifest.json").exists():
         expected = estimate(config)
-        size = expected.num_bytes / 2**20
         console.print(
             f"{expected.num_recordings} recordings; expected: "
-            f"{max(1, expected.seconds):.0f} s, {size:.0f} MiB of disk (twice that "
-            "while it runs). Stop with Ctrl-C; the same command goes on."
+            f"{max(1, expected.seconds):.0f} s, {format_bytes(expected.num_bytes)} of "
+            "disk (twice that while it runs). Stop with Ctrl-C; the same command goes "
+            "on."
         )
     store = prepare(config, out)
     console.print(_summary(store))

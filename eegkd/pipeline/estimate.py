@@ -15,6 +15,7 @@ from eegkd.data.batches.maker import BatchMaker, BatchPlan
 from eegkd.data.windows.folds import Fold
 from eegkd.data.windows.store import WindowStore
 from eegkd.evaluate.controls import OUTPUT_CONTROLS
+from eegkd.host.sealed import format_bytes
 from eegkd.pipeline.baselines import LEARNING_RATES
 from eegkd.pipeline.compiled import Program
 from eegkd.pipeline.distill import Models
@@ -205,7 +206,7 @@ def total_seconds(
 
 
 def describe(seconds: float, disk: Any) -> str:
-    """Says a duration and a size as a person would."""
+    """Formats a duration and a size for people."""
     minutes = seconds / 60
     span = f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min"
-    return f"{span}, {disk / 2**20:.0f} MiB of disk"
+    return f"{span}, {format_bytes(disk)} of disk"
