@@ -5,8 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from jax.test_util import check_grads
 
 from eegkd.losses import clip_loss, weighted_mean
@@ -44,14 +42,18 @@ def oracle(eeg, text, scale, label, positives="multi"):
     return values
 
 
-@pytest.mark.parametrize("wrap", [eager, jax.jit], ids=["eager", "jit"])
 @pytest.mark.parametrize("positives", ["multi", "identity"])
-@given(seed=st.integers(0, 99), b=st.sampled_from([1, 7]))
-@settings(max_examples=6, deadline=None)
-def test_matches_the_oracle(wrap, positives, seed, b):
-    arrays = draw(b, seed=seed)
-    got = wrap(functools.partial(clip_loss, positives=positives))(*arrays)
-    np.testing.assert_allclose(got, oracle(*arrays, positives), rtol=1e-4, atol=1e-5)
+def test_matches_the_oracle(positives):
+    loss = functools.partial(clip_loss, positives=positives)
+    run = jax.jit(loss)
+    for b, seed in [
+        *((7, seed) for seed in range(8)),
+        *((1, seed) for seed in range(3)),
+    ]:
+        arrays = draw(b, seed=seed)
+        want = oracle(*arrays, positives)
+        np.testing.assert_allclose(run(*arrays), want, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(eager(loss)(*arrays), want, rtol=1e-4, atol=1e-5)
 
 
 def test_equals_plain_clip_when_all_labels_differ():

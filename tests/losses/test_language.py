@@ -22,7 +22,9 @@ def data():
     return tokens, rng.normal(size=(3, 9)).astype(np.float32), labels
 
 
-@pytest.mark.parametrize("chunk", [1, 3, 7, 100])
+@pytest.mark.parametrize(
+    "chunk", [3, 100, *(pytest.param(c, marks=pytest.mark.slow) for c in (1, 7))]
+)
 def test_it_is_the_mean_over_targets(data, chunk):
     loss = jax.jit(functools.partial(next_token_loss, chunk=chunk))
     np.testing.assert_allclose(loss(*data), oracle(*data), rtol=1e-5, atol=1e-6)

@@ -32,15 +32,14 @@ def naive(fn, x, y):
 
 @BOTH
 @given(
-    n=st.sampled_from([1, 5]),
-    m=st.sampled_from([1, 4]),
-    width=st.sampled_from([1, 8, 33]),
+    shape=st.sampled_from([(1, 1, 1), (5, 4, 8), (1, 4, 33), (5, 1, 33)]),
     power=st.integers(-6, 6),
     seed=st.integers(0, 99),
 )
 @settings(max_examples=15, deadline=None)
-def test_matches_numpy_at_any_scale(fn, n, m, width, power, seed):
-    x, y = (10.0**power * draw(2, k, width, seed=seed + k) for k in (n, m))
+def test_matches_numpy_at_any_scale(fn, shape, power, seed):
+    *sizes, width = shape
+    x, y = (10.0**power * draw(2, k, width, seed=seed + k) for k in sizes)
     x, y = x.astype(np.float32), y.astype(np.float32)
     scale = np.square(np.abs(x).max() + np.abs(y).max()) * width
     scale = 1 if fn is pairwise_cosine_distance else scale
