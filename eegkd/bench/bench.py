@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from eegkd.bench.nested import Choice, Nested, without_slots
-from eegkd.bench.setup import ANY_STEPS, Setup, prepare_bench
+from eegkd.bench.setup import Setup, prepare_bench
 from eegkd.config import RunConfig
 from eegkd.data.windows.store import WindowStore
 from eegkd.errors import InputError
@@ -30,7 +30,7 @@ from eegkd.ops import count_flops
 from eegkd.plan.chips import peak_of
 from eegkd.systems import System, get_stage
 from eegkd.train.loop import LoopOptions, train
-from eegkd.train.optimiser import make_optimiser
+from eegkd.train.optimiser import stage_optimiser
 from eegkd.train.state import copy_arrays
 from eegkd.train.step import make_train_step
 
@@ -274,9 +274,7 @@ def _loop(setup: Setup, source: _Clock, steps: int) -> float:
 def _flops(system: System, setup: Setup, config: RunConfig, *, online: bool) -> int:
     """Counts the operations of one step over all devices."""
     stage = get_stage(system, setup.chain[0].part)
-    tx = make_optimiser(
-        config.optim, ANY_STEPS, labels=stage.labels, depths=stage.depths
-    )
+    tx = stage_optimiser(config.optim, stage)
     step = make_train_step(system, stage.name, tx, accumulate=config.train.accumulate)
     batch = dict(setup.batch)
     if online and setup.upstream:

@@ -16,11 +16,10 @@ from eegkd.pipeline.fit import example
 from eegkd.pipeline.inference import prepare_fn, upstream_outputs
 from eegkd.systems import SignalConfig, Stage, System
 from eegkd.systems.batches import init_key
-from eegkd.train.optimiser import make_optimiser
+from eegkd.train.optimiser import stage_optimiser
 from eegkd.train.state import TrainState, init_state
 from eegkd.typing import Variables
 
-ANY_STEPS = 1000
 _WITHOUT_END = 10**6
 
 
@@ -85,9 +84,7 @@ def prepare_bench(
     cache = {}
     if earlier:
         cache = upstream_outputs(system, stage.name, earlier, store, rows, zscore)
-    tx = make_optimiser(
-        config.optim, ANY_STEPS, labels=stage.labels, depths=stage.depths
-    )
+    tx = stage_optimiser(config.optim, stage)
     online = online and bool(cache)
     chain = make_chain(
         system,

@@ -12,7 +12,7 @@ from eegkd.losses import Balancer
 from eegkd.losses.balance import make_balancer
 from eegkd.pipeline.probes import term_values
 from eegkd.systems import System, get_stage
-from eegkd.train.optimiser import make_optimiser
+from eegkd.train.optimiser import stage_optimiser
 from eegkd.train.parallel import MakeStep, Runner, make_runner
 from eegkd.train.sharding import pick_devices
 from eegkd.train.step import make_train_step
@@ -79,7 +79,7 @@ def make_program(
     if stage is not system.stages[-1] and optim.teacher_learning_rate:
         rate = optim.teacher_learning_rate
         optim = dataclasses.replace(optim, learning_rate=rate)
-    tx = make_optimiser(optim, num_steps, labels=stage.labels, depths=stage.depths)
+    tx = stage_optimiser(optim, stage, num_steps)
     balancer = make_balancer(config.train.balance, stage.terms)
     devices = pick_devices(config.train.devices)
 

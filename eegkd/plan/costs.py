@@ -12,13 +12,11 @@ from eegkd.losses.balance import make_balancer
 from eegkd.ops.costs import Costs, count_costs
 from eegkd.systems import SignalConfig, Stage, System
 from eegkd.systems.batches import StageShapes, example_shapes, num_bytes
-from eegkd.train.optimiser import make_optimiser
+from eegkd.train.optimiser import stage_optimiser
 from eegkd.train.parallel import AXIS
 from eegkd.train.state import TrainState, init_state
 from eegkd.train.step import make_train_step, upstream_tensors
 from eegkd.typing import StepKeys, Variables
-
-_ANY_STEPS = 1000
 
 
 class StageCosts(NamedTuple):
@@ -69,9 +67,7 @@ def trace_stage(
     batch = example_shapes(signal, batch_size)
     read = functools.partial(upstream_tensors, system, stage)
     outputs = jax.eval_shape(read, earlier, batch)
-    tx = make_optimiser(
-        config.optim, _ANY_STEPS, labels=stage.labels, depths=stage.depths
-    )
+    tx = stage_optimiser(config.optim, stage)
     balancer = make_balancer(config.train.balance, stage.terms)
     state: TrainState = jax.eval_shape(
         lambda v: init_state(stage, v, tx, jax.random.key(0), balancer=balancer), own

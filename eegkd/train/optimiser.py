@@ -9,7 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from eegkd.systems import Stage
 from eegkd.typing import Array, Float, Int, PyTree
+
+ANY_STEPS = 1000
+"""The length of a schedule where only the cost of a step matters."""
 
 _UNDECAYED = ("bias", "scale", "gain", "token", "position", "time")
 
@@ -19,14 +23,14 @@ class OptimConfig:
     """Options of the optimiser.
 
     Attributes:
-        learning_rate: The peak of the schedule.
-        teacher_learning_rate: That of stages before the student; 0: the same.
+        learning_rate: Peak of the schedule.
+        teacher_learning_rate: Peak for stages before the student; 0 takes the same.
         bert_scale: Factor on the rate of parameters labelled "bert".
-        head_scale: The same of a stage's new head, where it is labelled "head": a
-            foundation model's is larger than that of its backbone.
+        head_scale: Factor on the rate of parameters labelled "head": a foundation
+            model's new head takes a larger one than its backbone.
         layer_decay: Layer-wise rates, of stages that say how deep a parameter is: the
             factor from one layer to the one before; 1 is one rate for all.
-        final_rate: What the cosine ends at.
+        final_rate: Rate at the end of the cosine.
         weight_decay: Decoupled; on matrices alone (see `decay_mask`).
         warmup_fraction: Part of the steps over which the rate rises from 0.
         clip_norm: Largest global norm of the gradient; 0 is no clipping.
@@ -90,7 +94,7 @@ def make_optimiser(
         labels: A stage's `labels`: parameters -> the group of each, "default", "bert"
             or "head"; None puts all in "default".
         depths: A stage's `depths`: parameters -> the depth of each, for `layer_decay`;
-            None is the same of all.
+            None gives all the same rate.
     """
     parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     parts += [
@@ -108,6 +112,13 @@ def make_optimiser(
         parts.append(scale_by_depth(config.layer_decay, depths))
     parts.append(_scale_by_rate(make_schedule(config, num_steps)))
     return optax.chain(*parts)
+
+
+def stage_optimiser(
+    config: OptimConfig, stage: Stage, num_steps: int = ANY_STEPS
+) -> optax.GradientTransformation:
+    """Builds the optimiser of a stage, by its parameter groups and layer depths."""
+    return make_optimiser(config, num_steps, labels=stage.labels, depths=stage.depths)
 
 
 def scale_learning_rate(opt_state: PyTree, factor: float) -> PyTree:
