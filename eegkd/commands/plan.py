@@ -3,26 +3,33 @@
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
 
-from eegkd.commands import plan_models
+from eegkd.commands.options import parse
 from eegkd.commands.verbs import parse_verb, spell_out
 from eegkd.data.windows.store import WindowStore
 from eegkd.errors import InputError, suggest
 from eegkd.pipeline.registry import SYSTEMS
-from eegkd.plan.account import DEVICE_COUNTS, make_plan
-from eegkd.plan.catalogue import NAMES
+from eegkd.plan.account import DEVICE_COUNTS, make_plan, plan_model
+from eegkd.plan.catalogue import NAMES, ModelPlan
 from eegkd.plan.chips import get_chip
+from eegkd.systems import System
 from eegkd.systems.signal import signal_of
 
 _MEMORY_NOTE = (
     "Memory is an analytic account of one device. Activations are what the forward "
     "pass keeps for the backward pass before the compiler fuses: an upper estimate."
 )
+_OPERATIONS_NOTE = (
+    "Operations are counted in the traced program. What a compiler needs beside these "
+    "bytes (copies, buffers of collectives, fragments) is not among them."
+)
+_EXACT = "a device, exact, by the shapes"
+_ESTIMATE = "a device, an estimate, before the compiler fuses"
 _TIME_NOTE = (
     "Times are analytic: operations, memory traffic (element-wise work taken as "
     "fused) and links at the chip's published peaks, the gradient's all-reduce not "
@@ -55,12 +62,46 @@ class Plan:
     json: bool = False
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlanModel(ModelPlan):
+    """Account for a training step of a model by its shapes; nothing is run.
+
+    Attributes:
+        json: Print JSON in place of tables.
+    """
+
+    json: bool = False
+
+
 def main(args: Sequence[str]) -> None:
     """Runs the verb, of a system or of a model."""
     name = args[0] if args else ""
+    args = spell_out(args, "json", "fully_sharded")
     if name in NAMES:
-        plan_models.main(name, args[1:])
+        given = parse(PlanModel, args[1:], f"plan {name}")
+        fields = (field.name for field in dataclasses.fields(ModelPlan))
+        options = ModelPlan(**{field: getattr(given, field) for field in fields})
+        _print(plan_model(name, options), given.json, show_model)
         return
+    _check_name(name)
+    entry, options, config = parse_verb(Plan, args, "plan")
+    plan = _plan_system(entry.make_system, options, config)
+    _print(plan, options.json, show_system)
+
+
+def _print(
+    plan: Mapping[str, Any],
+    as_json: bool,
+    show: Callable[[Mapping[str, Any], Console], None],
+) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(plan, indent=1) + "\n")
+    else:
+        show(plan, Console())
+
+
+def _check_name(name: str) -> None:
+    """Prints the names for --help; refuses what is neither a system nor a model."""
     known = f"{', '.join(SYSTEMS)}; or of the models {', '.join(NAMES)}"
     if name in ("-h", "--help"):
         sys.stdout.write(
@@ -78,9 +119,11 @@ def main(args: Sequence[str]) -> None:
             f"There is no system or model {name!r}: choose {known}."
             f"{suggest(name, (*SYSTEMS, *NAMES))}"
         )
-    entry, options, config = parse_verb(
-        Plan, spell_out(args, "json", "fully_sharded"), "plan"
-    )
+
+
+def _plan_system(
+    make_system: Callable[[Any], System], options: Plan, config: Any
+) -> dict[str, Any]:
     chip = get_chip(options.chip) if options.chip else None
     if options.devices < 0 or options.windows < 0:
         raise InputError("--devices and --windows are 0 or more.")
@@ -94,20 +137,20 @@ def main(args: Sequence[str]) -> None:
     train = dataclasses.replace(config.train, devices=devices, runner=runner)
     config = dataclasses.replace(config, train=train)
     table = chip is not None and not devices and runner != "single"
-    plan = make_plan(
-        entry.make_system,
+    return make_plan(
+        make_system,
         config,
         chip=chip,
         device_counts=DEVICE_COUNTS if table else (),
         fully_sharded=options.fully_sharded,
         num_windows=windows,
     )
-    if options.json:
-        sys.stdout.write(json.dumps(plan, indent=1) + "\n")
-        return
-    console = Console()
+
+
+def show_system(plan: Mapping[str, Any], console: Console) -> None:
+    """Prints the account of a system as tables."""
     show_costs(plan, console)
-    if chip is not None:
+    if "chip" in plan:
         show_times(plan, console)
 
 
@@ -129,10 +172,7 @@ def show_costs(plan: Mapping[str, Any], console: Console) -> None:
         parts.add_column(name, justify="right")
     for stage, costs in plan["stages"].items():
         for part in costs["parts"]:
-            frozen = "" if part["trained"] else " (frozen)"
-            each = part["parameters"] // part["copies"]
-            cells = (f"{each:,}", str(part["copies"]), f"{part['parameters']:,}")
-            parts.add_row(stage, part["name"] + frozen, *cells)
+            parts.add_row(stage, *_part_cells(part))
         groups = costs["groups"]
         if groups.keys() >= {"backbone", "head"}:
             for group, number in groups.items():
@@ -215,6 +255,82 @@ def show_times(plan: Mapping[str, Any], console: Console) -> None:
     console.print(_TIME_NOTE)
 
 
+def show_model(plan: Mapping[str, Any], console: Console) -> None:
+    """Prints the account of a model as tables."""
+    options = plan["options"]
+    rank = options["lora"]["rank"]
+    how = f"LoRA of rank {rank}" if rank else "all that can be trained"
+    cut = " and ".join(plan["cut_along"]) or "nothing: each device has all weights"
+    of_images = ""
+    if plan["visual_tokens"]:
+        of_images = f", {plan['visual_tokens']:,} of them an image's"
+    size = f"{options['batch_size']:,} examples"
+    if "kv_cache" in plan:
+        size += f" of {options['length']:,} positions{of_images}"
+    console.print(
+        f"{plan['model']}, {how}: {size}; {options['devices']:,} device(s), cut along "
+        f"{cut}; {options['dtype']}, remat {options['remat']}."
+    )
+    console.print(_model_parts(plan))
+    console.print(_model_costs(plan))
+    for path, reason in plan["cut_by_shape"].items():
+        console.print(f"{path}: {reason}; cut along its largest axis that divides.")
+    console.print(_OPERATIONS_NOTE)
+
+
+def _model_parts(plan: Mapping[str, Any]) -> Table:
+    table = Table(title="Parameters")
+    table.add_column("part")
+    for name in ("each", "copies", "all"):
+        table.add_column(name, justify="right")
+    for part in plan["parts"]:
+        table.add_row(*_part_cells(part))
+    table.add_section()
+    if len(plan["groups"]) > 1:
+        for group, number in plan["groups"].items():
+            table.add_row(f"[bold]{group}", "", "", f"{number:,}")
+    table.add_row("[bold]trained", "", "", f"{plan['trained']:,}")
+    table.add_row("[bold]all", "", "", f"{plan['parameters']:,}")
+    return table
+
+
+def _model_costs(plan: Mapping[str, Any]) -> Table:
+    table = Table(title="Costs")
+    table.add_column("")
+    table.add_column("", justify="right")
+    table.add_column("")
+    for name, value in plan["flops"].items():
+        said = "decoding a token each" if name == "decode_token" else name
+        table.add_row(
+            said.replace("_", " "), f"{value / 1e12:,.4g} TFLOP", "the whole batch"
+        )
+    table.add_section()
+    for name, value in plan["memory"].items():
+        table.add_row(name, _gib(value), _EXACT)
+    for name, value in plan["memory_estimate"].items():
+        table.add_row(name.replace("_", " "), _gib(value), _ESTIMATE)
+    table.add_row("[bold]a step", _gib(plan["memory_bytes"]), "a device")
+    if "kv_cache" in plan:
+        table.add_section()
+        cache = plan["kv_cache"]
+        table.add_row("keys and values", _gib(cache["bytes"]), "a device, to generate")
+    if "fits" in plan:
+        table.add_section()
+        chip = plan["chip"]["name"]
+        fits = "yes" if plan["fits"] else "[bold]NO"
+        table.add_row(f"fits {chip}", fits, "")
+        least = f"{1000 * plan['least_step_s']:,.1f} ms"
+        table.add_row("a step at least", least, "operations at its peak, no links")
+    return table
+
+
+def _part_cells(part: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    frozen = "" if part["trained"] else " (frozen)"
+    each = part["parameters"] // part["copies"]
+    cells = (f"{each:,}", str(part["copies"]), f"{part['parameters']:,}")
+    return part["name"] + frozen, *cells
+
+
 def _time_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     sides = ("compute_s", "memory_s", "interconnect_s", "step_s")
     speed = row["windows_per_s"]
@@ -239,3 +355,7 @@ def _flops(value: int | None) -> str:
 
 def _size(value: int | None) -> str:
     return "-" if value is None else f"{value / 2**20:,.1f} MiB"
+
+
+def _gib(value: int) -> str:
+    return f"{value / 2**30:,.3f} GiB"

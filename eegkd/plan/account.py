@@ -1,47 +1,40 @@
-"""What a system costs before it runs: parameters, operations, memory, cache, time.
+"""What a system or a model costs: parameters, operations, memory, cache, time.
 
 Everything is traced by shape; nothing is initialised, compiled or run.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
+from jax.sharding import AbstractMesh
 
 from eegkd.config import RunConfig
 from eegkd.errors import InputError
 from eegkd.ops import count_flops
-from eegkd.plan.chips import Chip
-from eegkd.plan.costs import StageCosts, interpolate, trace_stage
+from eegkd.plan.catalogue import ModelPlan, check_options
+from eegkd.plan.chips import Chip, get_chip
+from eegkd.plan.costs import (
+    StageCosts,
+    interpolate,
+    kv_cache_bytes,
+    model_flops,
+    model_step_bytes,
+    trace_model,
+    trace_stage,
+)
+from eegkd.plan.parts import count_groups, count_model_parts, count_parts
 from eegkd.plan.roofline import sent_bytes, step_roofline
-from eegkd.systems import SignalConfig, Stage, System, upstream_inputs
+from eegkd.systems import SignalConfig, Stage, System, get_stage, upstream_inputs
 from eegkd.systems.batches import StageShapes, example_shapes, num_bytes, stage_shapes
+from eegkd.train.partition import bytes_a_device, locate, mesh_axes, places
+from eegkd.train.sharding import AXIS, MODEL
 from eegkd.train.step import upstream_tensors
-from eegkd.typing import Variables
 
-__all__ = ["DEVICE_COUNTS", "Part", "count_parts", "make_plan", "num_bytes"]
-
-PROMPTS = "prompts"
 DEVICE_COUNTS = tuple(2**i for i in range(11))
-_MODULE_DEPTH = 3
-
-
-class Part(NamedTuple):
-    """Parameters of one part of a model, or of several equal ones.
-
-    Attributes:
-        name: "eeg/stem"; "eeg/block" stands for `copies` blocks.
-        copies: How many there are.
-        parameters: Of all copies together.
-        trained: Whether they have a gradient.
-    """
-
-    name: str
-    copies: int
-    parameters: int
-    trained: bool
 
 
 def make_plan(
@@ -59,13 +52,13 @@ def make_plan(
     and its share of the batch.
 
     Args:
-        make_system: Of the system.
+        make_system: `config -> System`.
         config: A `RunConfig` that also holds the system's options and its `signal`;
             `train.devices` share the batch.
         chip: Adds `roofline`: memory and least time of a step on it.
         device_counts: For these numbers of devices; none takes the config's.
         fully_sharded: Cut parameters, gradients and optimiser over all devices.
-        num_windows: Of which the cache's size is told.
+        num_windows: Windows of a whole cache.
 
     Raises:
         InputError: If the runner cannot do it.
@@ -91,13 +84,7 @@ def make_plan(
     traced = {stage.name: trace(stage, batch) for stage in system.stages if stage.terms}
     plan: dict[str, Any] = {
         "system": system.name,
-        "signal": {
-            "n_chans": signal.n_chans,
-            "student_channels": list(config.student_channels),
-            "n_times": signal.n_times,
-            "rate": signal.rate,
-            "classes": list(signal.classes),
-        },
+        "signal": _signal(signal, config.student_channels),
         "batch_size": config.train.batch_size,
         "devices": devices,
         "stages": {
@@ -113,17 +100,73 @@ def make_plan(
     others = {_share(config, count) for count in counts} - {batch}
     small = 1 if batch > 1 else 2
     plan |= {"chip": chip._asdict(), "fully_sharded": fully_sharded, "roofline": {}}
-    for stage in system.stages:
-        if not stage.terms:
-            continue
-        known = (batch, traced[stage.name])
-        line = (known, (small, trace(stage, small)) if others else known)
-        memory = plan["stages"][stage.name]["memory"]
-        plan["roofline"][stage.name] = [
-            row
-            for count in counts
-            for row in _roofline_rows(chip, config, memory, line, count, fully_sharded)
-        ]
+    for name, costs in traced.items():
+        first = (batch, costs)
+        other = (small, trace(get_stage(system, name), small)) if others else first
+        row = functools.partial(
+            _roofline_rows,
+            chip,
+            config,
+            plan["stages"][name]["memory"],
+            (first, other),
+            fully_sharded=fully_sharded,
+        )
+        plan["roofline"][name] = [line for count in counts for line in row(count)]
+    return plan
+
+
+def plan_model(name: str, options: ModelPlan) -> dict[str, Any]:
+    """Returns the account of a published model as JSON can hold it.
+
+    Raises:
+        InputError: If there is no such model, or the options do not fit it.
+    """
+    check_options(options)
+    chip = get_chip(options.chip) if options.chip else None
+    model, traced = trace_model(name, options)
+    variables, data = traced.variables, options.data_axis
+    mesh = AbstractMesh((data, options.model_axis), (AXIS, MODEL))
+    axes = mesh_axes(model=options.model_axis, fully_sharded=options.fully_sharded)
+    place = locate(mesh, axes)
+    weights = {"params": variables.params, "frozen": variables.frozen}
+    parts = count_model_parts(variables, model.group)
+    kept = functools.partial(bytes_a_device, mesh=mesh, place=place)
+    memory = {
+        "parameters": kept(variables.params),
+        "frozen": kept(variables.frozen),
+        "gradients": kept(variables.params),
+        "optimiser": kept(traced.state.opt_state),
+        "batch": num_bytes(traced.batch) // data,
+    }
+    inside = model_step_bytes(model, traced, options)
+    plan: dict[str, Any] = {
+        "model": name,
+        "options": dataclasses.asdict(options),
+        "mesh": {AXIS: data, MODEL: options.model_axis},
+        "cut_along": list(axes),
+        "parameters": sum(part.parameters for part in parts),
+        "trained": sum(part.parameters for part in parts if part.trained),
+        "groups": count_groups(parts),
+        "parts": [part._asdict() for part in parts],
+        "visual_tokens": model.visual_tokens,
+        "flops": model_flops(model, traced, options),
+        # The table knows each path and cuts each axis, or these go by their shapes.
+        "cut_by_shape": {
+            path: found.reason
+            for path, _, found in places(weights, place)
+            if axes and found.reason not in ("table", "small")
+        },
+        "memory": memory,
+        "memory_estimate": inside,
+        "memory_bytes": sum(memory.values()) + sum(inside.values()),
+    }
+    if model.decoder is not None:
+        plan["kv_cache"] = kv_cache_bytes(model, options)
+    if chip is not None:
+        plan["chip"] = chip._asdict()
+        plan["fits"] = plan["memory_bytes"] <= chip.memory_bytes
+        seconds = plan["flops"]["step"] / options.devices / chip.half_flops
+        plan["least_step_s"] = seconds
     return plan
 
 
@@ -138,6 +181,16 @@ def _check_runner(
         )
     if fully_sharded and runner not in ("auto", "mesh"):
         raise InputError(f"The runner {runner} keeps parameters whole: use mesh.")
+
+
+def _signal(signal: SignalConfig, student_channels: Sequence[str]) -> dict[str, Any]:
+    return {
+        "n_chans": signal.n_chans,
+        "student_channels": list(student_channels),
+        "n_times": signal.n_times,
+        "rate": signal.rate,
+        "classes": list(signal.classes),
+    }
 
 
 def _share(config: RunConfig, num_devices: int) -> int:
@@ -164,7 +217,7 @@ def _plan_stage(
         "trained": sum(part.parameters for part in parts if part.trained),
         # What prediction reads; a scalar such as a logit scale is no part of a branch.
         "eeg_branch": sum(math.prod(x.shape) for x in deployed if x.shape),
-        "groups": count_groups(own.trained),
+        "groups": count_groups(parts),
         "blocks": {part.name: part.parameters // part.copies for part in blocks},
         "parts": [part._asdict() for part in parts],
         "flops_window": count_flops(predict, own.finished, window),
@@ -230,52 +283,13 @@ def _roofline_rows(
     return rows
 
 
-def count_parts(variables: Variables) -> list[Part]:
-    """Counts parameters by part; numbered equals ("block_0", ...) are one line.
-
-    A part is a top-level group, or, where a group holds several modules, each of them.
-    Prompts anywhere in a group are a part of their own. Frozen weights are listed,
-    frozen constants (vectors that no module owns) are not.
-    """
-    found: dict[tuple[str, bool], dict[str, int]] = {}
-    for trained, tree in ((True, variables.params), (False, variables.frozen)):
-        for keys, leaf in jax.tree_util.tree_leaves_with_path(tree):
-            path = [str(key.key) for key in keys]
-            if not trained and len(path) == 1:
-                continue
-            name = _part_name(path)
-            stem, _, number = name.rpartition("_")
-            line = stem if number.isdigit() else name
-            copies = found.setdefault((line, trained), {})
-            copies[name] = copies.get(name, 0) + math.prod(leaf.shape)
-    return [
-        Part(line, len(copies), sum(copies.values()), trained)
-        for (line, trained), copies in found.items()
-    ]
-
-
-def count_groups(variables: Variables) -> dict[str, int]:
-    """Counts parameters by top-level group, trained or not: backbone, head, ..."""
-    found: dict[str, int] = {}
-    for part in count_parts(variables):
-        group = part.name.partition("/")[0]
-        found[group] = found.get(group, 0) + part.parameters
-    return found
-
-
-def _part_name(path: Sequence[str]) -> str:
-    if PROMPTS in path[1:]:
-        return f"{path[0]}/{PROMPTS}"
-    return "/".join(path[:2]) if len(path) > _MODULE_DEPTH else path[0]
-
-
 def _cache(
     system: System,
     shapes: Mapping[str, StageShapes],
     signal: SignalConfig,
     num_windows: int,
 ) -> dict[str, Any]:
-    """What the student reads of earlier stages: bytes a window, and of all."""
+    """Counts what the student reads of earlier stages: bytes per window, and of all."""
     student = system.stages[-1]
     earlier = {stage.name: shapes[stage.name].finished for stage in system.stages[:-1]}
     read = jax.eval_shape(

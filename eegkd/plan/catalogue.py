@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,34 +22,103 @@ NAMES = tuple(name for model in PUBLISHED.values() for name in model.plan)
 Shapes = dict[str, jax.ShapeDtypeStruct]
 
 
-class Sizes(NamedTuple):
-    """What a batch holds.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoraOptions:
+    """Adapters beside the linear layers.
 
     Attributes:
-        batch: Examples.
-        length: Positions of text and visual tokens together.
-        image: Height and width in pixels of each example's one image.
+        rank: Inner width; 0 has none, and trains the model's own weights.
+        alpha: Their output is scaled by alpha / rank.
+        targets: Paths of linear layers, * for anything; () is all those of the
+            decoder's layers, or the tower's.
     """
 
-    batch: int = 8
-    length: int = 2048
-    image: tuple[int, int] = (336, 336)
+    rank: int = 0
+    alpha: float = 256.0
+    targets: tuple[str, ...] = ()
 
 
-class Known(NamedTuple):
-    """A model of a name.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelPlan:
+    """How a model is trained, and on what.
 
     Attributes:
-        name: As on the command line.
+        lora: Adapters; with them the model's own weights are frozen.
+        batch_size: Examples of all devices together.
+        length: Positions of an example, of text and images together.
+        image: Height and width of an example's image, where the model reads one.
+        devices: Devices that share the batch.
+        model_axis: Devices that share examples, and parameters (runner mesh).
+        fully_sharded: Cut parameters and optimiser over the data axis too.
+        remat: What a layer's backward pass computes again: nothing, all but its input
+            (full), or all but products with weights (dots).
+        dtype: Type of the computation and of weights that are not trained.
+        attention: Whether scores of all tokens with all are in memory (plain), or a
+            fused kernel of the accelerator holds a few at a time.
+        chip: Adds whether it fits: A100, H100, H200, v5e, v5p or v6e.
+    """
+
+    lora: LoraOptions = LoraOptions()
+    batch_size: int = 8
+    length: int = 2048
+    image: tuple[int, int] = (336, 336)
+    devices: int = 1
+    model_axis: int = 1
+    fully_sharded: bool = False
+    remat: Literal["none", "full", "dots"] = "full"
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    attention: Literal["fused", "plain"] = "fused"
+    chip: str = ""
+
+    @property
+    def data_axis(self) -> int:
+        """Groups of devices among which the examples are divided."""
+        return self.devices // self.model_axis
+
+
+def check_options(options: ModelPlan) -> None:
+    """Checks the ranges.
+
+    Raises:
+        InputError: If a number is below its least, or does not divide another.
+    """
+    least = {
+        "batch_size": options.batch_size,
+        "length": options.length,
+        "devices": options.devices,
+        "model_axis": options.model_axis,
+        "lora.rank": options.lora.rank + 1,
+    }
+    for name, number in least.items():
+        if number < 1:
+            raise InputError(f"--{name} is at least {int(name != 'lora.rank')}.")
+    if options.devices % options.model_axis:
+        raise InputError(
+            f"--model_axis {options.model_axis} has to divide --devices "
+            f"{options.devices}."
+        )
+    data = options.data_axis
+    if options.batch_size % data:
+        raise InputError(
+            f"--batch_size {options.batch_size} cannot be split over {data} devices "
+            "(--devices over --model_axis): take a multiple of them."
+        )
+
+
+class Catalogued(NamedTuple):
+    """A published model, to be planned.
+
+    Attributes:
+        name: Its name on the command line.
         config: Its sizes.
         module: The model.
-        group: Of its parameters, where it has no groups of its own.
+        group: Name of its parameters, where it has no groups of its own.
         layers: Path of its linear layers that adapters are for, as a pattern.
         trained: Groups of its own weights that are trained beside adapters, and
             without them; None is all.
         decoder: Sizes of its decoder; None if it has none.
-        visual_tokens: Of one image, in a decoder's sequence.
-        tiles: Of one image.
+        visual_tokens: Visual tokens of one image in a decoder's sequence.
+        tiles: Tiles of one image.
     """
 
     name: str
@@ -69,20 +138,17 @@ class Known(NamedTuple):
 
 def get_model(
     name: str,
+    options: ModelPlan,
     *,
-    sizes: Sizes,
-    remat: str = "full",
-    dtype: str = "bfloat16",
     attention: str | None = None,
     depth: int = 0,
-) -> Known:
+) -> Catalogued:
     """Returns a model by its name.
 
     Args:
         name: One of `NAMES`.
-        sizes: Of the batch: they say how many tokens an image has.
-        remat: What the backward pass computes again.
-        dtype: Of the computation and of weights that are not trained.
+        options: How it is trained: types, recomputation, and sizes of the batch, which
+            decide how many tokens an image has.
         attention: As `DecoderConfig.attention`.
         depth: Layers of the decoder or tower in place of the published number, to see
             what one more costs; 0 keeps that.
@@ -98,18 +164,19 @@ def get_model(
             f"{suggest(name, plans)}"
         )
     plan = plans[name]
-    types = {"dtype": jnp.dtype(dtype), "param_dtype": jnp.dtype(dtype)}
-    config = _retype(plan.config, types, remat, attention, depth)
+    types = {"dtype": jnp.dtype(options.dtype)}
+    types["param_dtype"] = types["dtype"]
+    config = _retype(plan.config, types, options.remat, attention, depth)
     tokens, tiles = 0, 1
     if isinstance(config, LlavaConfig):
-        tokens, tiles = _of_image(config, sizes.image)
-        if tokens >= sizes.length:
+        tokens, tiles = _of_image(config, options.image)
+        if tokens >= options.length:
+            height, width = options.image
             raise InputError(
-                f"An image of {sizes.image[0]} x {sizes.image[1]} pixels has {tokens} "
-                f"visual tokens for {name}: --length is to be longer; got "
-                f"{sizes.length}."
+                f"An image of {height} x {width} pixels has {tokens} visual tokens for "
+                f"{name}: --length is to be longer; got {options.length}."
             )
-    return Known(
+    return Catalogued(
         name=name,
         config=config,
         module=plan.module(config),
@@ -159,47 +226,41 @@ def _of_image(config: LlavaConfig, size: tuple[int, int]) -> tuple[int, int]:
     return count_tokens(size, anyres), count_tiles(size, anyres)
 
 
-def batch_shapes(known: Known, sizes: Sizes) -> Shapes:
+def model_batch(model: Catalogued, options: ModelPlan) -> Shapes:
     """Returns the shapes of a batch to train on."""
     shape = jax.ShapeDtypeStruct
-    b, length = sizes.batch, sizes.length
-    if known.decoder is None:
-        cfg: ClipVisionConfig = known.config
+    b, length = options.batch_size, options.length
+    if model.decoder is None:
+        cfg: ClipVisionConfig = model.config
         tokens = (b, 1 + cfg.num_patches, cfg.dim)
         pixels = (b, cfg.image_size, cfg.image_size, 3)
         return {
             "pixels": shape(pixels, jnp.float32),
             "target": shape(tokens, jnp.float32),
         }
-    found = {
-        name: shape((b, length), dtype)
-        for name, dtype in (
-            ("ids", jnp.int32),
-            ("mask", jnp.bool_),
-            ("labels", jnp.int32),
-        )
-    }
-    if known.visual_tokens:
-        side = known.config.vision.image_size
-        pixels = (b, known.tiles, side, side, 3)
+    types = {"ids": jnp.int32, "mask": jnp.bool_, "labels": jnp.int32}
+    found = {name: shape((b, length), dtype) for name, dtype in types.items()}
+    if model.visual_tokens:
+        side = model.config.vision.image_size
+        pixels = (b, model.tiles, side, side, 3)
         found["pixels"] = shape(pixels, jnp.float32)
         found["visual_at"] = shape((b, length), jnp.int32)
-        found["visual_index"] = shape((b, known.visual_tokens), jnp.int32)
+        found["visual_index"] = shape((b, model.visual_tokens), jnp.int32)
     return found
 
 
-def model_system(known: Known, lora: LoraConfig | None, sizes: Sizes) -> System:
+def model_system(model: Catalogued, options: ModelPlan) -> System:
     """Makes the system that trains a model: next tokens, or a tower's features."""
-    linears: tuple[str, ...] = ()
+    lora, linears = lora_config(model, options.lora), ()
     if lora is not None:
-        first = "ids" if known.decoder else "pixels"
-        linears = find_linears(known.module, batch_shapes(known, sizes)[first])
-    trained = known.trained[0 if lora else 1]
-    if known.decoder is not None:
+        first = "ids" if model.decoder else "pixels"
+        linears = find_linears(model.module, model_batch(model, options)[first])
+    trained = model.trained[0 if lora else 1]
+    if model.decoder is not None:
         return language_system(
-            known.module, lora=lora, linears=linears, trained=trained
+            model.module, lora=lora, linears=linears, trained=trained
         )
-    return tower_system(known.module, lora=lora, linears=linears)
+    return tower_system(model.module, lora=lora, linears=linears)
 
 
 def tower_system(
@@ -233,3 +294,11 @@ def tower_system(
         return run(variables, batch)["pooled"]
 
     return System("tower", ("pixels",), keep_all, (stage,), predict)
+
+
+def lora_config(model: Catalogued, options: LoraOptions) -> LoraConfig | None:
+    """Returns the adapters' configuration, None for none."""
+    if not options.rank:
+        return None
+    targets = options.targets or (model.layers,)
+    return LoraConfig(rank=options.rank, alpha=options.alpha, targets=targets)

@@ -21,9 +21,10 @@ import time
 import zlib
 from typing import Any
 
+from eegkd.plan.account import plan_model
+from eegkd.plan.catalogue import LoraOptions, ModelPlan
 from eegkd.plan.chips import chip_of
-from eegkd.plan.models import plan_model
-from eegkd.plan.trace import LoraOptions, ModelPlan, trace_model
+from eegkd.plan.costs import trace_model
 
 MODELS = ("llava-1.5-7b", "llava-1.5-13b")
 OPTIONS = ModelPlan(lora=LoraOptions(rank=128), batch_size=8, length=2048)
@@ -51,14 +52,14 @@ def fill(shapes: Any, key: Any) -> Any:
     return jax.tree_util.tree_map_with_path(make, shapes)
 
 
-def make_batch(traced: Any) -> dict[str, Any]:
+def make_batch(model: Any, traced: Any) -> dict[str, Any]:
     """Draws text around one image; half of each row is to be learned."""
     import numpy as np
 
     rng = np.random.default_rng(0)
     shapes = traced.batch
     size, length = shapes["ids"].shape
-    words = traced.known.decoder.vocab_size
+    words = model.decoder.vocab_size
     ids = rng.integers(1, words, (size, length)).astype(np.int32)
     labels = np.where(np.arange(length) < length // 2, -100, ids)
     batch = {
@@ -67,7 +68,7 @@ def make_batch(traced: Any) -> dict[str, Any]:
         "labels": labels.astype(np.int32),
     }
     if "pixels" in shapes:
-        num = traced.known.visual_tokens
+        num = model.visual_tokens
         at = np.full((size, length), -1, np.int32)
         at[:, 1 : 1 + num] = np.arange(num)
         order = np.broadcast_to(np.arange(num, dtype=np.int32), (size, num))
@@ -83,8 +84,8 @@ def run_model(name: str, options: ModelPlan, steps: int) -> dict[str, float]:
     from eegkd.train import OptimConfig, init_state, make_optimiser, make_train_step
     from eegkd.train.parallel import single
 
-    traced = trace_model(name, options, attention=None)
-    (stage,) = traced.system.stages
+    model, traced = trace_model(name, options, attention=None)
+    stage = traced.stage
     variables = fill(traced.variables, jax.random.key(0))
     tx = make_optimiser(OptimConfig(weight_decay=0.0), 1000)
     state = init_state(stage, variables, tx, jax.random.key(1))
@@ -92,7 +93,7 @@ def run_model(name: str, options: ModelPlan, steps: int) -> dict[str, float]:
     del variables
     make = lambda axis: make_train_step(traced.system, stage.name, tx, axis_name=axis)
     runner = single(make)
-    batch = runner.put(make_batch(traced))
+    batch = runner.put(make_batch(model, traced))
     start = time.perf_counter()
     compiled = runner.step.lower(state, frozen, {}, batch).compile()  # type: ignore[attr-defined]
     facts = {"compile_s": time.perf_counter() - start}

@@ -25,15 +25,16 @@ import jax
 from jax.extend import core
 
 from eegkd.host.process import force_cpu_devices
-from eegkd.plan.models import plan_model
-from eegkd.plan.trace import LoraOptions, ModelPlan, Traced, trace_model
+from eegkd.plan.account import plan_model
+from eegkd.plan.catalogue import LoraOptions, ModelPlan
+from eegkd.plan.costs import TracedStep, trace_model
 from eegkd.train.parallel import mesh
 
 PLATFORMS = ("tpu", "cuda")
 _SUMS = ("dot_general", "add_any", "scatter-add")
 
 
-def lay_out(traced: Traced, options: ModelPlan) -> tuple[Any, tuple[Any, ...]]:
+def lay_out(traced: TracedStep, options: ModelPlan) -> tuple[Any, tuple[Any, ...]]:
     """Returns the jitted step of the runner `mesh`, and its arguments as shapes."""
     runner = mesh(
         lambda axis: traced.step,
@@ -45,7 +46,7 @@ def lay_out(traced: Traced, options: ModelPlan) -> tuple[Any, tuple[Any, ...]]:
     return runner.step, (*runner.place(places), runner.put(traced.batch))
 
 
-def frozen_gradients(traced: Traced) -> list[tuple[int, ...]]:
+def frozen_gradients(traced: TracedStep) -> list[tuple[int, ...]]:
     """Lists results of the step, of products and loops, that look like a gradient.
 
     Their shape is that of a frozen weight, of its stack of layers, or its transpose.
@@ -78,7 +79,7 @@ def whole_batch_arrays(hlo: str, options: ModelPlan) -> int:
 
 def measure(name: str, options: ModelPlan) -> dict[str, float]:
     """Lowers and compiles the step; returns what it took and what it will take."""
-    traced = trace_model(name, options)
+    _, traced = trace_model(name, options)
     step, args = lay_out(traced, options)
     start = time.perf_counter()
     lowered = step.lower(*args)
@@ -108,7 +109,7 @@ def lower_for(name: str, options: ModelPlan) -> dict[str, float]:
     """Lowers the step for other chips; returns the seconds of each."""
     facts = {}
     for platform in PLATFORMS:
-        step, args = lay_out(trace_model(name, options), options)
+        step, args = lay_out(trace_model(name, options)[1], options)
         start = time.perf_counter()
         step.trace(*args).lower(lowering_platforms=(platform,))
         facts[f"lower_{platform}_s"] = time.perf_counter() - start

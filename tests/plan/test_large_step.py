@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from eegkd.plan.trace import LoraOptions, ModelPlan, trace_model
+from eegkd.plan.catalogue import LoraOptions, ModelPlan
+from eegkd.plan.costs import trace_model
 from experiments.benchmarks.vlm_large import frozen_gradients
 
 ROOT = Path(__file__).parents[2]
@@ -46,11 +47,13 @@ def test_the_plan_is_near_the_compilers_account():
 def test_no_buffer_has_a_frozen_weights_shape(rank):
     """Without adapters, the control, every weight has a gradient of its shape."""
     options = ModelPlan(lora=LoraOptions(rank=rank), length=256)
-    traced = trace_model("vicuna-13b", options)
+    _, traced = trace_model("vicuna-13b", options)
     if rank:
         assert frozen_gradients(traced) == []
         return
-    frozen = trace_model("vicuna-13b", ModelPlan(lora=LoraOptions(rank=1), length=256))
+    _, frozen = trace_model(
+        "vicuna-13b", ModelPlan(lora=LoraOptions(rank=1), length=256)
+    )
     whole = traced._replace(
         variables=traced.variables._replace(frozen=frozen.variables.frozen)
     )

@@ -9,9 +9,10 @@ from eegkd.cli import main
 from eegkd.data.windows.store import WindowStore
 from eegkd.models import EEGNetConfig
 from eegkd.ops import count_flops
-from eegkd.plan.account import count_groups, count_parts, make_plan, num_bytes
+from eegkd.plan.account import make_plan
+from eegkd.plan.parts import count_groups, count_parts
 from eegkd.systems import SignalConfig, distilclip_eeg, small_net
-from eegkd.systems.batches import stage_shapes
+from eegkd.systems.batches import num_bytes, stage_shapes
 from eegkd.typing import Variables
 from tests.support.presets import TINY
 
@@ -67,7 +68,7 @@ def test_numbered_parts_are_one_line_and_prompts_their_own():
     assert parts["tau"].parameters == 1
     assert parts["bert"][1:] == (1, 5, False)
     assert "vectors" not in parts
-    groups = count_groups(Variables(params, frozen, {}))
+    groups = count_groups(list(parts.values()))
     assert groups == {"eeg": 20, "head": 6, "tau": 1, "bert": 5}
 
 

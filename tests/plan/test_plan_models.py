@@ -8,9 +8,10 @@ import pytest
 from eegkd.cli import main
 from eegkd.errors import InputError
 from eegkd.pipeline.registry import SYSTEMS
-from eegkd.plan.catalogue import NAMES, Sizes, get_model
-from eegkd.plan.models import count_model_parts, plan_model
-from eegkd.plan.trace import LoraOptions, ModelPlan, trace_model
+from eegkd.plan.account import plan_model
+from eegkd.plan.catalogue import NAMES, LoraOptions, ModelPlan, get_model
+from eegkd.plan.costs import trace_model
+from eegkd.plan.parts import count_groups, count_model_parts
 
 VISION = 303_507_456
 SMALL = {"batch_size": 2, "length": 1280}
@@ -41,13 +42,9 @@ WHOLE = {
 
 def groups_of(name, rank):
     options = ModelPlan(lora=LoraOptions(rank=rank), **SMALL)
-    traced = trace_model(name, options)
-    found, trained = {}, 0
-    for part in count_model_parts(traced.variables, traced.known.group):
-        group = part.name.partition("/")[0]
-        found[group] = found.get(group, 0) + part.parameters
-        trained += part.parameters if part.trained else 0
-    return found, trained
+    model, traced = trace_model(name, options)
+    parts = count_model_parts(traced.variables, model.group)
+    return count_groups(parts), sum(part.parameters for part in parts if part.trained)
 
 
 def test_every_name_of_the_issue_is_known():
@@ -159,10 +156,11 @@ def test_without_recomputation_more_is_kept(tuned):
 
 
 def test_a_page_has_as_many_visual_tokens_as_llava_gives_it():
-    known = get_model("llava-1.6-7b", sizes=Sizes(1, 4096, (1700, 2200)))
-    assert known.visual_tokens == 2438
+    page = {"batch_size": 1, "image": (1700, 2200)}
+    model = get_model("llava-1.6-7b", ModelPlan(length=4096, **page))
+    assert model.visual_tokens == 2438
     with pytest.raises(InputError, match="--length is to be longer"):
-        get_model("llava-1.6-7b", sizes=Sizes(1, 2048, (1700, 2200)))
+        get_model("llava-1.6-7b", ModelPlan(length=2048, **page))
 
 
 @pytest.mark.slow
