@@ -1,6 +1,6 @@
 """What one training step takes, and what each of its parts adds.
 
-Parts are differences of nested compiled programs (`bench_parts.make_chain`), which take
+Parts are differences of nested compiled programs (`nested.make_chain`), which take
 turns, so that a slow moment of the machine meets all of them. After the chain come
 
 - "host": the loop that trainings run (`train.loop.train`) on a batch in memory, minus
@@ -57,16 +57,16 @@ def run_bench(
     """Measures one stage's training step.
 
     Args:
-        system: Whose stage it is.
-        stage_name: Which.
+        system: System of the stage.
+        stage_name: Name of the stage.
         config: `train.batch_size`, `train.accumulate`, `train.workers` and `optim`.
         store: Windows to train on, at least one batch.
         choice: The runner and its devices.
         online: Compute earlier stages in the step; else read them from memory.
         repeats: Turns.
-        dtype: That the peak is of.
+        dtype: Number type whose peak the step is compared with.
         say: Receives what to expect.
-        progress: Receives what is done of how much.
+        progress: Receives how much is done, and of how much.
 
     Returns:
         The account, as JSON can hold it: `parts` are milliseconds of one step.
@@ -83,33 +83,13 @@ def run_bench(
     baseline = peak_resident()
     setup = prepare_bench(system, stage, config, store, choice, online=online)
     try:
-        main, *others = reversed(setup.chain)
-        slots = _Slots(setup)
-        first_s = slots.call(main, 1)
-        step_s = min(slots.call(main, 1) for _ in range(2))
-        memory = _memory(choice.devices, baseline)
-        calls = min(10, math.ceil(_CALL_S / step_s))
-        steps = min(40, max(2, math.ceil(_LOOP_S / step_s)))
-        turn_s = step_s * (len(setup.chain) * calls + 2 * steps)
-        total = len(others) * first_s + (repeats + 1) * turn_s
-        say(
-            f"{len(setup.chain)} programs, {repeats} turns: about {total:.0f} s more "
-            f"(the step took {first_s:.1f} s to compile and start)."
+        memory, first_s, turns = _measure(
+            setup, choice, baseline, repeats, say, progress
         )
-        num = len(others) + repeats
-        for done, nested in enumerate(others):
-            progress(done, num)
-            slots.call(nested, 1)
-        turns = []
-        for turn in range(repeats + 1):
-            # The first warms up: allocators, and the loader's threads.
-            progress(len(others) + max(0, turn - 1), num)
-            turns.append(_turn(setup, slots, calls, steps, backwards=turn % 2 == 1))
-        progress(num, num)
     finally:
         setup.loader.close()
     names = [*(nested.part for nested in setup.chain), "host", "data wait"]
-    step_s, parts = split_step(names, turns[1:])
+    step_s, parts = split_step(names, turns)
     size = config.train.batch_size
     flops = _flops(system, setup, config, online=online)
     rate = flops / step_s
@@ -142,13 +122,48 @@ def run_bench(
     }
 
 
+def _measure(
+    setup: Setup,
+    choice: Choice,
+    baseline: int,
+    repeats: int,
+    say: Say,
+    progress: Progress,
+) -> tuple[dict[str, Any], float, list[list[float]]]:
+    """Returns memory, seconds of the first call, and seconds by turn and program."""
+    main, *others = reversed(setup.chain)
+    slots = _Slots(setup)
+    first_s = slots.call(main, 1)
+    step_s = min(slots.call(main, 1) for _ in range(2))
+    memory = _memory(choice.devices, baseline)
+    calls = min(10, math.ceil(_CALL_S / step_s))
+    steps = min(40, max(2, math.ceil(_LOOP_S / step_s)))
+    turn_s = step_s * (len(setup.chain) * calls + 2 * steps)
+    total = len(others) * first_s + (repeats + 1) * turn_s
+    say(
+        f"{len(setup.chain)} programs, {repeats} turns: about {total:.0f} s more "
+        f"(the step took {first_s:.1f} s to compile and start)."
+    )
+    num = len(others) + repeats
+    for done, nested in enumerate(others):
+        progress(done, num)
+        slots.call(nested, 1)
+    turns = []
+    for turn in range(repeats + 1):
+        # The first warms up: allocators, and the loader's threads.
+        progress(len(others) + max(0, turn - 1), num)
+        turns.append(_turn(setup, slots, calls, steps, backwards=turn % 2 == 1))
+    progress(num, num)
+    return memory, first_s, turns[1:]
+
+
 def split_step(
     names: list[str], turns: list[list[float]]
 ) -> tuple[float, list[dict[str, Any]]]:
     """Turns cumulative seconds into parts.
 
     Args:
-        names: Of the parts, in the order of the programs.
+        names: Names of the parts, in the order of the programs.
         turns: For every turn the seconds of each program.
 
     Returns:

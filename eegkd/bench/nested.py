@@ -43,8 +43,8 @@ class Choice(NamedTuple):
 
     Attributes:
         name: "single", "pmap", "shard_map" or "mesh".
-        devices: To use.
-        fully_sharded: Of mesh.
+        devices: Devices to use.
+        fully_sharded: Whether the runner mesh cuts parameters over them.
     """
 
     name: str

@@ -29,8 +29,8 @@ class Setup(NamedTuple):
     Attributes:
         chain: Nested programs; the last is the step of a training.
         begin: The state before the first step.
-        variables: Of the stage.
-        upstream: Of the earlier stages, where they are computed in the step.
+        variables: The stage's variables.
+        upstream: Variables of the earlier stages, where the step computes them.
         store: The windows.
         cache: Outputs of the earlier stages, aligned with the store's rows.
         batch: One batch, with the cache where there is one.
@@ -73,12 +73,12 @@ def prepare_bench(
             f"The store has {len(store)} windows, a batch {size}: lower --batch."
         )
     earlier: dict[str, Variables] = {}
-    for other in system.stages:
-        if other.name == stage.name:
-            break
-        made = jax.jit(other.init)(init_key(0), example(store), earlier)
+    batch = example(store)
+    names = [other.name for other in system.stages]
+    for other in system.stages[: names.index(stage.name)]:
+        made = jax.jit(other.init)(init_key(0), batch, earlier)
         earlier[other.name] = jax.jit(other.finish)(made) if other.finish else made
-    variables = jax.jit(stage.init)(init_key(0), example(store), earlier)
+    variables = jax.jit(stage.init)(init_key(0), batch, earlier)
     wanted = store.manifest["preprocessing"].get("zscore") == "train_set"
     zscore = fit_train_zscore(store, rows) if wanted else None
     cache = {}
