@@ -94,9 +94,8 @@ def token_ot(
     if value != "divergence":
         return solve(student, teacher, student_mask, teacher_mask, value)
     across = solve(student, teacher, student_mask, teacher_mask, "kl")
-    within = solve(student, student, student_mask, student_mask, "kl") + solve(
-        teacher, teacher, teacher_mask, teacher_mask, "kl"
-    )
+    within = solve(student, student, student_mask, student_mask, "kl")
+    within += solve(teacher, teacher, teacher_mask, teacher_mask, "kl")
     there = _any_token(student_mask) & _any_token(teacher_mask)
     return jnp.where(there, across - within / 2, 0)
 

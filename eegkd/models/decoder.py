@@ -225,16 +225,7 @@ class Decoder(nn.Module):
         cfg = self.cfg
         if logits not in ("all", "last", "none"):
             raise ValueError(f"logits is all, last or none; got {logits!r}.")
-        prompt = embeds if ids is None else ids
-        if prompt is None or (ids is not None and embeds is not None):
-            raise ValueError("Need either ids or embeds.")
-        b, length = prompt.shape[:2]
-        filled = boolean_mask(mask, (b, length))
-        if ids is not None:
-            # Padding may have any id: a NaN there would reach all that is averaged.
-            x = self.embed_tokens(jnp.where(filled, ids, jnp.maximum(ids, 0)))
-        else:
-            x = prompt.astype(cfg.dtype)
+        x, filled = self._embed(ids, embeds, mask)
         if cache is not None and room is not None:
             raise ValueError("A cache that is given has its room already.")
         if positions is None:
@@ -273,6 +264,19 @@ class Decoder(nn.Module):
         elif room is not None:
             out["cache"] = begin_cache(keys, filled, room)
         return out
+
+    def _embed(
+        self, ids: Array | None, embeds: Array | None, mask: Array | None
+    ) -> tuple[Array, Array]:
+        """Returns the embeddings of what is read, and where there are tokens."""
+        prompt = embeds if ids is None else ids
+        if prompt is None or (ids is not None and embeds is not None):
+            raise ValueError("Need either ids or embeds.")
+        filled = boolean_mask(mask, prompt.shape[:2])
+        if ids is None:
+            return prompt.astype(self.cfg.dtype), filled
+        # Padding may have any id: a NaN there would reach all that is averaged.
+        return self.embed_tokens(jnp.where(filled, ids, jnp.maximum(ids, 0))), filled
 
     def _predict(self, x: Array) -> Array:
         if self.cfg.tied:

@@ -103,12 +103,7 @@ def sinkhorn(
     _check(cost, epsilon, num_iters, value, gradient, solver)
     cost = promote(cost)
     *batch, n, m = cost.shape
-    flat = cost.reshape(-1, n, m)
-    a = _weights(row_weights, (*batch, n), flat.dtype)
-    b = _weights(column_weights, (*batch, m), flat.dtype)
-    alive = (jnp.sum(a, axis=1) > 0) & (jnp.sum(b, axis=1) > 0)
-    a, b = (jnp.where(alive[:, None], w, 0) for w in (a, b))
-    flat = jnp.where((a > 0)[:, :, None] & (b > 0)[:, None, :], flat, 0)
+    flat, a, b = _flatten(cost, row_weights, column_weights)
     epsilon = jnp.broadcast_to(jnp.asarray(epsilon, flat.dtype), tuple(batch))
     epsilon = epsilon.reshape(-1)
     solve = {"scaling": _solve, "ott": solve_by_ott}[solver]
@@ -123,6 +118,20 @@ def sinkhorn(
         values.reshape(batch),
         error.reshape(batch),
     )
+
+
+def _flatten(
+    cost: Array, row_weights: Weights | None, column_weights: Weights | None
+) -> tuple[Array, Array, Array]:
+    """Returns costs and weights with one leading axis; nothing where no weight is."""
+    *batch, n, m = cost.shape
+    flat = cost.reshape(-1, n, m)
+    a = _weights(row_weights, (*batch, n), flat.dtype)
+    b = _weights(column_weights, (*batch, m), flat.dtype)
+    alive = (jnp.sum(a, axis=1) > 0) & (jnp.sum(b, axis=1) > 0)
+    a, b = (jnp.where(alive[:, None], w, 0) for w in (a, b))
+    flat = jnp.where((a > 0)[:, :, None] & (b > 0)[:, None, :], flat, 0)
+    return flat, a, b
 
 
 def transport_plan(
