@@ -47,12 +47,12 @@ class Layout(NamedTuple):
 
     @property
     def num_rows(self) -> int:
-        """Of all windows and views."""
+        """Number of rows of all windows and views."""
         return self.num_windows * self.num_views
 
     @property
     def num_shards(self) -> int:
-        """Of each tensor."""
+        """Number of shards of each tensor."""
         return -(-self.num_rows // self.shard_rows)
 
     def rows(self, shard: int) -> np.ndarray:
@@ -62,7 +62,7 @@ class Layout(NamedTuple):
 
 
 class Speed(NamedTuple):
-    """Bytes a second of a folder's disk."""
+    """Bytes per second of a folder's disk."""
 
     write: float
     read: float

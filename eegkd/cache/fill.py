@@ -71,12 +71,12 @@ class CachePlan(NamedTuple):
 
     @property
     def window_bytes(self) -> int:
-        """Of all views of a window, on disk."""
+        """Size of all views of one window on disk."""
         return self.layout.num_views * sum(form.bytes for form in self.forms.values())
 
     @property
     def bytes(self) -> int:
-        """Of all shards."""
+        """Size of all shards."""
         return self.layout.num_windows * self.window_bytes
 
 
@@ -94,8 +94,8 @@ def make_plan(
         fields: What the outputs are of, by name.
         window_ids: `i64[m]`, ascending and distinct.
         forms: How each tensor is stored.
-        num_views: Views a window has.
-        shard_rows: Rows a shard; None: 64 MiB of the largest tensor, 4,096 at most.
+        num_views: Views of each window.
+        shard_rows: Rows per shard; None: 64 MiB of the largest tensor, 4,096 at most.
 
     Raises:
         ValueError: If the ids are not ascending, or there is nothing to store.
@@ -117,7 +117,7 @@ def make_plan(
 
 
 def describe_plan(plan: CachePlan, speed: Speed, free: int) -> str:
-    """Says what a cache takes, and what its disk gives."""
+    """Formats what a cache takes, and what its disk gives."""
     forms = "; ".join(f"{name} as {f.describe()}" for name, f in plan.forms.items())
     views = plan.layout.num_views
     of_views = f" of {views} views" if views > 1 else ""
@@ -137,7 +137,7 @@ def check_room(folder: Path, need: int, *, total: int, limit_gb: float) -> int:
     Args:
         folder: Where it is to be.
         need: Bytes that are still to be written.
-        total: Of the whole cache.
+        total: Bytes of the whole cache.
         limit_gb: The user's limit, in 1e9 bytes.
 
     Raises:
@@ -186,7 +186,7 @@ def fill_cache(
     depend on where the fill was stopped.
 
     Args:
-        folder: Of the cache.
+        folder: Where the cache lies.
         plan: What it holds.
         produce: Makes the rows.
         limit_gb: Refuse a larger cache.

@@ -21,7 +21,7 @@ class TensorForm:
     """One tensor as the teacher gives it, and how it is stored.
 
     Attributes:
-        shape: Of one window, as the teacher gives it.
+        shape: Shape of one window, as the teacher gives it.
         dtype: As the teacher gives it.
         numbers: float32; bfloat16, rounded to nearest, ties to even; int8 with a
             float32 scale a token vector (its largest magnitude / 127); as_is for
@@ -38,7 +38,7 @@ class TensorForm:
 
     @property
     def read_shape(self) -> tuple[int, ...]:
-        """Of one window, as it is read."""
+        """Shape of one window, as it is read."""
         if self.pool == 1:
             return self.shape
         return (*self.shape[:-2], self.shape[-2] // self.pool, self.shape[-1])
@@ -56,13 +56,13 @@ class TensorForm:
 
     @property
     def bytes(self) -> int:
-        """Of one window on disk."""
+        """Size of one window on disk."""
         return sum(
             dtype.itemsize * int(np.prod(shape)) for dtype, shape in self.parts.values()
         )
 
     def describe(self) -> str:
-        """Says the form in words."""
+        """Formats the form in words."""
         words = [self.numbers.replace("as_is", self.dtype)]
         if self.numbers == "int8":
             words.append("one scale a vector")
@@ -92,8 +92,8 @@ def choose_form(
 ) -> TensorForm:
     """Decides how one tensor is stored.
 
-    Tensors with tokens (two axes a window) take the form that was asked for; those of
-    a class's size (logits, one vector a window) stay exact unless they are named.
+    Tensors with tokens (two axes per window) take the form that was asked for; those of
+    a class's size (logits, one vector per window) stay exact unless they are named.
 
     Raises:
         InputError: If the form does not fit the tensor.

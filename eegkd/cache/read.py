@@ -89,7 +89,7 @@ class TeacherTensor:
     Attributes:
         source: `[m * num_views, ...]`, in memory or on disk.
         index: `i64[n]`: a store row's place among the m; -1 where there is none.
-        num_views: Views of a window, side by side.
+        num_views: Views of each window, side by side.
     """
 
     source: np.ndarray | ShardedTensor
@@ -116,7 +116,7 @@ class TeacherTensor:
         return dataclasses.replace(self, index=self.index[source_rows])
 
     def class_means(self, rows: np.ndarray, labels: np.ndarray) -> "TeacherTensor":
-        """Lets each of `rows` read the mean over the rows of its label and all views.
+        """Replaces each of `rows` by the mean over the rows of its label and all views.
 
         Args:
             rows: Store rows.
@@ -151,7 +151,7 @@ class TeacherCache:
 
     @property
     def bytes(self) -> int:
-        """Of all files."""
+        """Size of all files."""
         return num_bytes(self.manifest["files"])
 
     @property

@@ -42,8 +42,8 @@ def audit_graph(
         where: The file, for messages.
         graph: What was written.
         inputs: Names of what the file takes.
-        arrays: Those of more than 100 elements that the file holds.
-        foreign: Arrays by name that it must not hold: of a teacher, of bridges.
+        arrays: Arrays of more than 100 elements that the file holds.
+        foreign: Arrays by name that it must not hold: a teacher's, bridges'.
 
     Raises:
         InputError: If the file takes anything but the graph's inputs, or holds a

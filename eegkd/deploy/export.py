@@ -55,9 +55,9 @@ def export_model(
     """Writes a model of a finished run: fold 0, seed 0; all files or none.
 
     Args:
-        make_system: Of the run's system.
-        config: Of the run, without what only training reads (`Entry.deployed`);
-            `config.out` is its folder.
+        make_system: Makes the run's system.
+        config: Options of the run, without what only training reads
+            (`Entry.deployed`); `config.out` is its folder.
         out: The folder to write; one that an export wrote before is replaced.
         row: Which model: "student", "teacher", or a control of its structure.
         formats: Keys of `FILES`.

@@ -57,7 +57,7 @@ def make_graph(
         system: Whose stage.
         stage: Which.
         variables: Finished; what prediction does not read is None.
-        inputs: By the names in `system.inputs`: shapes of one example.
+        inputs: Shapes of one example, by the names in `system.inputs`.
         standardise: Applied to the signal first, where training did so.
     """
     names = system.inputs

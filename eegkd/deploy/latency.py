@@ -28,7 +28,7 @@ class Latency(NamedTuple):
 
     Attributes:
         runtime: "jax" or "onnxruntime".
-        threads: It may use.
+        threads: How many threads it may use.
         p50_ms: Median.
         p95_ms: What 95 of 100 calls stay below.
     """

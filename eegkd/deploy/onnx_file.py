@@ -80,7 +80,7 @@ def load_onnx(path: Path, *, threads: int = 0) -> Callable[..., np.ndarray]:
 
     Args:
         path: The file.
-        threads: That an operation may use; 0 is all cores.
+        threads: How many an operation may use; 0 is all cores.
 
     Raises:
         InputError: If packages are missing.

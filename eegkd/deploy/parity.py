@@ -11,17 +11,17 @@ from eegkd.deploy.graph import Graph
 from eegkd.errors import InputError
 
 TOLERANCE = 1e-4
-"""Of a probability. Other orders of float32 sums differ by 1e-6 or so; a graph that was
-converted wrongly, by far more."""
+"""Largest difference of a probability. Other orders of float32 sums differ by 1e-6 or
+so; a graph that was converted wrongly, by far more."""
 
 
 class Parity(NamedTuple):
     """How a written file compares with the student.
 
     Attributes:
-        windows: How many real ones were compared.
+        windows: Number of real windows that were compared.
         batch_sizes: What the file was called with.
-        max_difference: Of a probability.
+        max_difference: Largest difference of a probability.
         agreement: Share of windows with the same likeliest class.
     """
 
@@ -52,9 +52,9 @@ def check_parity(
 
     Args:
         where: The file, for messages.
-        run: It, as a function of the inputs in their order.
+        run: The file, as a function of the inputs in their order.
         want: The student's probabilities, [n, k].
-        inputs: By name, in order, [n, ...].
+        inputs: Arrays by name, in order, [n, ...].
         tolerance: Largest difference of a probability.
 
     Raises:

@@ -67,7 +67,7 @@ def save(folder: str | Path, step: int, tree: Any, meta: Mapping[str, Any]) -> P
     """Writes one checkpoint and removes all but the newest two.
 
     Args:
-        folder: Of all the run's checkpoints.
+        folder: Holds all the run's checkpoints.
         step: Updates done; names the checkpoint.
         tree: A pytree of arrays, typed random keys included.
         meta: Anything that JSON holds.
@@ -123,7 +123,7 @@ def restore(folder: str | Path, template: Tree) -> tuple[Tree, dict[str, Any]] |
     """Reads the newest checkpoint that is whole.
 
     Args:
-        folder: Of all the run's checkpoints.
+        folder: Holds all the run's checkpoints.
         template: A tree of the same structure, shapes and placement as the result.
 
     Returns:

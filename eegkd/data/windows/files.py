@@ -176,7 +176,7 @@ def check_finite(signal: np.ndarray, index: Mapping[str, np.ndarray]) -> None:
 def count_windows(
     index: Mapping[str, np.ndarray], classes: Sequence[str]
 ) -> dict[str, Any]:
-    """Counts windows a class, and a class within each subject."""
+    """Counts windows per class, and per class within each subject."""
     labels = index["label"]
     if labels.ndim == 1:
         hits = labels[:, None] == np.arange(len(classes))

@@ -146,7 +146,7 @@ class WindowStore:
 
     @functools.cached_property
     def subjects(self) -> Subjects:
-        """Integer codes a window, and the names they stand for (sorted)."""
+        """One integer code per window, and the names they stand for (sorted)."""
         names, codes = np.unique(self.index["subject"], return_inverse=True)
         return Subjects(codes.astype(np.int32), tuple(names.tolist()))
 
