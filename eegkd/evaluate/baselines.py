@@ -33,10 +33,11 @@ def band_power(
 
     Args:
         signal: Windows.
-        rate: Samples a second.
+        rate: Samples per second.
         relative: Divide by the power of all bands together, which removes gain.
-        passband: Of the filter the data went through, in Hz; band edges are clipped
-            to it and to half the rate, and a band left without a frequency is dropped.
+        passband: Band of the filter that the data went through, in Hz; band edges are
+            clipped to it and to half the rate, and a band left without a frequency is
+            dropped.
         bands: Edges in Hz.
         segment_s: Length of Welch's segments, in seconds; at most the window.
 

@@ -13,7 +13,7 @@ from eegkd.losses import Term
 from eegkd.systems import Stage, System, replace_stage
 
 Outputs = Mapping[str, np.ndarray]
-"""The teacher's tensors by name, a row a window of the store."""
+"""The teacher's tensors by name, one row per window of the store."""
 
 
 def _reads_upstream(stage: Stage, term: Term) -> bool:

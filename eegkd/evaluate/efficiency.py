@@ -39,11 +39,11 @@ def latency(
 def throughput(
     fn: Callable[[], Any], batch_size: int, *, warmup: int = 2, seconds: float = 1.0
 ) -> float:
-    """Measures windows a second of a call that handles `batch_size` windows.
+    """Measures the windows per second of a call that handles `batch_size` windows.
 
     Args:
         fn: Does the work and waits for it.
-        batch_size: Windows a call.
+        batch_size: Windows per call.
         warmup: Untimed calls, compilation included.
         seconds: Calls are repeated for about this long, once at least.
     """

@@ -20,7 +20,7 @@ from timescoring.scoring import EventScoring, SampleScoring
 from eegkd.evaluate.predictions import Predictions
 
 RATE = 10
-"""Samples a second of timelines and event scoring."""
+"""Samples per second of timelines and event scoring."""
 
 THRESHOLDS = tuple(i / 20 for i in range(1, 20))
 
@@ -131,7 +131,7 @@ def mask_to_spans(mask: Bool[np.ndarray, " t"], *, rate: float = RATE) -> Spans:
 
 
 def timeline(track: WindowTrack, *, smooth: int = 1) -> Float[np.ndarray, " t"]:
-    """Lays window probabilities out at 10 Hz.
+    """Spreads window probabilities over time, at 10 Hz.
 
     A running median over `smooth` windows comes first, the outermost window repeated at
     the ends. Where windows overlap their mean is taken; where none lies the value is

@@ -54,7 +54,7 @@ class Evidence:
         title: The headline of the report.
         split: How the folds were made, in words.
         leaks: Whether windows of one subject are on both sides of the split.
-        seed: The run's.
+        seed: Seed of the run.
         events: From window probabilities to events.
         columns: Channels that the student sees; () is all.
         notes: Sentences that the reader must not miss.

@@ -1,7 +1,7 @@
 """Comparisons of models with the subject as the unit, seeds averaged within it.
 
 A verdict comes from the Holm-adjusted two-sided paired t-test at 5 %, and its
-sign from the mean difference; the exact sign-flip test is printed beside it and decides
+sign from the mean difference; the exact sign-flip test is printed with it and decides
 only where all differences are equal, which leaves a t-test nothing to divide by.
 """
 
@@ -137,7 +137,7 @@ def seed_error(
 
         sqrt(var_k(mean_i s_ik) / K + var_k(mean_i o_ik) / K')
 
-    A model of one seed adds nothing, as it is (a teacher, a linear model). Seeds count
+    A model of one seed adds nothing (a teacher, a linear model). Seeds count
     as independent: those of two rows share a start, which lowers the true error.
 
     Returns:
@@ -246,14 +246,14 @@ def summarise(
     reference: str = "no_teacher",
     seed: int = 0,
 ) -> Summary:
-    """Judges every model and compares the student with each, a metric at a time.
+    """Judges every model and compares the student with each, metric by metric.
 
     Args:
-        runs: A list of test predictions (all folds joined) a model, one a seed.
+        runs: One list of test predictions (all folds joined) per model, one per seed.
         metrics: Names of `metrics.METRICS`.
         student: The model that verdicts are about.
         reference: The model that the student's own row is compared with.
-        seed: For the sign-flip test beyond 20 units.
+        seed: Seed of the sign-flip test beyond 20 units.
 
     Returns:
         The rows of results.json, with two keys more: `pooled`, the metric over all

@@ -21,7 +21,7 @@ class Task(NamedTuple):
         monitor: The validation metric that epochs, and tuned rows, are chosen by.
         sampler: How training windows may be drawn: balanced needs one class per
             window.
-        decide: From probabilities to decisions.
+        decide: Function from probabilities to decisions.
     """
 
     kind: Kind

@@ -35,7 +35,7 @@ def tracks_of(
     """Groups predictions into one time-ordered track per recording.
 
     Args:
-        predictions: Of windows of one store.
+        predictions: Predictions of windows of one store.
         manifest: The store's.
     """
     classes = event_classes(manifest)

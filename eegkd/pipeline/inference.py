@@ -34,6 +34,38 @@ def predict_rows(
     return collect(run, program.system, store, rows, zscore)
 
 
+def embed_rows(
+    program: Program,
+    variables: Variables,
+    store: WindowStore,
+    rows: np.ndarray,
+    zscore: ZScore | None = None,
+) -> np.ndarray | None:
+    """Computes the pooled embedding of some windows, f32[n, d].
+
+    Returns:
+        None for a stage that pools nothing or reads earlier stages.
+    """
+    stage = get_stage(program.system, program.stage)
+    if stage.needs:
+        return None
+
+    def pool(variables: Variables, batch: Batch) -> Any:
+        tensors, _ = stage.forward(variables, batch, {}, train=False, key=None)
+        return tensors.get("pooled")
+
+    signal = {"signal": np.asarray(store.signal[rows[:1]])}
+    if jax.eval_shape(pool, variables, signal) is None:
+        return None
+    run = jax.jit(pool)
+    names = program.system.inputs
+
+    def embed(batch: Batch) -> Any:
+        return run(variables, {name: batch[name] for name in names})
+
+    return collect(embed, program.system, store, rows, zscore)
+
+
 def upstream_outputs(
     system: System,
     stage_name: str,

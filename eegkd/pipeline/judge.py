@@ -19,12 +19,11 @@ from eegkd.evaluate.report.page import write_page
 from eegkd.evaluate.report.terminal import caveats, terminal_table
 from eegkd.pipeline.baselines import band_features
 from eegkd.pipeline.compiled import Program
-from eegkd.pipeline.fit import Fitted, FoldData, fold_data
+from eegkd.pipeline.fit import Fitted, fold_data
 from eegkd.pipeline.folder import read_log, write_json
-from eegkd.pipeline.inference import collect
-from eegkd.systems import get_stage
+from eegkd.pipeline.inference import embed_rows
 from eegkd.systems.channels import student_columns
-from eegkd.typing import Batch, Variables
+from eegkd.typing import Variables
 
 
 class Judged:
@@ -112,7 +111,7 @@ def gather(
         if row not in runs.kept:
             return None
         program, fitted = runs.kept[row]
-        return embed_rows(program, fitted.variables, data, data.fold.test)
+        return embed_rows(program, fitted.variables, store, data.fold.test, data.zscore)
 
     def call(row: str, size: int) -> Callable[[], Any]:
         program, fitted = runs.kept[row]
@@ -140,34 +139,6 @@ def gather(
         notes=notes,
         record=record,
     )
-
-
-def embed_rows(
-    program: Program, variables: Variables, data: FoldData, rows: np.ndarray
-) -> np.ndarray | None:
-    """Computes the pooled embedding of some windows, f32[n, d].
-
-    Returns:
-        None for a stage that pools nothing or reads earlier stages.
-    """
-    stage = get_stage(program.system, program.stage)
-    if stage.needs:
-        return None
-
-    def pool(variables: Variables, batch: Batch) -> Any:
-        tensors, _ = stage.forward(variables, batch, {}, train=False, key=None)
-        return tensors.get("pooled")
-
-    signal = {"signal": np.asarray(data.store.signal[rows[:1]])}
-    if jax.eval_shape(pool, variables, signal) is None:
-        return None
-    run = jax.jit(pool)
-    names = program.system.inputs
-
-    def embed(batch: Batch) -> Any:
-        return run(variables, {name: batch[name] for name in names})
-
-    return collect(embed, program.system, data.store, rows, data.zscore)
 
 
 def _cost(variables: Variables) -> Cost:

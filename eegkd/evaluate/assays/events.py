@@ -55,7 +55,7 @@ def example_of(
     """Returns the first test recording that has an event, else the first.
 
     Args:
-        found: By the student.
+        found: What the student found.
         store: Its windows.
         smooth: Windows that probabilities are smoothed over.
         columns: Channels that the student sees; () is all.

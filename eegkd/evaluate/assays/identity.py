@@ -57,7 +57,7 @@ def identity_probe(
         subject: Whose window it is.
         recording: Which recording it is from.
         start_s: Where it starts there, in seconds.
-        seed: Of the classifier.
+        seed: Seed of the classifier.
 
     Returns:
         The score; None where fewer than two subjects have enough windows.

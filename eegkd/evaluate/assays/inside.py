@@ -111,7 +111,7 @@ def weights_of(
 
     Args:
         log: Lines of metrics.jsonl; folds and seeds are averaged.
-        measured: By model.
+        measured: What `average_measured` returned.
         group: Its name; `<group>_entropy` and `<group>_variance` are shown beside it
             where they were watched.
         members: Names of its measures.

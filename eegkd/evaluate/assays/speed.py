@@ -18,8 +18,8 @@ class Facts:
     Attributes:
         parameters: All that prediction takes.
         head: Those of them in a head; 0 where the model has none apart.
-        windows_per_s: In large batches.
-        latency_ms: Of a single window.
+        windows_per_s: Throughput in large batches.
+        latency_ms: Time for a single window.
     """
 
     parameters: int | None = None

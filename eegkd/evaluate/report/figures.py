@@ -55,7 +55,7 @@ class Weights(NamedTuple):
         by_class: Their means on test windows.
         step: Updates at which they were watched.
         train: Their means on training windows, one row per evaluation.
-        val: The same on validation windows.
+        val: Their means on validation windows.
         entropy: Mean entropy of a window's weights there, in nats; NaN where it is
             not known.
         variance: Mean squared distance of a window's weights from the mean weights.
@@ -194,7 +194,7 @@ def reliability_svg(
     """Draws accuracy against confidence by model, in bins of 5 windows or more.
 
     Args:
-        tables: By model, then by "before" or "after" temperature.
+        tables: Bins by model, then by "before" or "after" temperature.
         errors: The expected calibration error under the same keys.
     """
     with mpl.rc_context(STYLE):

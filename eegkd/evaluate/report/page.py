@@ -19,9 +19,9 @@ def render_page(
     """Returns the page; everything it needs is inside.
 
     Args:
-        evidence: Of the run.
+        evidence: What the run left.
         results: What assays returned, by name; one that is missing has no section.
-        assays: In the order of the page.
+        assays: What was judged, in the order of the page.
     """
     return ENVIRONMENT.get_template("page.html.j2").render(
         title=evidence.title,

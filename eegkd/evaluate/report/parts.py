@@ -69,7 +69,7 @@ def table(
     text_columns: Sequence[int] = (0,),
     marked: int | None = None,
 ) -> Html:
-    """Lays out cells, which are text or HTML.
+    """Formats rows of cells, which are text or HTML.
 
     Args:
         head: The names of the columns.

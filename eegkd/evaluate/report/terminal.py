@@ -19,7 +19,7 @@ def terminal_table(
     facts: Mapping[str, Facts],
     metrics: Sequence[str],
 ) -> Table:
-    """Lays out rows of results.json; the verdict is on the first metric."""
+    """Formats rows of results.json as a table; the verdict is on the first metric."""
     title = f"Test subjects; verdict of the student on {metrics[0].replace('_', ' ')}"
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False)
     table.add_column("model", no_wrap=True)
