@@ -25,9 +25,9 @@ class Nested(NamedTuple):
     """One program of the chain.
 
     Attributes:
-        part: What it adds to the one before.
+        part: Part of the step that it adds to the program before.
         runner: The program.
-        slot: Which state it takes and returns: "slim" without the optimiser's, "full",
+        slot: State that it takes and returns: "slim" without the optimiser's, "full",
             or "cut", the full one with its arrays cut over the devices.
         online: Whether it computes earlier stages.
     """
@@ -136,7 +136,7 @@ def with_stand_ins(stage: Stage, count: int) -> Stage:
 
 
 def half_square(x: Array) -> Array:
-    """Computes `x^2 / 2`, the mean an example: the gradient is x, not a constant.
+    """Computes `x^2 / 2`, the mean per example: the gradient is x, not a constant.
 
     A constant gradient would let the compiler fold products away.
     """

@@ -149,7 +149,7 @@ def get_model(
         name: One of `NAMES`.
         options: How it is trained: types, recomputation, and sizes of the batch, which
             decide how many tokens an image has.
-        attention: As `DecoderConfig.attention`.
+        attention: Kind of attention, as `DecoderConfig.attention`.
         depth: Layers of the decoder or tower in place of the published number, to see
             what one more costs; 0 keeps that.
 

@@ -16,17 +16,17 @@ class Chip(NamedTuple):
     """One accelerator, per chip.
 
     Attributes:
-        name: As given on the command line.
+        name: Name on the command line.
         half_flops: Peak of dense bfloat16 products, operations a second.
-        single_flops: Of float32 products at JAX's default precision: TF32 on these
+        single_flops: Rate of float32 products at JAX's default precision: TF32 on these
             GPUs, one bfloat16 pass on a TPU.
         memory_bytes: High-bandwidth memory.
-        memory_rate: Its bandwidth, bytes a second.
-        link_rate: To chips of the same domain, bytes a second each way.
+        memory_rate: Its bandwidth, bytes per second.
+        link_rate: Rate to chips of the same domain, bytes per second each way.
         domain: Chips joined by that link: a server's GPUs, a pod's TPUs.
-        network_rate: A chip's share of the network between domains, bytes a second
+        network_rate: A chip's share of the network between domains, bytes per second
             each way.
-        source: Where the figures were published.
+        source: Publication of the figures.
     """
 
     name: str
@@ -108,7 +108,7 @@ class Peak(NamedTuple):
 
     Attributes:
         flops: Operations a second, of all devices in use together.
-        source: What kind of figure it is.
+        source: Kind of figure.
     """
 
     flops: float

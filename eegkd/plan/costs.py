@@ -131,7 +131,7 @@ def trace_stage(
         config: The run's options.
         signal: The shape of a window.
         batch_size: Windows of one device.
-        num_devices: How many share the step; None is one alone, with no collective.
+        num_devices: Devices that share the step; None is one, with no collective.
     """
     own = shapes[stage.name].trained
     position = [other.name for other in system.stages].index(stage.name)
@@ -201,7 +201,7 @@ def saved_arrays(
         stage: The stage.
         variables: Its variables.
         batch: One batch.
-        upstream: What it reads of earlier stages.
+        upstream: Tensors of earlier stages that it reads.
         outputs: Tensors that the loss reads; None is all.
 
     Returns:

@@ -19,7 +19,7 @@ class Part(NamedTuple):
 
     Attributes:
         name: "eeg/stem"; "eeg/block" stands for `copies` blocks.
-        copies: How many there are.
+        copies: Number of equal parts.
         parameters: Number in all copies together.
         trained: Whether they have a gradient.
     """

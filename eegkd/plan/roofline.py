@@ -14,9 +14,9 @@ class Roofline(NamedTuple):
     """The least seconds of one step.
 
     Attributes:
-        compute_s: Of the operations, at the peak of their width.
-        memory_s: Of the traffic to and from the chip's memory.
-        interconnect_s: Of the collectives.
+        compute_s: Seconds of the operations, at the peak of their width.
+        memory_s: Seconds of the traffic to and from the chip's memory.
+        interconnect_s: Seconds of the collectives.
         step_s: `max(compute, memory) + interconnect`: the gradient's all-reduce is one
             operation after the backward pass, and overlaps with nothing.
         bound: The largest of the three.
@@ -35,10 +35,10 @@ def step_roofline(
     """Bounds the time of one device's step from below.
 
     Args:
-        chip: Where it runs.
-        costs: Of the step on one device.
+        chip: The chip it runs on.
+        costs: Costs of the step on one device.
         num_devices: Over how many the step is spread.
-        sharded_bytes: Of parameters that are cut over all devices; 0 keeps them whole.
+        sharded_bytes: Bytes of parameters cut over all devices; 0 keeps them whole.
     """
     compute = costs.half_flops / chip.half_flops
     compute += (costs.flops - costs.half_flops) / chip.single_flops
@@ -79,7 +79,7 @@ def _reduce_seconds(chip: Chip, size: float, num_devices: int) -> float:
 
 
 def _gather_seconds(chip: Chip, own: float, num_devices: int) -> float:
-    """A gather of `own` bytes a device: between domains first, then inside each."""
+    """Times a gather of `own` bytes per device: between domains, then inside each."""
     inside, domains = _layout(chip, num_devices)
     seconds = (domains - 1) * own / chip.network_rate
     return seconds + (inside - 1) * domains * own / chip.link_rate

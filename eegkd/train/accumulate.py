@@ -33,7 +33,7 @@ def accumulated_gradient(
         run_upstream: Micro-batch -> stopped tensors of earlier stages.
         forward: `(params, micro-batch, upstream, index) -> (tensors, new state)`.
         objective: `(tensors, upstream, batch) -> (loss, aux)`, on the whole batch.
-        params: To differentiate by.
+        params: Parameters to differentiate by.
         batch: Arrays with the batch axis first.
         reads: Names of the stage's own tensors that `objective` reads.
         num_micro: Into how many parts the batch is cut.

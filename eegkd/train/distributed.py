@@ -32,12 +32,12 @@ def connect(
     """Joins this process to the others; before the first use of a device.
 
     Args:
-        num_processes: How many there are.
+        num_processes: Number of processes.
         coordinator: `host:port` on which the first one listens, or "auto": found by
             `jax.distributed` from the cluster's own variables (Slurm, MPI, TPU pods,
             Kubernetes).
         process_id: This one's number, from 0; None with "auto".
-        local_devices: Which of this machine's GPUs are this process's; None is all.
+        local_devices: This process's GPUs of the machine's; None is all.
 
     Raises:
         InputError: If they do not find each other.
@@ -71,7 +71,7 @@ def connect(
 
 
 def is_first() -> bool:
-    """Tells whether this process writes what all share; true where it is alone."""
+    """Returns whether this process writes what all share; true where it is alone."""
     return jax.process_index() == 0
 
 
@@ -132,10 +132,10 @@ def of_first(values: Mapping[str, float]) -> dict[str, float]:
 
 
 class Votes:
-    """Turns any process's wish into every process's, at the same step.
+    """Agrees across processes to stop or save at the same step.
 
     With several processes an answer is two steps old, so that nobody waits for it; they
-    ask once a step, all of them.
+    ask once per step, all of them.
     """
 
     def __init__(self) -> None:

@@ -91,8 +91,8 @@ def term_gradients(
     """Differentiates each term's raw mean alone.
 
     Args:
-        take: As `bind_gradient` gives it.
-        terms: Of the stage.
+        take: Result of `bind_gradient`.
+        terms: The stage's terms.
         shared: Beginnings of the paths of the parameters wanted; none given is all.
 
     Returns:
@@ -136,16 +136,17 @@ def make_gradient_report(
     `grad_cosine/<term>/<term>` of each pair (0 where one has no gradient): below zero
     the two are at odds. Balancers' scales are left out.
 
-    A report is a pass back through the model a term. So it is run every so many steps
-    beside the training step: any runner takes it for a step, and `train`'s `evaluate`
-    may return its metrics. Where the runner donates its state, give it a copy.
+    A report is one pass back through the model per term. So it is run every so many
+    steps beside the training step: any runner takes it for a step, and `train`'s
+    `evaluate` may return its metrics. Where the runner donates its state, give it a
+    copy.
 
     Args:
-        system: Whose stage.
-        stage_name: Which.
+        system: System of the stage.
+        stage_name: Name of the stage.
         axis_name: As for `make_train_step`.
         accumulate: As for `make_train_step`.
-        shared: Which parameters, as `Balancer.shared`.
+        shared: Parameters to report on, as `Balancer.shared`.
     """
     stage = get_stage(system, stage_name)
     bind = bind_gradient(system, stage, axis_name=axis_name, accumulate=accumulate)

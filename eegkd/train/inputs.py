@@ -104,9 +104,9 @@ def teacher_function(
     """Builds `(upstream, batch) -> {"teacher.logits": [b, k], ...}`.
 
     Args:
-        system: Whose stages to run.
-        stage_name: Which stage reads the outputs.
-        names: Which of the tensors it reads.
+        system: System of the stages.
+        stage_name: Stage that reads the outputs.
+        names: Those of the tensors it reads that are wanted.
 
     Raises:
         ValueError: If the stage does not read one of them.
@@ -138,14 +138,14 @@ def teacher_specs(
     """Traces what the earlier stages give a window; computes nothing.
 
     Args:
-        system: Whose stages.
-        stage_name: Which stage reads the outputs.
-        names: Which of the tensors it reads.
+        system: System of the stages.
+        stage_name: Stage that reads the outputs.
+        names: Those of the tensors it reads that are wanted.
         upstream: Variables, or their shapes.
         batch: An example.
 
     Raises:
-        InputError: If a tensor has no row a window.
+        InputError: If a tensor has no row per window.
     """
     run = teacher_function(system, stage_name, names)
     shapes = jax.eval_shape(run, dict(upstream), dict(batch))

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from eegkd.errors import InputError, Interrupted
 from eegkd.host.signals import watch_signals
 from eegkd.train.distributed import Votes
-from eegkd.train.loop_state import History, Loader, Row, Run
+from eegkd.train.loop_state import History, Loader, LoopState, Row
 from eegkd.train.parallel import Runner
 from eegkd.train.state import TrainState, copy_arrays
 from eegkd.typing import Batch, PyTree, Variables
@@ -76,7 +76,7 @@ def train(
 
     Args:
         runner: The compiled step.
-        state: As `init_state` makes it; its arrays are copied, not donated.
+        state: Result of `init_state`; its arrays are copied, not donated.
         loader: At least as many batches as there are steps.
         frozen: The stage's frozen variables.
         upstream: Earlier stages' variables, by name.
@@ -97,9 +97,11 @@ def train(
     """
     state = runner.place(copy_arrays(state))
     frozen, upstream = runner.place((frozen, dict(upstream)))
-    run = Run(state, keeps_best=evaluate is not None, config_hash=options.config_hash)
+    loop = LoopState(
+        state, keeps_best=evaluate is not None, config_hash=options.config_hash
+    )
     run_loop(
-        run,
+        loop,
         lambda state, batch: runner.step(state, frozen, upstream, runner.put(batch)),
         loader,
         num_steps=num_steps,
@@ -108,11 +110,11 @@ def train(
         log=log and (lambda _, row: log(row)),
         progress=progress,
     )
-    return run.state, run.histories()[0]
+    return loop.state, loop.histories()[0]
 
 
 def run_loop(
-    run: Run,
+    loop: LoopState,
     step: Callable[[TrainState, Batch], tuple[TrainState, Any]],
     loader: Loader,
     *,
@@ -122,7 +124,7 @@ def run_loop(
     log: Callable[[int, Row], None] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Moves `run` on until `num_steps` updates are done, for one member or many.
+    """Advances the loop until `num_steps` updates are done, for one member or many.
 
     The arguments are those of `train`, but `evaluate` returns one mapping per member,
     and `log` receives a member's number and its row.
@@ -133,44 +135,44 @@ def run_loop(
     """
     checkpoint_dir = options.checkpoint_dir
     if checkpoint_dir is not None:
-        run.restore(checkpoint_dir, loader)
-    saved_step, saved_at = run.step, time.monotonic()
+        loop.restore(checkpoint_dir, loader)
+    saved_step, saved_at = loop.step, time.monotonic()
     votes = Votes()
 
     def save() -> None:
         nonlocal saved_step, saved_at
-        if checkpoint_dir is not None and run.step != saved_step:
-            run.fetch(checkpoint_dir)
-            run.save(checkpoint_dir, loader)
-            saved_step, saved_at = run.step, time.monotonic()
+        if checkpoint_dir is not None and loop.step != saved_step:
+            loop.fetch(checkpoint_dir)
+            loop.save(checkpoint_dir, loader)
+            saved_step, saved_at = loop.step, time.monotonic()
 
     def emit(rows: Sequence[Row]) -> None:
-        for i, (track, row) in enumerate(zip(run.tracks, rows, strict=True)):
+        for i, (track, row) in enumerate(zip(loop.tracks, rows, strict=True)):
             track.rows.append(row)
             if log is not None:
                 log(i, row)
 
     with watch_signals() as signalled:
-        while run.step < num_steps:
+        while loop.step < num_steps:
             batch = next(loader, None)  # type: ignore[call-overload]
             if batch is None:
                 raise InputError(
-                    f"Batches ran out at step {run.step} of {num_steps}: give the "
+                    f"Batches ran out at step {loop.step} of {num_steps}: give the "
                     "loader at least as many steps or epochs."
                 )
-            run.advance(*step(run.state, batch))
-            last = run.step == num_steps
-            if run.step % options.log_every == 0 or last:
-                emit(run.mean_rows(checkpoint_dir))
+            loop.advance(*step(loop.state, batch))
+            last = loop.step == num_steps
+            if loop.step % options.log_every == 0 or last:
+                emit(loop.mean_rows(checkpoint_dir))
             every = options.eval_every
-            if evaluate and (last or (every and run.step % every == 0)):
-                run.fetch(checkpoint_dir)
-                found = evaluate(run.state)
+            if evaluate and (last or (every and loop.step % every == 0)):
+                loop.fetch(checkpoint_dir)
+                found = evaluate(loop.state)
                 values = [{k: float(v) for k, v in row.items()} for row in found]
-                run.judge(values, options.monitor, options.mode)
-                emit([{"step": run.step, **row} for row in values])
+                loop.judge(values, options.monitor, options.mode)
+                emit([{"step": loop.step, **row} for row in values])
             if progress is not None:
-                progress(run.step)
+                progress(loop.step)
             due, stopped = votes(
                 time.monotonic() - saved_at > options.save_every_s,
                 signalled() or (options.stop is not None and options.stop()),
@@ -179,7 +181,7 @@ def run_loop(
                 save()
                 votes.clear()
             if stopped:
-                raise Interrupted(_how_to_resume(run.step, num_steps, checkpoint_dir))
+                raise Interrupted(_how_to_resume(loop.step, num_steps, checkpoint_dir))
 
 
 def _how_to_resume(step: int, num_steps: int, folder: str | Path | None) -> str:

@@ -84,7 +84,7 @@ class Track:
         return True
 
 
-class Run:
+class LoopState:
     """The loop's own state: everything a checkpoint has to hold."""
 
     def __init__(

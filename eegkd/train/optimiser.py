@@ -90,7 +90,7 @@ def make_optimiser(
 
     Args:
         config: Its options.
-        num_steps: Where the cosine ends.
+        num_steps: Updates until the cosine ends.
         labels: A stage's `labels`: parameters -> the group of each, "default", "bert"
             or "head"; None puts all in "default".
         depths: A stage's `depths`: parameters -> the depth of each, for `layer_decay`;
@@ -150,7 +150,7 @@ def scale_by_depth(
 
     Args:
         decay: From one depth to the one before.
-        depths: Parameters -> the depth of each: a number, or one a row of an array of
+        depths: Parameters -> the depth of each: a number, or one per row of an array of
             stacked layers.
 
     References:

@@ -117,7 +117,7 @@ def mesh(
 
     Args:
         make_step: As for `make_runner`.
-        devices: Which to use; all by default.
+        devices: Devices to use; all by default.
         model: Length of the mesh's model axis. Devices along it share examples, and
             every large array is cut along it, those of decoders and towers by heads and
             widths (`eegkd.train.partition`).
@@ -163,9 +163,9 @@ def make_runner(
             sharded, else `single` on one device and `shard_map` on several.
         make_step: `axis_name -> step`, such as
             `lambda axis: make_train_step(system, "student", tx, axis_name=axis)`.
-        devices: Which to use; all by default.
-        model: Of `mesh`.
-        fully_sharded: Of `mesh`.
+        devices: Devices to use; all by default.
+        model: Size of the model axis of `mesh`.
+        fully_sharded: Option of `mesh`.
 
     Raises:
         InputError: If there is no such runner, or it cannot shard parameters.

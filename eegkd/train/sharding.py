@@ -51,7 +51,7 @@ def pick_devices(num: int = 0) -> list[Any]:
 
 
 def make_mesh(devices: Devices | None = None, *, model: int = 1) -> Mesh:
-    """Lays devices out as [data, model].
+    """Arranges devices as [data, model].
 
     Raises:
         InputError: If the model axis does not divide the devices of a process.
@@ -91,7 +91,7 @@ def shard_rule(
 
 
 def replicated(path: str, shape: tuple[int, ...]) -> PartitionSpec:
-    """Is the rule that keeps every array whole on every device."""
+    """Replicates every array."""
     del path, shape
     return PartitionSpec()
 
@@ -203,6 +203,6 @@ def _share(host: np.ndarray, sharding: NamedSharding) -> jax.Array:
 
 
 def is_key(x: Any) -> bool:
-    """Tells whether an array is a typed random key."""
+    """Returns whether an array is a typed random key."""
     typed = isinstance(x, jax.Array | jax.ShapeDtypeStruct)
     return typed and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)

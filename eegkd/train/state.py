@@ -58,12 +58,12 @@ def init_state(
     """Makes the state before the first step.
 
     Args:
-        stage: Whose terms are trained with.
-        variables: Of the stage; copied, because steps donate their state.
+        stage: Stage whose terms are trained with.
+        variables: The stage's variables; copied, because steps donate their state.
         tx: The optimiser.
         key: The run's key.
         weights: Replaces weights of terms by name, for ablations and controls.
-        balancer: As given to `make_train_step`.
+        balancer: The one given to `make_train_step`.
 
     Raises:
         ValueError: If `weights` names no term, or one whose weight is a schedule.
@@ -100,7 +100,7 @@ def stack(trees: Sequence[Any]) -> Any:
 
 
 def unstack(tree: Any, num_members: int) -> list[Any]:
-    """Parts what `stack` has joined, and brings it to the host (but for keys)."""
+    """Splits a stacked tree into members on the host; keys stay on the device."""
 
     def fetch(x: Any) -> Any:
         if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key):

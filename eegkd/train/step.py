@@ -44,13 +44,13 @@ def make_train_step(
     not negative.
 
     Args:
-        system: Whose stage to train.
-        stage_name: Which.
+        system: System of the stage.
+        stage_name: Stage to train.
         tx: The optimiser; sees `params` alone.
         balancer: Scales the terms by their means, and by the norms of their gradients
-            where it needs them (a pass back through the model a term).
+            where it needs them (one pass back through the model per term).
         axis_name: The device axis to reduce over, where the runner has one.
-        accumulate: Micro-batches a step; the result is that of the one large batch.
+        accumulate: Micro-batches per step; the result is that of the one large batch.
 
     Returns:
         The step. Its metrics are `loss`, `raw/<term>`, `weighted/<term>`, `grad_norm`

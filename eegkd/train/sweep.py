@@ -21,7 +21,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from eegkd.errors import InputError
 from eegkd.systems import System, get_stage
 from eegkd.train.loop import ONCE, LoopOptions, run_loop, train
-from eegkd.train.loop_state import History, Loader, Row, Run
+from eegkd.train.loop_state import History, Loader, LoopState, Row
 from eegkd.train.parallel import MakeStep, Runner
 from eegkd.train.state import TrainState, stack, unstack
 from eegkd.typing import Batch, PyTree, Variables
@@ -34,9 +34,9 @@ class Point(NamedTuple):
     """One setting of a sweep.
 
     Attributes:
-        name: Of its rows and folders.
-        seed: Of its start, its data order and its dropout.
-        weights: Of all terms of constant weight, as `init_state` takes them.
+        name: Name of its rows and folders.
+        seed: Seed of its start, its data order and its dropout.
+        weights: Weights of all terms of constant weight, as `init_state` takes them.
     """
 
     name: str
@@ -48,12 +48,12 @@ class Member(NamedTuple):
     """One training of a sweep, before its first step.
 
     Attributes:
-        name: Of its rows and folders.
-        state: As `init_state` makes it.
+        name: Name of its rows and folders.
+        state: Result of `init_state`.
         frozen: The stage's frozen variables.
         upstream: Earlier stages' variables. The same objects in every member are kept
             once on the device.
-        loader: Its batches. One loader given to all members is read once a step.
+        loader: Its batches. One loader given to all members is read once per step.
     """
 
     name: str
@@ -86,8 +86,8 @@ def sweep_weights(
     """Lists every combination of loss weights and seeds.
 
     Args:
-        system: Whose terms.
-        stage_name: Which stage's.
+        system: System of the stage.
+        stage_name: Stage whose terms are weighed.
         grid: The weights to try, by the name of the term; other terms keep theirs.
         seeds: Repetitions of every setting.
 
@@ -132,7 +132,7 @@ def make_sweep(make_step: MakeStep, devices: Sequence[Any] | None = None) -> Swe
     Args:
         make_step: As for `make_runner`; called with None, because members do not
             reduce over one another.
-        devices: Which to use; all by default.
+        devices: Devices to use; all by default.
     """
 
     @functools.cache
@@ -170,7 +170,7 @@ def train_many(
 
     Args:
         runner: `make_sweep(make_step)` or, for example, `single(make_step)`.
-        members: Of one structure.
+        members: Trainings of one structure.
         num_steps: Updates of every member.
         options: When to save, evaluate, log and stop; without a sweep, each member
             saves in a folder of its own in `checkpoint_dir`.
@@ -213,14 +213,14 @@ def train_many(
     upstream = whole(upstream) if one_upstream else spread(upstream)
     step = runner.step(mesh, one_upstream, loader.shared)
     put = whole if loader.shared else spread
-    run = Run(
+    loop = LoopState(
         state,
         keeps_best=evaluate is not None,
         config_hash=options.config_hash,
         names=[m.name for m in members],
     )
     run_loop(
-        run,
+        loop,
         lambda state, batch: step(state, frozen, upstream, put(batch)),
         loader,
         num_steps=num_steps,
@@ -229,7 +229,7 @@ def train_many(
         log=log,
         progress=progress and (lambda done: progress(done * num)),
     )
-    return list(zip(unstack(run.state, num), run.histories(), strict=True))
+    return list(zip(unstack(loop.state, num), loop.histories(), strict=True))
 
 
 def _train_each(

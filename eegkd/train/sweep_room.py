@@ -48,8 +48,8 @@ def members_at_once(how: How, num: int, bytes_one: int, devices: Sequence[Any]) 
         how: `vmap` takes all that fit, `sequential` one; `auto` is `vmap` on an
             accelerator and `sequential` on a CPU.
         num: Members there are.
-        bytes_one: What one takes, of `member_bytes`.
-        devices: Which share the members.
+        bytes_one: Bytes of one member, from `member_bytes`.
+        devices: Devices that share the members.
     """
     if how == "sequential" or (how == "auto" and devices[0].platform == "cpu"):
         return 1

@@ -18,7 +18,7 @@ from eegkd.pipeline.folder import (
     read_record,
     write_json,
 )
-from eegkd.train.loop_state import Run
+from eegkd.train.loop_state import LoopState
 from tests.support import tiny_run
 from tests.support.small_disk import fill, small_disk
 
@@ -214,7 +214,7 @@ def break_into(monkeypatch, owner, name, when, what):
 
 
 PLACES = {
-    "checkpoint": (Run, "save", 5),
+    "checkpoint": (LoopState, "save", 5),
     "variables": (finished, "save_variables", 1),
     "predictions": (finished, "save_predictions", 2),
     "done": (finished, "write_json", 1),
@@ -261,7 +261,7 @@ def test_a_torn_last_checkpoint_costs_its_steps_alone(tmp_path, whole, caplog):
         raise Fault
 
     with pytest.MonkeyPatch.context() as patched:
-        break_into(patched, Run, "save", 9, stop)
+        break_into(patched, LoopState, "save", 9, stop)
         with pytest.raises(Fault):
             tiny_run.run(out, rows=(), num_folds=2, train=TRAIN)
     steps = sorted((out / "fold0" / "teacher" / "checkpoints").glob("[0-9]*"))

@@ -38,6 +38,9 @@ class BatchSource:
     num_batches: int
     shard: tuple[int, int]
     first: int = 0
+    _epoch: tuple[int, np.ndarray] | None = dataclasses.field(
+        default=None, init=False, repr=False
+    )
 
     def __len__(self) -> int:
         """Batches from `first` to the end."""
@@ -47,9 +50,9 @@ class BatchSource:
         """Makes batch `first + index`."""
         epoch, place = divmod(self.first + int(index), self.order.batches_per_epoch)
         # One epoch's order is kept; a thread at an epoch's edge at worst redoes it.
-        known = self.__dict__.get("_known")
+        known = self._epoch
         if known is None or known[0] != epoch:
-            known = self.__dict__["_known"] = (epoch, self.order.epoch(epoch))
+            known = self._epoch = (epoch, self.order.epoch(epoch))
         size = self.order.batch_size // self.shard[1]
         start = place * self.order.batch_size + self.shard[0] * size
         view = self.maker.plan.augment.view(epoch)
