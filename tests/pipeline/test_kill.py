@@ -77,7 +77,7 @@ SMALL = (
 )
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_random_kills_of_the_command_end_with_the_same_bytes(tmp_path):
     memory = tiny_run.tiny_store()
     store = tmp_path / "store"

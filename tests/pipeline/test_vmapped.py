@@ -202,7 +202,7 @@ def test_what_does_not_fit_is_divided_evenly(given, tmp_path, monkeypatch):
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_run_with_and_without_a_sweep_says_the_same(tmp_path):
     store = tiny_store()
     rows = ("alpha_0", "no_teacher", "shuffled_teacher", "small_net")
