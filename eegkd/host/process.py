@@ -40,7 +40,7 @@ def keep_compiled_programs() -> None:
 
 
 def keep_freed_memory() -> bool:
-    """Tells glibc to reuse a step's buffers and not to hand them back each update.
+    """Makes glibc reuse a step's buffers and not hand them back each update.
 
     XLA on a CPU allocates all temporaries of a step anew. By default they are mapped
     and unmapped every time: at small sizes 22,000 page faults and a quarter of the

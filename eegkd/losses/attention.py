@@ -22,7 +22,7 @@ def attention_alignment(
     Args:
         student: Tokens.
         aligned: The teacher's, by attention.
-        mask: Which student tokens count.
+        mask: True where a student token counts.
 
     Example:
         >>> import jax.numpy as jnp

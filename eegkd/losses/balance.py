@@ -23,10 +23,10 @@ class Balancer(NamedTuple):
         init: `(term names) -> state`, kept in the train state.
         weigh: `(state, raw_means, grad_norms) -> (scale, state)`, dicts by term name;
             the scale multiplies each term's own weight. `grad_norms` is None unless
-            the step computes one a term.
+            the step computes one per term.
         needs_grad_norms: Whether the step computes the norm of the gradient of each
-            term's raw mean: a pass back through the model a term.
-        shared: Which parameters those norms are over, by the beginnings of their paths
+            term's raw mean: one pass back through the model per term.
+        shared: Parameters that those norms are over, by the beginnings of their paths
             ("projection", "block_3/attention"); none given is all. A pass back ends at
             the earliest one.
     """
@@ -96,13 +96,13 @@ def uncertainty(
     """Learns a variance a term: scale `exp(-s)`, s descending `exp(-s) mean + s`.
 
     At rest every balanced term's scaled mean is 1. s starts at 0 (scale 1) and moves by
-    at most `learning_rate` an update, the slope being cut off at 1: a term whose mean
+    at most `learning_rate` per update, the slope being cut off at 1: a term whose mean
     is 1000 is tamed after some `log(1000) / learning_rate` updates.
 
     Args:
-        names: Which terms; None is all. Means have to be positive: a regulariser that
+        names: Terms to balance; None is all. Means have to be positive: a regulariser that
             may be negative, or a bridge's own task, is better left out.
-        learning_rate: Of s.
+        learning_rate: Rate of s.
 
     Note:
         A term whose mean is not positive in an update (a batch without labels) keeps
@@ -156,10 +156,10 @@ def gradnorm(
     with the targets held, and is renormalised to a mean of 1 over the balanced terms.
 
     Args:
-        names: Which terms; None is all.
+        names: Terms to balance; None is all.
         alpha: How far a term that falls more slowly than the others is favoured; 0
             makes all norms equal.
-        learning_rate: Of log w.
+        learning_rate: Rate of log w.
         shared: As `Balancer.shared`; the paper takes the last shared layer.
 
     Note:

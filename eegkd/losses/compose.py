@@ -17,7 +17,7 @@ class Term(NamedTuple):
 
     Attributes:
         name: Its name in the metrics.
-        fn: A loss: arrays in the order of `inputs`, one number an example out.
+        fn: A loss: arrays in the order of `inputs`, one number per example out.
         inputs: Names such as "student.tokens", "teacher.tokens", "batch.label".
         weight: A number, or an optax schedule of the step.
         count: Names the per-example weight (labelled mask, answer tokens), if any.

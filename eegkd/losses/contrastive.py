@@ -102,7 +102,7 @@ def similarity_kl(
         teacher_eeg: As the student's.
         teacher_text: As the student's.
         teacher_scale: As the student's.
-        mask: Which examples there are; the others have no row, no column and value 0.
+        mask: True where there is an example; others have no row, no column, value 0.
         temperature: T, over both scales.
         axis_name: The device axis to gather rows over.
 

@@ -25,7 +25,7 @@ def fitnet(
     Args:
         student: Features, already at the teacher's width (`TokenProjector`).
         teacher: Features.
-        mask: Which tokens count.
+        mask: True where a token counts.
         normalise: Whether both are standardised over the width first, as DLink's
             mimic term wants: a mixture of layers is shorter than a layer, so that
             without it a mixture looks harder to match than it is.

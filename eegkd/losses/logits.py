@@ -1,6 +1,6 @@
-"""Losses on logits and on one vector an example.
+"""Losses on logits and on one vector per example.
 
-Each returns one number an example. None masks: a term's `count` does (an unlabelled
+Each returns one number per example. None masks: a term's `count` does (an unlabelled
 example has a finite value here, and no gradient).
 """
 
@@ -118,9 +118,9 @@ def decoupled_kd(
         student: Logits.
         teacher: Logits.
         label: A negative one has value 0 and no gradient.
-        alpha: Of the target class against the rest.
-        beta: Of the rest among itself; the paper's 8 is for CIFAR-100, 0.5 (and T = 1)
-            for ImageNet.
+        alpha: Weight of the target class against the rest.
+        beta: Weight of the rest among itself; the paper's 8 is for CIFAR-100, 0.5 (and
+            T = 1) for ImageNet.
         temperature: T.
 
     Example:

@@ -36,7 +36,7 @@ def relation_distance(
         student: Tokens.
         teacher: As many tokens; for unlike counts, those that `MultiHeadAlignment`
             makes of the teacher's.
-        mask: Which tokens count, in both sets alike.
+        mask: True where a token counts, in both sets alike.
         eps: Inside the root, for a set scaled to about one.
 
     Example:
@@ -71,7 +71,7 @@ def relation_angle(
     Args:
         student: Tokens.
         teacher: As many tokens.
-        mask: Which tokens count, in both sets alike.
+        mask: True where a token counts, in both sets alike.
 
     Example:
         >>> import jax.numpy as jnp
@@ -134,7 +134,7 @@ def rkd_angle(
     Args:
         student: Tokens.
         teacher: As many tokens.
-        mask: Which tokens count, in both sets alike.
+        mask: True where a token counts, in both sets alike.
         chunk: Vertices i at a time.
 
     Note:
@@ -216,7 +216,7 @@ def _check(student: Array, teacher: Array, mask: Array | None) -> Bool[Array, "b
 
 
 def spread(x: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Array, "b n d"]:
-    """Moves and scales each set to numbers around one; hidden tokens become zero.
+    """Centres and rescales each set; masked tokens become zero.
 
     Equal tokens become exactly zero: the first one is taken off before the mean.
     """

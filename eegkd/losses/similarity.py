@@ -35,7 +35,7 @@ def similarity_preserving(
     Args:
         student: Activations, flattened an example.
         teacher: Activations, flattened an example.
-        mask: Which examples count; 0 for the others.
+        mask: True where an example counts; 0 for the others.
         eps: Inside the root of a row's length.
         axis_name: The device axis to gather examples over.
 
@@ -77,7 +77,7 @@ def cka_distance(
     Args:
         student: Activations, flattened an example.
         teacher: Activations, flattened an example.
-        mask: Which examples count.
+        mask: True where an example counts.
         eps: Inside the roots, for activations scaled to about one.
         axis_name: The device axis to gather examples over.
 

@@ -34,9 +34,9 @@ def spectral_magnitude(
 
     Args:
         student: Any shape, the batch first.
-        teacher: Of the same shape.
-        mask: Which rows count, the shape without `axis`.
-        axis: To transform.
+        teacher: The same shape.
+        mask: True where a row counts, the shape without `axis`.
+        axis: Axis to transform.
         method: "fft", or "dft" for a product with the DFT's matrix, which is faster on
             an accelerator for short axes.
         eps: Inside the root of `|F| = sqrt(re^2 + im^2 + eps)`.
@@ -75,11 +75,11 @@ def spectral_phase(
 
     Args:
         student: Any shape, the batch first.
-        teacher: Of the same shape.
-        mask: Which rows count, the shape without `axis`.
-        axis: To transform.
+        teacher: The same shape.
+        mask: True where a row counts, the shape without `axis`.
+        axis: Axis to transform.
         method: As for `spectral_magnitude`.
-        eps: Of the product and inside both roots, `(Re + eps) / sqrt((|F_s|^2 + eps)
+        eps: Added to the product and inside both roots, `(Re + eps) / sqrt((|F_s|^2 + eps)
             (|F_t|^2 + eps))`: equal bins have cosine one, silent ones too, and the
             gradient is at most about `1 / sqrt(eps)`.
 

@@ -47,12 +47,12 @@ def token_ot(
     Args:
         student: Its tokens.
         teacher: Its tokens, as wide; a narrower student is projected up first.
-        epsilon: Above zero, in the cost's units, one for all or one an example;
+        epsilon: Above zero, in the cost's units, one for all or one per example;
             `relative_epsilon` gives it as a part of the mean cost.
         num_iters: Iterations; `token_plan` gives the marginal error to log.
         student_mask: True = counts. The others have no weight: neither their values
             nor their number changes anything.
-        teacher_mask: The same for the teacher.
+        teacher_mask: True where a teacher's token counts.
         cost: The squared distance, or one minus the cosine.
         value: What to return.
         gradient: What flows back: "envelope" (the plan held fixed, which is the
@@ -62,7 +62,7 @@ def token_ot(
         solver: Ours, or ott-jax for comparison.
 
     Returns:
-        One number an example; 0, with no gradient, where a mask keeps no token (a
+        One number per example; 0, with no gradient, where a mask keeps no token (a
         term's count masks it).
 
     Example:

@@ -27,7 +27,7 @@ def uld(
     Args:
         student: Logits.
         teacher: Logits over another vocabulary.
-        student_mask: Which positions are of the answer; they move up to the front.
+        student_mask: True at positions of the answer; they move up to the front.
         teacher_mask: As `student_mask`.
         temperature: Divides logits.
 

@@ -35,10 +35,10 @@ def dot_product_attention(
         q: Queries.
         k: Keys; g divides h.
         v: Values.
-        mask: Which keys a query sees; None is all.
+        mask: True where a query sees a key; None is all.
         causal: Whether a query sees itself and earlier keys only, besides the mask;
             needs n = m, as with a cache the mask has to say what is earlier.
-        scale: Of the scores; None is `e ** -0.5`.
+        scale: Factor on the scores; None is `e ** -0.5`.
         implementation: "plain": here, scores and softmax in float32 or wider, float64
             kept. "xla" and "cudnn": jax.nn.dot_product_attention's; cuDNN's, which
             never holds all scores in memory, wants a CUDA GPU, half precision, and with
@@ -124,7 +124,7 @@ def _plain(q: Array, k: Array, v: Array, keep: Array | None, scale: float) -> Ar
 
 
 def _fused(q: Array, k: Array, mask: Array | None) -> bool:
-    """Says whether cuDNN's kernels run here and take these arrays."""
+    """Returns whether cuDNN's kernels run here and take these arrays."""
     n, m, e = q.shape[1], k.shape[1], q.shape[3]
     # A single query is bound by reading keys: nothing to fuse, and no even length.
     shaped = n > 1 and e % 8 == 0 and e <= _FLASH_HEAD

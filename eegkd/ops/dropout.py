@@ -14,7 +14,7 @@ def keep_mask(key: Key, shape: tuple[int, ...], *, rate: float) -> Bool[Array, "
 
     Args:
         key: A typed key, used for nothing else.
-        shape: Of the mask, fewer than 2^32 elements.
+        shape: Shape of the mask, fewer than 2^32 elements.
         rate: In [0, 1).
     """
     if not 0 <= rate < 1:

@@ -15,7 +15,7 @@ def filter_bank(x: Float[Array, "n t"], kernels: Float[Array, "k f"]) -> Array:
 
     `out[n, t, f] = sum_j kernels[j, f] x[n, t + j - (k - 1) // 2]`
 
-    On a CPU this is one product with a banded matrix a block of `k` samples, which
+    On a CPU this is one product with a banded matrix per block of `k` samples, which
     costs twice the multiplications and is many times faster than XLA's convolution
     with one input channel; elsewhere it is the convolution.
 

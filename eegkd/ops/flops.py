@@ -53,7 +53,7 @@ def add_up(jaxpr: Any, cost: Callable[[Any], int]) -> int:
 
     Args:
         jaxpr: The program.
-        cost: Of one equation that holds no program of its own.
+        cost: Cost of one equation that holds no program of its own.
     """
     return sum(_add_up_equation(eqn, cost) for eqn in jaxpr.eqns)
 

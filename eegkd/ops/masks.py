@@ -12,7 +12,7 @@ from eegkd.typing import Array, Bool, Float, Mask
 
 
 def is_known(*arrays: Any) -> bool:
-    """Says whether all values are at hand: not inside jit, nor with other processes."""
+    """Returns whether all values are at hand: not inside jit, nor with other processes."""
     return not any(
         isinstance(x, Tracer) or not getattr(x, "is_fully_addressable", True)
         for x in arrays
@@ -29,8 +29,8 @@ def boolean_mask(
 
     Args:
         mask: True, or 1, where something is kept.
-        shape: What it has to have.
-        name: Of the argument, for the message.
+        shape: Shape that it has to have.
+        name: Name of the argument, for the message.
 
     Raises:
         InputError: If the mask has another shape, type or other values.

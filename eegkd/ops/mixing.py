@@ -25,11 +25,11 @@ def mix_layers(
     *,
     normalise: bool = True,
 ) -> Float[Array, "b *n d"]:
-    """Computes `sum_l weights_l LN(layers_l)`, a mixture of layers an example.
+    """Computes `sum_l weights_l LN(layers_l)`, one mixture of layers per example.
 
     Args:
-        layers: Of equal shape.
-        weights: A row an example, or one for all.
+        layers: Arrays of equal shape.
+        weights: One row per example, or one for all.
         normalise: Whether each layer is standardised first. Norms grow with depth, so
             that otherwise the last layers outweigh the others whatever the weights.
 

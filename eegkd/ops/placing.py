@@ -16,7 +16,7 @@ DATA_AXIS, MODEL_AXIS = "data", "model"
 
 
 def split_batch(x: Array) -> Array:
-    """Keeps each device of the data axis its own examples, the first axis of `x`."""
+    """Shards the first axis of `x` over the data axis."""
     return _place(x, (DATA_AXIS, *[None] * (x.ndim - 1)))
 
 

@@ -26,7 +26,7 @@ def rotary_angles(
     """Returns cosines and sines of `position / theta ** (2 i / dim)`, in float32.
 
     Args:
-        positions: Of the tokens.
+        positions: Positions of the tokens.
         dim: Width of a head; `e` is half of it.
         theta: Base of the wavelengths.
 
@@ -47,8 +47,8 @@ def rotate(
 
     Args:
         x: Queries or keys.
-        cos: Of `rotary_angles`.
-        sin: The same.
+        cos: Cosines from `rotary_angles`.
+        sin: Sines from it.
     """
     first, second = jnp.split(promote(x), 2, axis=-1)
     cos, sin = cos[:, :, None], sin[:, :, None]

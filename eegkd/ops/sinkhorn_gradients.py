@@ -97,8 +97,8 @@ def unrolled_gradient(
     Args:
         problem: As it was iterated.
         blocks: What `iterate` kept.
-        f_bar: Of the value by f after the last iteration, g held fixed.
-        g_bar: Of the value by g after it, f held fixed.
+        f_bar: Derivative of the value by the last f, g held fixed.
+        g_bar: Derivative of the value by the last g, f held fixed.
     """
     carry = f_bar, g_bar, jnp.zeros_like(problem.scaled)
 

@@ -45,12 +45,12 @@ class Block(NamedTuple):
     """What the derivative of a block reads.
 
     Attributes:
-        f: The potentials before the block.
-        g: The same of the columns.
+        f: Potentials of the rows before the block.
+        g: Potentials of the columns before it.
         by_products: Whether it was iterated by products.
         rows: After every iteration [k, b, n]: scalings u where by products, else
             potentials f.
-        columns: The same of the columns, [k, b, m].
+        columns: Likewise of the columns, [k, b, m].
     """
 
     f: Float[Array, "b n"]
@@ -206,5 +206,5 @@ def _least_weight(weight: Float[Array, "b n"]) -> Float[Array, " b"]:
 
 
 def valid(problem: Problem) -> Bool[Array, "b n m"]:
-    """Tells where neither weight is zero."""
+    """Returns where neither weight is zero."""
     return (problem.a > 0)[:, :, None] & (problem.b > 0)[:, None, :]

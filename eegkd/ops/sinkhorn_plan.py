@@ -30,7 +30,7 @@ class Plan(NamedTuple):
     Attributes:
         f: Potentials of the rows, -inf where the weight is zero; no gradient.
         g: Potentials of the columns, likewise.
-        cost: The value asked for, a number a problem; it alone carries the gradient.
+        cost: The value asked for, one number per problem; it alone carries the gradient.
         error: By how much the plan's marginals miss the weights, summed absolutely;
             no gradient. Log it: a fixed number of iterations need not converge.
     """
@@ -59,7 +59,7 @@ def sinkhorn(
 
     Args:
         cost: C. What it holds where a weight is zero is not read, NaN included.
-        epsilon: Above zero, in the cost's units; one for all or one a problem.
+        epsilon: Above zero, in the cost's units; one for all or one per problem.
         num_iters: How many iterations; a multiple of 10 for ott-jax.
         row_weights: a, made to sum to one here; uniform unless given. A mask will do.
         column_weights: b, likewise.
@@ -71,7 +71,7 @@ def sinkhorn(
             "entropic"; under "transport" it is the descent direction of "kl".
             "implicit": the derivative of the value at convergence. "unrolled": that of
             the value after `num_iters`, converged or not. Memory for the first two does
-            not grow with `num_iters`, for "unrolled" by n + m numbers an iteration.
+            not grow with `num_iters`, for "unrolled" by n + m numbers per iteration.
         solver: "scaling" is ours; "ott" is ott-jax, for comparison.
 
     Returns:
@@ -172,7 +172,7 @@ def _solve(
     return _solve_fwd(cost, a, b, epsilon, num_iters, value, "envelope")[0]
 
 
-# Outside of jit too, the many small operations are one program a shape.
+# Outside of jit too, the many small operations are one program per shape.
 @functools.partial(jax.jit, static_argnums=(4, 5, 6))
 def _solve_fwd(
     cost: Array,
@@ -236,7 +236,7 @@ def _distance(plan: Array, axis: int, weight: Array) -> Float[Array, " b"]:
 
 
 def _weights(weights: Weights | None, shape: tuple[int, ...], dtype) -> Array:
-    """Returns weights that sum to one a problem, or all zero where none is there."""
+    """Returns weights that sum to one per problem, or all zero where none is there."""
     if weights is None:
         return jnp.full((*shape[:-1], shape[-1]), 1 / shape[-1], dtype).reshape(
             -1, shape[-1]
