@@ -100,8 +100,8 @@ def uncertainty(
     is 1000 is tamed after some `log(1000) / learning_rate` updates.
 
     Args:
-        names: Terms to balance; None is all. Means have to be positive: a regulariser that
-            may be negative, or a bridge's own task, is better left out.
+        names: Terms to balance; None is all. Means have to be positive: a regulariser
+            that may be negative, or a bridge's own task, is better left out.
         learning_rate: Rate of s.
 
     Note:

@@ -79,9 +79,10 @@ def spectral_phase(
         mask: True where a row counts, the shape without `axis`.
         axis: Axis to transform.
         method: As for `spectral_magnitude`.
-        eps: Added to the product and inside both roots, `(Re + eps) / sqrt((|F_s|^2 + eps)
-            (|F_t|^2 + eps))`: equal bins have cosine one, silent ones too, and the
-            gradient is at most about `1 / sqrt(eps)`.
+        eps: Added to the product and inside both roots,
+            `(Re + eps) / sqrt((|F_s|^2 + eps) (|F_t|^2 + eps))`: equal bins have
+            cosine one, silent ones too, and the gradient is at most about
+            `1 / sqrt(eps)`.
 
     Example:
         >>> import jax.numpy as jnp

@@ -1,7 +1,7 @@
 """The two products of attention over few tokens, with gradients that a CPU likes.
 
 The gradients for keys and for values are products with a transposed matrix of scores,
-one per head. XLA leaves a batch of those to a slow routine on a CPU; with the transposed
+one per head. XLA leaves a batch of those to a slow routine on a CPU; with transposed
 scores written out first, it takes the same one as forward. That saves 6 % of a step of
 CBraMod (16 and 10 tokens per head). Alone, the product takes 0.4 times as long at 10
 tokens, 0.7 at 161 (width 20), and 1.2 at 100 of width 50.

@@ -12,7 +12,7 @@ from eegkd.typing import Array, Bool, Float, Mask
 
 
 def is_known(*arrays: Any) -> bool:
-    """Returns whether all values are at hand: not inside jit, nor with other processes."""
+    """Returns whether all values are at hand: not in jit, nor with other processes."""
     return not any(
         isinstance(x, Tracer) or not getattr(x, "is_fully_addressable", True)
         for x in arrays

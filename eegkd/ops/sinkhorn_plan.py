@@ -30,7 +30,7 @@ class Plan(NamedTuple):
     Attributes:
         f: Potentials of the rows, -inf where the weight is zero; no gradient.
         g: Potentials of the columns, likewise.
-        cost: The value asked for, one number per problem; it alone carries the gradient.
+        cost: The value asked for, one per problem; it alone carries the gradient.
         error: By how much the plan's marginals miss the weights, summed absolutely;
             no gradient. Log it: a fixed number of iterations need not converge.
     """
