@@ -1,21 +1,22 @@
 """Options of a run, whatever the system."""
 
 import dataclasses
-import math
-from collections.abc import Sequence
-from typing import Literal
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from eegkd.cache.config import CacheConfig
 from eegkd.data.batches.augment import AugmentConfig
 from eegkd.data.config import DataConfig
-from eegkd.data.windows.folds import Fold
-from eegkd.errors import InputError
+from eegkd.errors import InputError, suggest
 from eegkd.evaluate.events import EventsConfig
-from eegkd.systems import SystemConfig
+from eegkd.systems import Stage, SystemConfig
+from eegkd.systems.entry import Entry, check_preset
 from eegkd.train.optimiser import OptimConfig
 
-QUICK_ROWS = ("alpha_0", "no_teacher", "shuffled_teacher", "small_net", "linear")
-ROWS = (*QUICK_ROWS, "within_class_shuffle", "class_mean_teacher")
+ROWS = ("alpha_0", "no_teacher", "shuffled_teacher", "small_net", "linear",
+        "within_class_shuffle", "class_mean_teacher")  # fmt: skip
+"""Controls and baselines that every system has."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -136,28 +137,93 @@ class RunConfig(SystemConfig):
     events: EventsConfig = EventsConfig()
 
 
-def check_batch(config: TrainConfig, folds: Sequence[Fold]) -> None:
-    """Refuses a batch that some fold cannot fill, before anything is compiled.
+def override(config: Any, changes: Mapping[str, Any]) -> Any:
+    """Returns a config with some of its options changed, by dotted name.
+
+    Args:
+        config: A frozen dataclass of dataclasses.
+        changes: Options and values, as `{"eeg.dim": 64, "seed": 1}`.
 
     Raises:
-        InputError: If it is larger than a fold's training windows.
+        InputError: If there is no option of a name.
     """
-    rows = min(len(fold.train) for fold in folds)
-    if config.batch_size > rows:
-        raise InputError(
-            f"--train.batch_size {config.batch_size}: the smallest fold trains on "
-            f"{rows} windows. Ask for at most {rows}, or cut more windows."
-        )
+    groups: dict[str, dict[str, Any]] = {}
+    for name, value in changes.items():
+        first, _, rest = name.partition(".")
+        groups.setdefault(first, {})[rest] = value
+    known = {field.name for field in dataclasses.fields(config)}
+    new = {}
+    for name, values in groups.items():
+        if name not in known:
+            raise InputError(f"There is no option {name!r}.{suggest(name, known)}")
+        if "" in values:
+            new[name] = values.pop("")
+        if values:
+            new[name] = override(new.get(name, getattr(config, name)), values)
+    return dataclasses.replace(config, **new)
 
 
-def num_steps(
-    config: TrainConfig, folds: Sequence[Fold], *, teacher: bool = False
-) -> int:
-    """Returns the updates of one training, of the student or of a stage before it.
+@functools.cache
+def run_config(entry_config: type) -> type:
+    """Joins the options of a run with a system's own, as one frozen dataclass.
+
+    Args:
+        entry_config: Type of the system's options (`Entry.config`).
+    """
+    title = (entry_config.__doc__ or "").strip().partition("\n")[0]
+    fields = {"__doc__": title, "__module__": entry_config.__module__}
+    joined = type(f"{entry_config.__name__}Run", (RunConfig, entry_config), fields)
+    return dataclasses.dataclass(frozen=True, kw_only=True)(joined)
+
+
+def preset_config(entry: Entry, preset: str) -> Any:
+    """Returns the options of a run of a system: a preset's on top of the defaults.
+
+    Raises:
+        InputError: If there is no preset of that name.
+    """
+    return override(run_config(entry.config)(), check_preset(entry, preset))
+
+
+def stage_config(config: Any, stage: Stage, *, last: bool) -> Any:
+    """Returns a run's options as one of its stages is trained.
+
+    What the stage itself asks for comes first, then, for stages before the student,
+    `train.teacher_epochs` and `optim.teacher_learning_rate`, then the run's own.
+
+    Args:
+        config: The run's.
+        stage: The stage.
+        last: Whether it is the student.
+    """
+    train, optim, own = config.train, config.optim, stage.options
+    epochs = own.epochs or (not last and train.teacher_epochs) or train.epochs
+    rate = own.learning_rate or (not last and optim.teacher_learning_rate)
+    batch_size = own.batch_size or train.batch_size
+    return dataclasses.replace(
+        config,
+        train=dataclasses.replace(train, epochs=epochs, batch_size=batch_size),
+        optim=dataclasses.replace(optim, learning_rate=rate or optim.learning_rate),
+    )
+
+
+def num_steps(config: TrainConfig, sizes: Sequence[int]) -> int:
+    """Returns the updates of one training of `config.epochs` epochs.
 
     It is the same in every fold, so that all share a schedule and a compiled step.
+
+    Args:
+        config: Options of the stage (`stage_config`).
+        sizes: Number of examples that each fold trains on.
+
+    Raises:
+        InputError: If some fold cannot fill a batch.
     """
-    rows = min(len(fold.train) for fold in folds)
-    epochs = (teacher and config.teacher_epochs) or config.epochs
-    steps = epochs * max(1, math.floor(rows / config.batch_size))
+    fewest = min(sizes)
+    if config.batch_size > fewest:
+        raise InputError(
+            f"--train.batch_size {config.batch_size}: the smallest fold trains on "
+            f"{fewest} windows. Ask for at most {fewest}, or cut more windows."
+        )
+    steps = config.epochs * (fewest // config.batch_size)
     return min(steps, config.max_steps) if config.max_steps else steps

@@ -10,9 +10,9 @@ from eegkd.data import DataConfig
 from eegkd.errors import InputError, Interrupted
 from eegkd.host.process import tune_process
 from eegkd.host.signals import end_unread
-from eegkd.pipeline.registry import get_entry
 from eegkd.pipeline.run import MakeSystem, run_distillation
 from eegkd.systems import System
+from eegkd.systems.entry import find
 
 
 class Experiment(NamedTuple):
@@ -90,7 +90,7 @@ def _run(experiment: Experiment, argv: Sequence[str]) -> None:
     variants = [(row, experiment.variants[row]) for row in experiment.tables[table]]
     asked = (experiment.notes, corpus), (experiment.table_notes, table)
     run_distillation(
-        get_entry(name).make_system,
+        find(name).make_system,
         store,
         folds,
         config,

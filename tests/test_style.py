@@ -10,12 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 MAX_LINES, MAX_FUNCTION, MAX_PARAMETERS = 400, 80, 10
-LARGE = {
-    ("eegkd/pipeline/distill.py", "train_rows"): "goes with the schedule of a run",
-    ("eegkd/pipeline/run.py", "_train_all"): "goes with the schedule of a run",
-    ("eegkd/systems/bridge.py", "add_bridge"): "to be split",
-    ("eegkd/systems/distilclip_eeg/text.py", "_bert_text"): "to be split",
-}
+LARGE: dict[tuple[str, str], str] = {}
 """Functions over the limits, by file and name, each with the reason it stays."""
 _MACHINE_PATH = re.compile(r"/(?:home|root|Users|work|mnt)/\w|\b[A-Z]:\\Users")
 

@@ -12,10 +12,10 @@ from eegkd.data.batches.loader import Loader, make_loader
 from eegkd.data.batches.maker import BatchPlan, fit_train_zscore
 from eegkd.data.windows.store import WindowStore
 from eegkd.errors import InputError
-from eegkd.pipeline.fit import example
-from eegkd.pipeline.inference import prepare_fn, upstream_outputs
+from eegkd.pipeline.inference import upstream_outputs
 from eegkd.systems import SignalConfig, Stage, System
-from eegkd.systems.batches import init_key
+from eegkd.systems.batches import prepare_fn, start_stage
+from eegkd.systems.signal import signal_of
 from eegkd.train.optimiser import stage_optimiser
 from eegkd.train.state import TrainState, init_state
 from eegkd.typing import Variables
@@ -68,17 +68,18 @@ def prepare_bench(
             f"{config.train.balance}, which scales them together."
         )
     size, rows = config.train.batch_size, np.arange(len(store))
+    signal = signal_of(store)
     if len(store) < size:
         raise InputError(
             f"The store has {len(store)} windows, a batch {size}: lower --batch."
         )
     earlier: dict[str, Variables] = {}
-    batch = example(store)
-    names = [other.name for other in system.stages]
-    for other in system.stages[: names.index(stage.name)]:
-        made = jax.jit(other.init)(init_key(0), batch, earlier)
+    for other in system.stages:
+        if other.name == stage.name:
+            break
+        made = start_stage(system, other, signal, earlier)
         earlier[other.name] = jax.jit(other.finish)(made) if other.finish else made
-    variables = jax.jit(stage.init)(init_key(0), batch, earlier)
+    variables = start_stage(system, stage, signal, earlier)
     wanted = store.manifest["preprocessing"].get("zscore") == "train_set"
     zscore = fit_train_zscore(store, rows) if wanted else None
     cache = {}

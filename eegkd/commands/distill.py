@@ -1,6 +1,7 @@
 """`eegkd distill SYSTEM`: train teacher, student and controls, or resume a run."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,14 @@ from eegkd.commands.options import (
     take_option,
 )
 from eegkd.commands.processes import join, launch
-from eegkd.config import PLACEMENT
+from eegkd.config import PLACEMENT, override
+from eegkd.data.windows.folds import Fold
+from eegkd.data.windows.store import WindowStore
 from eegkd.errors import InputError
 from eegkd.host.process import tune_process
-from eegkd.pipeline.registry import SYSTEMS, Entry
 from eegkd.pipeline.run import run_distillation
+from eegkd.systems import System
+from eegkd.systems.entry import Entry, Variant, names
 from eegkd.systems.signal import signal_of
 
 SHORT = ("runner", "devices", "processes")
@@ -52,7 +56,34 @@ def run(
     join(config.train, coordinator, process_id)
     store, folds = open_data(config)
     notes = entry.notes(dataclasses.replace(config, signal=signal_of(store)))
-    run_distillation(entry.make_system, store, folds, config, notes=notes)
+    run_entry(entry, store, folds, config, notes)
+
+
+def run_entry(
+    entry: Entry,
+    store: WindowStore,
+    folds: Sequence[Fold],
+    config: Any,
+    notes: Sequence[str] = (),
+) -> None:
+    """Runs a system with the variants of its own that `--rows` names."""
+    chosen = {row: entry.variants[row] for row in config.rows if row in entry.variants}
+    run_distillation(
+        entry.make_system,
+        store,
+        folds,
+        config,
+        variants=[
+            (name, functools.partial(_make_variant, entry, variant))
+            for name, variant in chosen.items()
+        ],
+        same_teacher=bool(chosen) and all(v.same_teacher for v in chosen.values()),
+        notes=(*notes, *(f"{name}: {v.sentence}" for name, v in chosen.items())),
+    )
+
+
+def _make_variant(entry: Entry, variant: Variant, config: Any) -> System:
+    return entry.make_system(override(config, variant.changes))
 
 
 def _in_long(arg: str) -> str:
@@ -67,7 +98,7 @@ def _ask(rest: list[str]) -> tuple[Entry, Any]:
     if not rest or rest[0].startswith("-"):
         raise InputError(
             "Name a system first, as in `eegkd distill distilclip_eeg --preset "
-            f"small`: choose {', '.join(SYSTEMS)}. Or resume: --resume RUN."
+            f"small`: choose {', '.join(names())}. Or resume: --resume RUN."
         )
     return parse_run(rest[0], rest[1:], f"distill {rest[0]}")
 
@@ -80,7 +111,7 @@ def _read(folder: str, rest: list[str]) -> tuple[Entry, Any]:
             run's, or only the program that began it can go on.
     """
     entry, config = read_run(Path(folder))
-    refuse_variants(Path(folder))
+    refuse_variants(Path(folder), entry)
     changed = [arg for arg in rest if arg.startswith("-")]
     allowed = {f"--train.{name}" for name in PLACEMENT}
     if any(arg.partition("=")[0] not in allowed for arg in changed) or (

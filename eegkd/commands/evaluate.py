@@ -7,14 +7,16 @@ from typing import Any
 
 import tyro
 
+from eegkd.commands.distill import run_entry
 from eegkd.commands.options import parse, read_run, refuse_variants
+from eegkd.config import override
 from eegkd.data.windows.folds import make_folds
 from eegkd.deploy.load import open_store
 from eegkd.errors import InputError
 from eegkd.host.process import tune_process
-from eegkd.pipeline.baselines import TRIALS, trial_name
 from eegkd.pipeline.folder import read_record
-from eegkd.pipeline.run import run_distillation
+from eegkd.pipeline.schedule import missing
+from eegkd.systems.entry import Entry
 from eegkd.systems.signal import signal_of
 
 
@@ -33,7 +35,7 @@ def main(args: Sequence[str]) -> None:
     """Runs the verb."""
     folder = Path(parse(Evaluate, args, "evaluate").run)
     entry, config = read_run(folder)
-    refuse_variants(folder)
+    refuse_variants(folder, entry)
     record = read_record(folder)
     store = open_store(config)
     if store.fingerprint != record["store"]["fingerprint"]:
@@ -42,41 +44,25 @@ def main(args: Sequence[str]) -> None:
             "Put the run's own store back, or train anew into another --out."
         )
     config = dataclasses.replace(config, signal=signal_of(store))
-    stages = [stage.name for stage in entry.make_system(config).stages]
-    missing = [
-        place
-        for fold in range(record["num_folds"])
-        for place in unfinished(folder / f"fold{fold}", stages[:-1], config)
-    ]
-    if missing:
-        raise InputError(
-            f"{folder} is not finished: {len(missing)} trainings are missing, the "
-            f"first is {missing[0].relative_to(folder)}. Go on with `eegkd distill "
-            f"--resume {folder}`."
-        )
-    tune_process()
     folds = make_folds(
         store, config.split, num_folds=config.num_folds, seed=config.seed
     )
-    run_distillation(entry.make_system, store, folds, config)
+    left = _left(folder, entry, config, len(folds))
+    if left:
+        raise InputError(
+            f"{folder} is not finished: {len(left)} trainings are missing, the "
+            f"first is {left[0]}. Go on with `eegkd distill --resume {folder}`."
+        )
+    tune_process()
+    run_entry(entry, store, folds, config)
 
 
-def unfinished(fold: Path, stages: Sequence[str], config: Any) -> list[Path]:
-    """Lists the trainings of one fold that have not ended.
-
-    Args:
-        fold: The fold's folder.
-        stages: Names of the stages before the student.
-        config: Of the run.
-    """
-    seeds = range(config.num_seeds)
-    trained = ("student", *(row for row in config.rows if row != "linear"))
-    names = [fold / stage for stage in stages]
-    names += [fold / r / f"seed{s}" for r in trained if r != "small_net" for s in seeds]
-    if "small_net" in config.rows:
-        names += [fold / "small_net" / trial_name(0, *trial) for trial in TRIALS]
-        # Which trial the other seeds repeat is only known from the first one's scores.
-        for pattern in (f"small_net/seed{seed}-*/done.json" for seed in seeds[1:]):
-            found = next(fold.glob(pattern), None)
-            names.append(found.parent if found else (fold / pattern).parent)
-    return [place for place in names if not (place / "done.json").is_file()]
+def _left(folder: Path, entry: Entry, config: Any, num_folds: int) -> list[Path]:
+    """Lists where trainings lie that have not ended."""
+    system = entry.make_system(config)
+    systems = {"": system} | {
+        name: entry.make_system(override(config, variant.changes))
+        for name, variant in entry.variants.items()
+        if name in config.rows
+    }
+    return missing(systems, config, num_folds, folder)

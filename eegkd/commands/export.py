@@ -15,6 +15,7 @@ from eegkd.deploy.export import FILES, export_model
 from eegkd.deploy.onnx_file import missing_packages
 from eegkd.errors import InputError
 from eegkd.host.process import tune_process
+from eegkd.pipeline.folder import read_record
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,11 +69,17 @@ def main(args: Sequence[str]) -> None:
         out,
         row=options.row,
         formats=formats,
-        weights=entry.weights(config),
+        weights=_published(folder),
         runs=options.runs,
     )
     _show(card, console)
     console.print(f"Wrote {out}", soft_wrap=True)
+
+
+def _published(folder: Path) -> dict[str, str]:
+    """Returns the published weights that a run started from: model -> file name."""
+    stages = read_record(folder).get("weights", {}).get("system", {})
+    return {x["model"]: next(iter(x["files"])) for x in stages.values()}
 
 
 def _show(card: Card, console: Console) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from eegkd.config import RunConfig
+from eegkd.config import RunConfig, preset_config, run_config
 from eegkd.data.config import DataConfig
 from eegkd.data.corpora import corpus_names, fill_root
 from eegkd.data.windows.folds import make_folds
@@ -16,7 +16,7 @@ from eegkd.data.windows.prepare import prepare
 from eegkd.data.windows.store import WindowStore
 from eegkd.errors import InputError
 from eegkd.pipeline.folder import from_json, read_record
-from eegkd.pipeline.registry import Entry, get_entry, get_preset
+from eegkd.systems.entry import Entry, find
 from eegkd.train.distributed import in_turn
 
 Options = TypeVar("Options")
@@ -73,10 +73,11 @@ def parse_run(
     system: str, args: Sequence[str], verb: str, *, preset: str = "small"
 ) -> tuple[Entry, Any]:
     """Reads a system's run options on top of a preset (`--preset`)."""
-    entry = get_entry(system)
+    entry = find(system)
     chosen, rest = take_option(args, "preset")
     preset = chosen or preset
-    config = parse(entry.config, rest, verb, default=get_preset(entry, preset))
+    default = preset_config(entry, preset)
+    config = parse(type(default), rest, verb, default=default)
     data = with_root(config.data)
     # A run is resumed from any folder: what it reads is named in full.
     data = dataclasses.replace(data, root=_in_full(data.root))
@@ -104,18 +105,18 @@ def read_run(folder: Path) -> tuple[Entry, Any]:
         InputError: If the folder is no run's.
     """
     record = read_record(folder)
-    entry = get_entry(record["system"])
-    config = from_json(entry.config, record["run"])
+    entry = find(record["system"])
+    config = from_json(run_config(entry.config), record["run"])
     return entry, dataclasses.replace(config, out=str(folder))
 
 
-def refuse_variants(folder: Path) -> None:
+def refuse_variants(folder: Path, entry: Entry) -> None:
     """Refuses a run of systems that no command can build.
 
     Raises:
-        InputError: If the run has variants.
+        InputError: If the run has variants that the system does not declare.
     """
-    variants = read_record(folder)["variants"]
+    variants = [x for x in read_record(folder)["variants"] if x not in entry.variants]
     if variants:
         raise InputError(
             f"{folder} holds variants of the system ({', '.join(variants)}) that only "

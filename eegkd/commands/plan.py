@@ -13,11 +13,11 @@ from eegkd.commands.options import parse
 from eegkd.commands.verbs import parse_verb, spell_out
 from eegkd.data.windows.store import WindowStore
 from eegkd.errors import InputError, suggest
-from eegkd.pipeline.registry import SYSTEMS
 from eegkd.plan.account import DEVICE_COUNTS, make_plan, plan_model
 from eegkd.plan.catalogue import NAMES, ModelPlan
 from eegkd.plan.chips import get_chip
 from eegkd.systems import System
+from eegkd.systems.entry import names
 from eegkd.systems.signal import signal_of
 
 _MEMORY_NOTE = (
@@ -102,22 +102,22 @@ def _print(
 
 def _check_name(name: str) -> None:
     """Prints the names for --help; refuses what is neither a system nor a model."""
-    known = f"{', '.join(SYSTEMS)}; or of the models {', '.join(NAMES)}"
+    known = f"{', '.join(names())}; or of the models {', '.join(NAMES)}"
     if name in ("-h", "--help"):
         sys.stdout.write(
             f"usage: eegkd plan NAME [options]\n\nNAME is one of the systems {known}.\n"
             f"`eegkd plan NAME --help` lists its options; those of "
-            f"{next(iter(SYSTEMS))} follow.\n\n"
+            f"{names()[0]} follow.\n\n"
         )
     elif not name or name.startswith("-"):
         raise InputError(
             "Name a system first, as in `eegkd plan distilclip_eeg --preset paper`, or "
             f"a model: choose {known}."
         )
-    elif name not in SYSTEMS:
+    elif name not in names():
         raise InputError(
             f"There is no system or model {name!r}: choose {known}."
-            f"{suggest(name, (*SYSTEMS, *NAMES))}"
+            f"{suggest(name, (*names(), *NAMES))}"
         )
 
 

@@ -7,7 +7,8 @@ from typing import Literal
 
 from eegkd.commands import distill
 from eegkd.commands.options import parse, take_option
-from eegkd.pipeline.registry import get_entry, get_preset
+from eegkd.config import preset_config
+from eegkd.systems.entry import find
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,8 +39,8 @@ def main(args: Sequence[str]) -> None:
         distill.main(["--resume", folder, *rest])
         return
     options = parse(Quickstart, args, "quickstart")
-    entry = get_entry("distilclip_eeg")
-    config = get_preset(entry, "quickstart")
+    entry = find("distilclip_eeg")
+    config = preset_config(entry, "quickstart")
     out = options.out or str(
         Path("runs") / f"quickstart-{options.world}-s{options.seed}"
     )

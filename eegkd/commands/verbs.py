@@ -7,8 +7,9 @@ from typing import Annotated, Any, TypeVar
 import tyro
 
 from eegkd.commands.options import parse, take_option, with_root
+from eegkd.config import preset_config
 from eegkd.errors import InputError
-from eegkd.pipeline.registry import SYSTEMS, Entry, get_entry, get_preset
+from eegkd.systems.entry import Entry, find, names
 
 Options = TypeVar("Options")
 
@@ -31,26 +32,26 @@ def parse_verb(
     """
     rest = list(args)
     if rest and rest[0] in ("-h", "--help"):
-        rest = [next(iter(SYSTEMS)), *rest]
+        rest = [names()[0], *rest]
     if not rest or rest[0].startswith("-"):
         raise InputError(
             f"Name a system first, as in `eegkd {verb} distilclip_eeg --preset paper`: "
-            f"choose {', '.join(SYSTEMS)}."
+            f"choose {', '.join(names())}."
         )
-    entry = get_entry(rest[0])
-    names = {field.name: field.default for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    entry = find(rest[0])
+    own = {field.name: field.default for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     chosen, _ = take_option(rest[1:], "preset")
-    default = get_preset(entry, chosen or str(names["preset"]))
+    default = preset_config(entry, chosen or str(own["preset"]))
     joined = dataclasses.make_dataclass(
         cls.__name__,
-        [("run", Annotated[entry.config, tyro.conf.arg(name="")], default)],
+        [("run", Annotated[type(default), tyro.conf.arg(name="")], default)],
         bases=(cls,),
         kw_only=True,
         frozen=True,
     )
     joined.__doc__ = cls.__doc__
     both: Any = parse(joined, rest[1:], f"{verb} {rest[0]}")
-    options = cls(**{name: getattr(both, name) for name in names})
+    options = cls(**{name: getattr(both, name) for name in own})
     return entry, options, dataclasses.replace(both.run, data=with_root(both.run.data))
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Jaxpr, Literal
 
-from eegkd.systems import System
+from eegkd.systems import System, predict_fn
 from eegkd.train.weights import named_arrays
 from eegkd.typing import Array, Variables
 
@@ -60,13 +60,13 @@ def make_graph(
         inputs: Shapes of one example, by the names in `system.inputs`.
         standardise: Applied to the signal first, where training did so.
     """
-    names = system.inputs
+    names, predict = system.inputs, predict_fn(system, stage)
 
     def apply(variables: Variables, *arrays: Array) -> Array:
         batch = dict(zip(names, arrays, strict=True))
         if standardise is not None:
             batch["signal"] = standardise(batch["signal"])
-        return system.predict(stage, variables, batch)
+        return predict(variables, batch)
 
     return Graph(apply, variables, {name: inputs[name] for name in names})
 

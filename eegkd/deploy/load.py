@@ -1,7 +1,6 @@
 """A run's model with its weights, or what it takes without them."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,12 +18,13 @@ from eegkd.evaluate import calibration, events
 from eegkd.evaluate.predictions import load_predictions
 from eegkd.evaluate.tracks import event_classes, tracks_of
 from eegkd.host.sealed import Verify
-from eegkd.pipeline.compiled import Program, make_program
+from eegkd.pipeline.compiled import Program, inputs_of, make_program
 from eegkd.pipeline.finished import VAL, WEIGHTS, check_results, is_finished
-from eegkd.pipeline.fit import fold_data
-from eegkd.systems import SignalConfig, System
-from eegkd.systems.batches import example_shapes, stage_shapes
+from eegkd.pipeline.folds import fold_data
+from eegkd.systems import SignalConfig, System, get_stage, predict_fn
+from eegkd.systems.batches import batch_shapes, stage_shapes
 from eegkd.systems.channels import as_deployed, student_columns
+from eegkd.systems.loaded import with_loaded
 from eegkd.systems.signal import signal_of
 from eegkd.train.weights import check_same_shapes, load_variables
 from eegkd.typing import Variables
@@ -103,9 +103,12 @@ def load_model(
     chosen = _choose(make_system, config, row)
     folder, store, intake = chosen.folder, chosen.store, chosen.intake
     check_results(folder)
+    stage = get_stage(chosen.system, chosen.stage)
     variables = load_variables(folder / WEIGHTS)
     expected = stage_shapes(chosen.system, intake.signal)[chosen.stage].finished
     unread = _unread(chosen.system, chosen.stage, expected, intake.signal)
+    if stage.load is not None:
+        variables = with_loaded(variables, stage.load.read(), expected)
     variables = _without(unread, variables)
     check_same_shapes(folder / WEIGHTS, variables, _without(unread, expected))
     val = load_predictions(folder / VAL)
@@ -113,7 +116,7 @@ def load_model(
     if intake.event_classes and threshold is None:
         threshold = events.fit_threshold(tracks_of(val, store.manifest), config.events)
     return Model(
-        program=make_program(chosen.system, chosen.stage, chosen.config, 1),
+        program=make_program(chosen.system, chosen.stage, chosen.config),
         variables=variables,
         intake=intake,
         zscore=_zscore(store, config, intake.signal.channels),
@@ -163,9 +166,8 @@ def _unread(
     system: System, stage: str, variables: Variables, signal: SignalConfig
 ) -> frozenset[str]:
     """Names the variables that prediction does not read, such as a stage's texts."""
-    batch = {name: example_shapes(signal)[name] for name in system.inputs}
-    predict_fn = functools.partial(system.predict, stage)
-    jaxpr = jax.make_jaxpr(predict_fn)(variables, batch).jaxpr
+    batch = inputs_of(system, get_stage(system, stage))(batch_shapes(system, signal))
+    jaxpr = jax.make_jaxpr(predict_fn(system, stage))(variables, batch).jaxpr
     read = {id(var) for equation in jaxpr.eqns for var in equation.invars}
     leaves = jax.tree_util.tree_leaves_with_path(variables)
     pairs = zip(leaves, jaxpr.invars[: len(leaves)], strict=True)

@@ -62,11 +62,10 @@ def without_teacher(system: System) -> System:
         if term.name in weights
     )
     alone = stage._replace(
-        init=lambda key, batch, upstream: stage.init(key, batch, {}),
+        init=lambda key, batch, upstream, *loaded: stage.init(key, batch, {}, *loaded),
         terms=terms,
         needs=(),
-        watched=_alone(stage, stage.watched),
-        measured=_alone(stage, stage.measured),
+        probes=tuple(p for p in stage.probes if not _reads_upstream(stage, p.term)),
     )
     return replace_stage(system, alone)
 

@@ -62,14 +62,14 @@ def lookup(tensors: Mapping[str, Any], name: str) -> Any:
         raise ValueError(f"No tensor {name!r}; there are {', '.join(have)}.") from None
 
 
-def term_means(
+def term_values(
     terms: Sequence[Term],
     tensors: Mapping[str, Mapping[str, Any]],
     *,
     axis_name: str | None = None,
-) -> dict[str, Float[Array, ""]]:
-    """Computes each term's unweighted mean over the examples of all devices."""
-    means = {}
+) -> dict[str, tuple[Float[Array, "..."], Float[Array, "..."]]]:
+    """Computes each term's numbers per example, and what each example counts."""
+    found = {}
     for term in terms:
         takes_axis = "axis_name" in signature(term.fn).parameters
         extra = {"axis_name": axis_name} if takes_axis else {}
@@ -77,8 +77,31 @@ def term_means(
         counts = jnp.ones_like(values)
         if term.count is not None:
             counts = lookup(tensors, term.count).astype(values.dtype)
-        means[term.name] = weighted_mean(values, counts, axis_name=axis_name)
-    return means
+        found[term.name] = values, counts
+    return found
+
+
+def term_means(
+    terms: Sequence[Term],
+    tensors: Mapping[str, Mapping[str, Any]],
+    *,
+    axis_name: str | None = None,
+) -> dict[str, Float[Array, ""]]:
+    """Computes each term's unweighted mean over the examples of all devices."""
+    values = term_values(terms, tensors, axis_name=axis_name)
+    return {
+        name: weighted_mean(*both, axis_name=axis_name) for name, both in values.items()
+    }
+
+
+def term_sums(
+    terms: Sequence[Term], tensors: Mapping[str, Mapping[str, Any]]
+) -> dict[str, tuple[Float[Array, ""], Float[Array, ""]]]:
+    """Computes each term's sum over examples, and what they count together."""
+    return {
+        name: (jnp.sum(jnp.where(counts > 0, values * counts, 0)), jnp.sum(counts))
+        for name, (values, counts) in term_values(terms, tensors).items()
+    }
 
 
 def combine(

@@ -2,103 +2,62 @@
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
-from eegkd.config import RunConfig
 from eegkd.evaluate.baselines import band_power, linear_baseline
-from eegkd.evaluate.metrics import score
 from eegkd.evaluate.predictions import Predictions
 from eegkd.models import EEGNetConfig
-from eegkd.pipeline.compiled import Program, make_program
-from eegkd.pipeline.fit import (
-    Ahead,
-    Fitted,
-    FoldData,
-    Job,
-    one_by_one,
-    predictions_of,
-    selection_metric,
-)
-from eegkd.systems import SignalConfig
+from eegkd.pipeline.folds import FoldData, predictions_of
+from eegkd.systems import SignalConfig, System
 from eegkd.systems.channels import see_channels
 from eegkd.systems.small_net import make_system
 
 LEARNING_RATES = (1e-2, 3e-3, 1e-3)
 DROPOUTS = (0.25, 0.5)
-TRIALS = tuple(itertools.product(DROPOUTS, LEARNING_RATES))
 
 
-def trial_name(seed: int, dropout: float, rate: float) -> str:
-    """Names the folder of one training of the small net."""
-    return f"seed{seed}-dropout{dropout:g}-rate{rate:g}"
+class Trial(NamedTuple):
+    """Settings that the small net is tried with: its dropout and its rate."""
+
+    dropout: float
+    rate: float
+
+    @property
+    def structure(self) -> str:
+        """What needs a compiled step of its own; the rate is an input of the step."""
+        return f"dropout{self.dropout:g}"
+
+    @property
+    def name(self) -> str:
+        """Its part of a folder's name."""
+        return f"{self.structure}-rate{self.rate:g}"
 
 
-def small_net_programs(
-    signal: SignalConfig,
-    config: RunConfig,
-    steps: int,
-    columns: tuple[int, ...] = (),
-) -> dict[float, Program]:
-    """Builds one program a dropout; learning rates are inputs of the compiled step.
+TRIALS = tuple(Trial(*both) for both in itertools.product(DROPOUTS, LEARNING_RATES))
+
+
+def small_nets(
+    signal: SignalConfig, columns: tuple[int, ...] = ()
+) -> Mapping[str, System]:
+    """Builds the system of the small net for each dropout, by `Trial.structure`.
 
     Args:
         signal: What the windows are.
-        config: The run's.
-        steps: Updates of a training.
         columns: Channels that the net sees, as the student does; () is all.
     """
-    programs = {}
-    for dropout in DROPOUTS:
+    found = {}
+    for trial in TRIALS:
         net = EEGNetConfig(
             n_chans=len(columns) or signal.n_chans,
             n_outputs=len(signal.classes),
             rate=signal.rate,
-            dropout=dropout,
+            dropout=trial.dropout,
         )
-        system = see_channels(make_system(net), columns)
-        programs[dropout] = make_program(system, "student", config, steps)
-    return programs
-
-
-def train_small_net(
-    programs: dict[float, Program],
-    data: FoldData,
-    config: RunConfig,
-    folder: Path,
-    run: Callable[[Program, Job, FoldData], Fitted],
-    ahead: Ahead = one_by_one,
-) -> Iterator[tuple[str, int, Program, Fitted]]:
-    """Tunes on validation with one seed, then trains the chosen one with the others.
-
-    Yields:
-        "small_net", the seed, the chosen program and the finished training.
-    """
-
-    def job(seed: int, dropout: float, rate: float) -> Job:
-        return Job(
-            "small_net",
-            seed,
-            folder / "small_net" / trial_name(seed, dropout, rate),
-            labels=data.store.student_labels,
-            learning_rate=rate,
-        )
-
-    metric = selection_metric(data.store)
-    tried = []
-    ahead([(programs[d], job(0, d, rate)) for d, rate in TRIALS], data)
-    for dropout, rate in TRIALS:
-        fitted = run(programs[dropout], job(0, dropout, rate), data)
-        tried.append((score(fitted.val, [metric])[metric], dropout, rate, fitted))
-    _, dropout, rate, best = max(tried, key=lambda row: np.nan_to_num(row[0], nan=-1))
-    yield "small_net", 0, programs[dropout], best
-    seeds = range(1, config.num_seeds)
-    ahead([(programs[dropout], job(seed, dropout, rate)) for seed in seeds], data)
-    for seed in seeds:
-        fitted = run(programs[dropout], job(seed, dropout, rate), data)
-        yield "small_net", seed, programs[dropout], fitted
+        found[trial.structure] = see_channels(make_system(net), columns)
+    return found
 
 
 def band_features(

@@ -1,54 +1,72 @@
 """What is compiled once and shared by seeds, folds and controls of one structure."""
 
-import dataclasses
 import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import optax
 
-from eegkd.config import RunConfig
+from eegkd.config import RunConfig, TrainConfig, num_steps, stage_config
+from eegkd.data.windows.folds import Fold
+from eegkd.data.windows.store import WindowStore
+from eegkd.evaluate.controls import SYSTEM_CONTROLS
 from eegkd.losses import Balancer
 from eegkd.losses.balance import make_balancer
+from eegkd.pipeline.baselines import small_nets
 from eegkd.pipeline.probes import term_values
-from eegkd.systems import System, get_stage
+from eegkd.pipeline.schedule import SMALL_NET, STUDENT, Training
+from eegkd.systems import Stage, System, get_stage, init_stage
+from eegkd.systems.batches import stage_example
+from eegkd.systems.channels import student_columns
 from eegkd.train.optimiser import stage_optimiser
-from eegkd.train.parallel import MakeStep, Runner, make_runner
+from eegkd.train.parallel import Runner, make_runner
 from eegkd.train.sharding import pick_devices
 from eegkd.train.step import make_train_step
 from eegkd.train.sweep import Sweep, make_sweep
+from eegkd.typing import Batch, Variables
+
+EVAL_BATCH = 256
+"""Windows per batch of an evaluation, unless a stage asks for others."""
+EVAL_RECORDINGS = 1
+
+Key = tuple[str, str, str]
+"""Variant, row's stage and structure: what one compiled program is for."""
 
 
 class Program(NamedTuple):
     """The functions of one stage, each compiled on first use.
 
     Attributes:
-        system: Whose stage it is.
-        stage: Its name.
-        tx: The optimiser of its training.
+        system: The system it belongs to.
+        stage: Name of the stage.
+        tx: Optimiser of its training.
         runner: The training step on the devices.
-        init: `(key, batch, upstream) -> Variables`.
+        init: `(key, upstream) -> Variables`.
         finish: `variables -> variables` for use after training.
-        predict: `(variables, batch) -> probabilities`.
-        watched: `(variables in training, sample) -> a number a window, by term`; None
-            where nothing is watched.
-        measured: The same of what is measured after training.
-        many: The same for models that are trained together.
+        predict: `(variables, batch) -> probabilities`; None for a stage that is not
+            judged.
+        probed: `(variables in training, sample) -> numbers of windows, by term`, of
+            what is measured at evaluations; None where nothing is.
+        probed_end: The same of all that is measured after training.
+        many: `() -> ` the functions of members that are trained together.
         num_steps: Updates of a training, which its schedule is made for.
-        balancer: What scales the terms; None where their weights alone do.
+        train: Options of the training, the stage's own included.
+        balancer: Scales the terms; None where their weights alone do.
     """
 
     system: System
     stage: str
     tx: optax.GradientTransformation
     runner: Runner
-    init: Any
+    init: Callable[..., Variables]
     finish: Any
     predict: Any
-    watched: Any
-    measured: Any
-    many: "ManyPrograms"
+    probed: Any
+    probed_end: Any
+    many: Callable[[], "ManyPrograms"]
     num_steps: int
+    train: TrainConfig
     balancer: Balancer | None = None
 
 
@@ -56,30 +74,93 @@ class ManyPrograms(NamedTuple):
     """The functions of one stage for members along a leading axis.
 
     Attributes:
-        make_step: Of one member, as runners take it.
+        make_step: Step of one member, as runners take it.
         sweep: Its training step, mapped.
-        finish: As a program's, mapped.
+        finish: The program's, mapped.
         predict: `(variables, batch) -> probabilities [b, members, k]`.
-        watched: As a program's, mapped: a number a member and window.
+        probed: The program's, mapped: one number per member and window.
     """
 
-    make_step: MakeStep
+    make_step: Callable[..., Any]
     sweep: Sweep
     finish: Any
     predict: Any
-    watched: Any
+    probed: Any
+
+
+def program_key(training: Training) -> Key:
+    """Returns what the program of a training is known by."""
+    if training.row == SMALL_NET:
+        return "", SMALL_NET, training.trial.partition("-")[0]
+    alone = training.row == "no_teacher"
+    return training.variant, training.stage, training.row if alone else ""
+
+
+def compile_programs(
+    systems: Mapping[str, System],
+    store: WindowStore,
+    folds: Sequence[Fold],
+    config: RunConfig,
+    *,
+    same_teacher: bool = False,
+) -> dict[Key, Program]:
+    """Builds the programs that the wanted rows need; nothing is compiled yet.
+
+    Args:
+        systems: Variant name -> system; "" is the run's own.
+        store: Windows.
+        folds: The run's folds.
+        config: The run's.
+        same_teacher: Whether the variants' earlier stages are the run's own.
+
+    Raises:
+        InputError: If some fold cannot fill a batch.
+    """
+
+    def build(system: System, stage: Stage) -> Program:
+        sizes = [num_examples(stage, store, fold) for fold in folds]
+        return make_program(system, stage.name, config, sizes)
+
+    programs: dict[Key, Program] = {}
+    for variant, system in systems.items():
+        for stage in system.stages:
+            if stage.terms and not (
+                same_teacher and variant and stage is not system.stages[-1]
+            ):
+                programs[variant, stage.name, ""] = build(system, stage)
+    if "no_teacher" in config.rows:
+        alone = SYSTEM_CONTROLS["no_teacher"](systems[""])
+        student = alone.stages[-1]
+        programs["", student.name, "no_teacher"] = build(alone, student)
+    if SMALL_NET in config.rows:
+        nets = small_nets(config.signal, student_columns(config))
+        for structure, system in nets.items():
+            programs["", SMALL_NET, structure] = build(system, system.stages[-1])
+    return programs
+
+
+def num_examples(stage: Stage, store: WindowStore, fold: Fold) -> int:
+    """Returns how many windows, or recordings, a stage trains on in a fold."""
+    if stage.scope == "row":
+        return len(fold.train)
+    return len(set(store.index["recording_id"][fold.train].tolist()))
 
 
 def make_program(
-    system: System, stage_name: str, config: RunConfig, num_steps: int
+    system: System, stage_name: str, config: RunConfig, sizes: Sequence[int] = ()
 ) -> Program:
-    """Builds the functions of one stage for trainings of `num_steps` updates."""
+    """Builds the functions of one stage.
+
+    Args:
+        system: The system.
+        stage_name: Name of the stage.
+        config: The run's.
+        sizes: Number of examples that each fold trains on; () is for prediction alone.
+    """
     stage = get_stage(system, stage_name)
-    optim = config.optim
-    if stage is not system.stages[-1] and optim.teacher_learning_rate:
-        rate = optim.teacher_learning_rate
-        optim = dataclasses.replace(optim, learning_rate=rate)
-    tx = stage_optimiser(optim, stage, num_steps)
+    config = stage_config(config, stage, last=stage is system.stages[-1])
+    steps = num_steps(config.train, sizes) if sizes else 1
+    tx = stage_optimiser(config.optim, stage, steps)
     balancer = make_balancer(config.train.balance, stage.terms)
     devices = pick_devices(config.train.devices)
 
@@ -93,21 +174,9 @@ def make_program(
             accumulate=config.train.accumulate,
         )
 
-    finish = stage.finish or (lambda variables: variables)
-    predict = functools.partial(system.predict, stage_name)
-    watched = measured = None
-    if stage.watched:
-        watched = term_values(system, stage_name, stage.watched)
-    if stage.watched or stage.measured:
-        every = (*stage.watched, *stage.measured)
-        measured = jax.jit(term_values(system, stage_name, every))
-    many = ManyPrograms(
-        make_step=make_step,
-        sweep=make_sweep(make_step, devices),
-        finish=jax.jit(jax.vmap(finish)),
-        predict=jax.jit(jax.vmap(predict, in_axes=(0, None), out_axes=1)),
-        watched=watched and jax.jit(jax.vmap(watched, in_axes=(0, None))),
-    )
+    now = tuple(probe.term for probe in stage.probes if probe.when == "eval")
+    every = tuple(probe.term for probe in stage.probes)
+    probed = term_values(system, stage_name, now) if now else None
     return Program(
         system=system,
         stage=stage_name,
@@ -119,18 +188,62 @@ def make_program(
             model=config.train.model_axis,
             fully_sharded=config.train.fully_sharded,
         ),
-        init=jax.jit(stage.init),
-        finish=jax.jit(finish) if stage.finish else finish,
-        predict=jax.jit(predict),
-        watched=watched and jax.jit(watched),
-        measured=measured,
-        many=many,
-        num_steps=num_steps,
+        init=_make_init(system, stage, config),
+        finish=jax.jit(stage.finish) if stage.finish else _unchanged,
+        predict=jax.jit(stage.predict) if stage.predict else None,
+        probed=probed and jax.jit(probed),
+        probed_end=jax.jit(term_values(system, stage_name, every)) if every else None,
+        many=functools.cache(
+            functools.partial(_make_many, stage, make_step, devices, probed)
+        ),
+        num_steps=steps,
+        train=config.train,
         balancer=balancer,
     )
+
+
+def _make_init(
+    system: System, stage: Stage, config: RunConfig
+) -> Callable[..., Variables]:
+    run = jax.jit(functools.partial(init_stage, stage))
+
+    def init(key: Any, upstream: Mapping[str, Variables]) -> Variables:
+        batch = stage_example(system, stage, config.signal)
+        loaded = stage.load.read() if stage.load else None
+        return run(key, batch, dict(upstream), loaded)
+
+    return init
+
+
+def _make_many(
+    stage: Stage, make_step: Callable[..., Any], devices: Any, probed: Any
+) -> ManyPrograms:
+    predict = stage.predict
+    return ManyPrograms(
+        make_step=make_step,
+        sweep=make_sweep(make_step, devices),
+        finish=jax.jit(jax.vmap(stage.finish or _unchanged)),
+        predict=predict and jax.jit(jax.vmap(predict, in_axes=(0, None), out_axes=1)),
+        probed=probed and jax.jit(jax.vmap(probed, in_axes=(0, None))),
+    )
+
+
+def _unchanged(variables: Variables) -> Variables:
+    return variables
 
 
 def term_weights(system: System, stage_name: str) -> dict[str, float]:
     """Reads the constant weights of a stage, to hand to another's compiled step."""
     terms = get_stage(system, stage_name).terms
     return {t.name: float(t.weight) for t in terms if not callable(t.weight)}
+
+
+def inputs_of(system: System, stage: Stage) -> Callable[[Batch], Batch]:
+    """Returns `batch -> batch` with what prediction by a stage may read.
+
+    The student has the system's inputs alone; others what `prepare` gives them too.
+    """
+    if stage is not system.stages[-1] and stage.name != STUDENT:
+        return lambda batch: batch
+    names = (*system.inputs, *(("mask", "cache") if stage.scope == "recording" else ()))
+    return lambda batch: {name: batch[name] for name in names}

@@ -1,44 +1,40 @@
-"""How long a run will take: its own compiled steps timed on its own data."""
+"""How long a run will take: its own compiled steps timed on its own data's shapes."""
 
 import functools
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from eegkd.config import RunConfig
-from eegkd.data.batches.maker import BatchMaker, BatchPlan
 from eegkd.data.windows.folds import Fold
 from eegkd.data.windows.store import WindowStore
-from eegkd.evaluate.controls import OUTPUT_CONTROLS
-from eegkd.host.sealed import format_bytes
-from eegkd.pipeline.baselines import LEARNING_RATES
-from eegkd.pipeline.compiled import Program
-from eegkd.pipeline.distill import Models
-from eegkd.pipeline.fit import example
-from eegkd.pipeline.inference import predict_rows
+from eegkd.pipeline.baselines import TRIALS
+from eegkd.pipeline.compiled import Key, Program, inputs_of, program_key
+from eegkd.pipeline.jobs import Setting, given_variables
+from eegkd.pipeline.schedule import SMALL_NET, Training, Wave, num_repeats, unfinished
 from eegkd.pipeline.teacher_choice import read_specs
 from eegkd.pipeline.threads import threads_at_once
 from eegkd.systems import get_stage
-from eegkd.systems.batches import init_key
+from eegkd.systems.batches import as_recordings, example_batch, init_key
+from eegkd.systems.outputs import needs_outputs
 from eegkd.train.inputs import Specs
 from eegkd.train.state import TrainState, init_state
 from eegkd.typing import Variables
 
 TIMED_STEPS = 3
+TIMED_WINDOWS = 256
 
 
 class Cost(NamedTuple):
     """What one training of a program costs.
 
     Attributes:
-        step_s: Seconds an update.
-        window_s: Seconds a judged window.
-        bytes: Of the variables it leaves on disk.
+        step_s: Seconds per update.
+        window_s: Seconds per judged window.
+        bytes: Size of the variables it leaves on disk.
     """
 
     step_s: float
@@ -48,36 +44,38 @@ class Cost(NamedTuple):
 
 def measure(
     program: Program,
-    config: RunConfig,
-    store: WindowStore,
+    config: Any,
     upstream: Mapping[str, Variables],
     *,
     kept: Specs | None = None,
     at_once: int = 1,
+    num_judged: int = TIMED_WINDOWS,
 ) -> tuple[Cost, Variables]:
     """Compiles a program's step and prediction, and times a few of each.
 
     Args:
         program: What to time.
         config: The run's.
-        store: Its windows.
         upstream: Earlier stages' variables.
         kept: Outputs that a step reads: random ones stand for them.
         at_once: Trainings that go on side by side; a step's time is that of all
             steps together, divided by their number.
+        num_judged: Windows to predict.
 
     Returns:
         The cost, and untrained finished variables for later stages to be measured on.
     """
-    stage = get_stage(program.system, program.stage)
-    key = jax.random.key(0)
-    size = min(config.train.batch_size, len(store))
-    rows = np.resize(np.arange(size), config.train.batch_size // jax.process_count())
-    cache = _random_outputs(kept, size) if kept else None
-    batch = BatchMaker(store=store, plan=BatchPlan(cache=cache))(rows)
-    variables = program.init(init_key(0), example(store), dict(upstream))
+    system, key = program.system, jax.random.key(0)
+    stage = get_stage(system, program.stage)
+    size = program.train.batch_size // jax.process_count()
+    batch = dict(example_batch(system, config.signal, size))
+    if kept:
+        batch["cache"] = _random_outputs(kept, size)
+    if stage.scope == "recording":
+        batch = dict(as_recordings(batch))
+    variables = program.init(init_key(0), dict(upstream))
     place = program.runner.place
-    frozen, given = place(variables.frozen), place({} if cache else dict(upstream))
+    frozen, given = place(variables.frozen), place({} if kept else dict(upstream))
 
     def run(state: TrainState, num: int) -> TrainState:
         for _ in range(num):
@@ -96,13 +94,20 @@ def measure(
         list(pool.map(functools.partial(run, num=TIMED_STEPS), states))
     step_s = (time.perf_counter() - start) / (TIMED_STEPS * at_once)
     finished = program.finish(variables)
-    judged = store.rows(store.subjects.names)[:256]
-    predict_rows(program, finished, store, judged)
-    start = time.perf_counter()
-    predict_rows(program, finished, store, judged)
-    window_s = (time.perf_counter() - start) / len(judged)
     size_bytes = sum(x.nbytes for x in jax.tree.leaves(finished))
+    window_s = 0.0
+    if program.predict is not None and stage.scope == "row":
+        judged = dict(example_batch(system, config.signal, num_judged))
+        window_s = _time_prediction(program, finished, judged)
     return Cost(step_s, window_s, size_bytes), finished
+
+
+def _time_prediction(program: Program, finished: Variables, batch: Any) -> float:
+    given = inputs_of(program.system, get_stage(program.system, program.stage))(batch)
+    jax.block_until_ready(program.predict(finished, given))
+    start = time.perf_counter()
+    jax.block_until_ready(program.predict(finished, given))
+    return (time.perf_counter() - start) / len(jax.tree.leaves(given)[0])
 
 
 def _random_outputs(specs: Specs, num: int) -> dict[str, dict[str, np.ndarray]]:
@@ -114,99 +119,121 @@ def _random_outputs(specs: Specs, num: int) -> dict[str, dict[str, np.ndarray]]:
     return found
 
 
-def trainings(
-    models: Mapping[str, Models], nets: Mapping[float, Program], config: RunConfig
-) -> list[tuple[Program, int]]:
-    """Lists what is trained in a fold: the program, and how often."""
-    seeds, jobs = config.num_seeds, []
-    for name, group in models.items():
-        if not group.shared:
-            jobs += [(program, 1) for program in group.stages]
-        shared = {"alpha_0", *OUTPUT_CONTROLS} & set(config.rows) if not name else ()
-        jobs.append((group.student, seeds * (1 + len(shared))))
-        if group.no_teacher is not None and not name:
-            jobs.append((group.no_teacher, seeds))
-    tuned = len(LEARNING_RATES)
-    jobs += [(program, tuned) for program in nets.values()]
-    if nets:
-        jobs.append((next(iter(nets.values())), seeds - 1))
-    return jobs
-
-
 def expect(
-    models: Mapping[str, Models],
-    nets: Mapping[float, Program],
+    waves: Sequence[Wave],
+    setting: Setting,
     store: WindowStore,
     folds: Sequence[Fold],
-    config: RunConfig,
-    left: float,
 ) -> tuple[float, int]:
     """Compiles and times every program; returns seconds and bytes of what is left.
 
     Args:
-        models: Of every system.
-        nets: Of the small net.
-        store: The run's windows.
-        folds: The run's folds.
-        config: The run's.
-        left: Share of the trainings that are not finished.
+        waves: The run's trainings.
+        setting: The run.
+        store: Its windows.
+        folds: Its folds.
     """
-    costs: dict[int, Cost] = {}
-    made: dict[int, Variables] = {}
-    for group in models.values():
-        upstream: dict[str, Any] = {}
-        for program in group.stages:
-            if id(program) not in costs:
-                found = measure(program, config, store, upstream)
-                costs[id(program)], made[id(program)] = found
-            upstream[program.stage] = made[id(program)]
-        kept = read_specs(group.teacher, config.cache) if group.teacher.kept else None
-        at_once = threads_at_once(group.student, upstream, config, store)
-        costs[id(group.student)], _ = measure(
-            group.student, config, store, upstream, kept=kept, at_once=at_once
+    num_judged = min(TIMED_WINDOWS, len(store))
+    costs = _measure_all(setting, num_judged)
+    seconds, disk = 0.0, 0
+    for training in every_training(waves, setting, len(folds)):
+        program = setting.programs[program_key(training)]
+        cost, fold = costs[program_key(training)], folds[training.fold]
+        per_epoch = max(1, len(fold.train) // program.train.batch_size)
+        epochs = program.num_steps / per_epoch
+        judged = len(fold.val) * (epochs + 1) + len(fold.test)
+        seconds += program.num_steps * cost.step_s + judged * cost.window_s
+        disk += cost.bytes
+    share = share_left(waves, setting, len(folds))
+    return share * seconds, round(share * disk)
+
+
+def _measure_all(setting: Setting, num_judged: int) -> dict[Key, Cost]:
+    config, costs = setting.config, dict[Key, Cost]()
+    made: dict[Key, Variables] = {}
+    for variant, system in setting.systems.items():
+        owner = "" if setting.same_teacher else variant
+        upstream: dict[str, Variables] = {}
+        skipped = setting.teachers[variant].given_stages(system)
+        for stage in system.stages[:-1]:
+            key = owner, stage.name, ""
+            if stage.name in skipped:
+                continue
+            if not stage.terms:
+                upstream[stage.name] = given_variables(system, stage, config, upstream)
+                continue
+            if key not in costs:
+                costs[key], made[key] = (
+                    measure(
+                        setting.programs[key], config, upstream, num_judged=num_judged
+                    )
+                    if not needs_outputs(system, stage)
+                    else _untimed(setting.programs[key], upstream)
+                )
+            upstream[stage.name] = made[key]
+        teacher = setting.teachers[variant]
+        kept = read_specs(teacher, config.cache) if teacher.kept else None
+        student = system.stages[-1].name
+        program = setting.programs[variant, student, ""]
+        at_once = threads_at_once(program, upstream, config)
+        costs[variant, student, ""], _ = measure(
+            program,
+            config,
+            upstream,
+            kept=kept,
+            at_once=at_once,
+            num_judged=num_judged,
         )
-        if group.no_teacher is not None:
-            costs[id(group.no_teacher)], _ = measure(
-                group.no_teacher, config, store, {}, at_once=at_once
-            )
-    for program in nets.values():
-        at_once = threads_at_once(program, {}, config, store)
-        costs[id(program)], _ = measure(program, config, store, {}, at_once=at_once)
-    jobs = [(p, costs[id(p)], num) for p, num in trainings(models, nets, config)]
-    seconds = total_seconds(jobs, folds, config.train.batch_size)
-    disk = len(folds) * sum(num * cost.bytes for _, cost, num in jobs)
-    return left * seconds, round(left * disk)
+        for key, other in setting.programs.items():
+            if key not in costs and key[0] == variant and key[2]:
+                costs[key], _ = measure(
+                    other,
+                    config,
+                    {},
+                    at_once=threads_at_once(other, {}, config),
+                    num_judged=num_judged,
+                )
+    return costs
 
 
-def share_left(
-    models: Mapping[str, Models],
-    nets: Mapping[float, Program],
-    folds: Sequence[Fold],
-    config: RunConfig,
-    folder: Path,
-) -> float:
+def _untimed(
+    program: Program, upstream: Mapping[str, Variables]
+) -> tuple[Cost, Variables]:
+    """Leaves a stage untimed that reads outputs which are not there yet."""
+    variables = program.finish(program.init(init_key(0), dict(upstream)))
+    size = sum(x.nbytes for x in jax.tree.leaves(variables))
+    return Cost(0.0, 0.0, size), variables
+
+
+def every_training(
+    waves: Sequence[Wave], setting: Setting, num_folds: int
+) -> list[Training]:
+    """Lists all trainings; repeats of a tuned row stand for whichever trial is chosen.
+
+    Args:
+        waves: What `schedule` lists.
+        setting: The run.
+        num_folds: Number of folds.
+    """
+    repeated = [
+        Training(fold, SMALL_NET, "student", seed=seed, trial=TRIALS[0].name)
+        for fold in range(num_folds)
+        for seed in range(1, num_repeats(setting.config) + 1)
+    ]
+    return [*(training for wave in waves for training in wave), *repeated]
+
+
+def share_left(waves: Sequence[Wave], setting: Setting, num_folds: int) -> float:
     """Returns the share of trainings that are not finished yet."""
-    total = len(folds) * sum(num for _, num in trainings(models, nets, config))
-    done = sum(1 for _ in folder.glob("fold*/**/done.json"))
-    return max(0.0, 1 - done / total)
-
-
-def total_seconds(
-    jobs: Sequence[tuple[Program, Cost, int]], folds: Sequence[Fold], batch_size: int
-) -> float:
-    """Adds up trainings: `(program, its cost, how many a fold)`, over all folds."""
-    seconds = 0.0
-    for fold in folds:
-        per_epoch = max(1, len(fold.train) // batch_size)
-        for program, cost, num in jobs:
-            epochs = program.num_steps / per_epoch
-            judged = len(fold.val) * (epochs + 1) + len(fold.test)
-            seconds += num * (program.num_steps * cost.step_s + judged * cost.window_s)
-    return seconds
+    total = len(every_training(waves, setting, num_folds))
+    known = sum(len(wave) for wave in waves)
+    done = known - len(unfinished(waves, setting.folder))
+    repeated = setting.folder.glob(f"fold*/{SMALL_NET}/seed[1-9]*/done.json")
+    return max(0.0, 1 - (done + len(list(repeated))) / total)
 
 
 def describe(seconds: float, disk: Any) -> str:
-    """Formats a duration and a size for people."""
+    """Formats a duration and a size as a person would."""
     minutes = seconds / 60
     span = f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min"
-    return f"{span}, {format_bytes(disk)} of disk"
+    return f"{span}, {disk / 2**20:.0f} MiB of disk"

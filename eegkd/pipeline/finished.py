@@ -28,20 +28,28 @@ def is_finished(folder: Path) -> bool:
 
 def write_results(
     folder: Path,
-    variables: Variables,
-    val: Predictions,
-    test: Predictions,
+    variables: Variables | None,
+    val: Predictions | None,
+    test: Predictions | None,
     facts: Mapping[str, Any],
 ) -> None:
-    """Writes the three files, then `done.json` with `facts` and their hashes.
+    """Writes the files there are, then `done.json` with `facts` and their hashes.
+
+    A stage that is not judged has no predictions, and one that is given, not trained,
+    has no variables here.
 
     Raises:
         InputError: If the folder is read-only or full.
     """
-    save_variables(folder / WEIGHTS, variables)
-    save_predictions(folder / VAL, val)
-    save_predictions(folder / TEST, test)
-    hashes = {name: hash_file(folder / name) for name in RESULTS}
+    names = []
+    if variables is not None:
+        save_variables(folder / WEIGHTS, variables)
+        names.append(WEIGHTS)
+    for name, predictions in ((VAL, val), (TEST, test)):
+        if predictions is not None:
+            save_predictions(folder / name, predictions)
+            names.append(name)
+    hashes = {name: hash_file(folder / name) for name in names}
     write_json(folder / DONE, {**facts, "files": hashes})
 
 

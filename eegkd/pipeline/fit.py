@@ -4,7 +4,7 @@ import dataclasses
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,17 +13,9 @@ import numpy as np
 
 from eegkd.config import RunConfig
 from eegkd.data.batches.loader import Loader, make_loader
-from eegkd.data.batches.maker import BatchPlan, Cache, ZScore, fit_train_zscore
-from eegkd.data.windows.folds import Fold
-from eegkd.data.windows.store import WindowStore
-from eegkd.evaluate.metrics import score
-from eegkd.evaluate.predictions import (
-    Predictions,
-    load_predictions,
-    make_predictions,
-)
-from eegkd.evaluate.tasks import task_of
-from eegkd.pipeline.compiled import Program
+from eegkd.data.batches.maker import BatchPlan, Cache
+from eegkd.evaluate.predictions import Predictions, load_predictions
+from eegkd.pipeline.compiled import Program, num_examples
 from eegkd.pipeline.finished import (
     TEST,
     VAL,
@@ -32,10 +24,12 @@ from eegkd.pipeline.finished import (
     is_finished,
     write_results,
 )
-from eegkd.pipeline.inference import predict_rows, prepare_fn
-from eegkd.pipeline.probes import Samples, measure, watch
+from eegkd.pipeline.folds import FoldData, predictions_of, selection_metric, val_score
+from eegkd.pipeline.inference import predict_rows, validation_loss
+from eegkd.pipeline.probes import Samples, measure, probe_means
 from eegkd.systems import get_stage
-from eegkd.systems.batches import init_key
+from eegkd.systems.batches import init_key, prepare_fn, stage_example
+from eegkd.systems.loaded import with_loaded, without_loaded
 from eegkd.train.distributed import first_only, of_first, shard
 from eegkd.train.loop import History, LoopOptions, train
 from eegkd.train.optimiser import scale_learning_rate
@@ -44,33 +38,21 @@ from eegkd.train.state import TrainState, init_state
 from eegkd.train.weights import check_same_shapes, load_variables
 from eegkd.typing import Variables
 
-Log = Callable[[Mapping[str, Any]], None]
-Ahead = Callable[[Sequence[tuple[Program, "Job"]], "FoldData"], None]
-"""May train some of the models to come, before each is asked for by itself."""
-
-
-class FoldData(NamedTuple):
-    """The windows of one fold, and the statistics fitted on its training subjects."""
-
-    store: WindowStore
-    fold: Fold
-    zscore: ZScore | None
-
 
 class Job(NamedTuple):
-    """One training.
+    """One training, with all that it reads.
 
     Attributes:
         model: The row's name in results.json.
         seed: Which repetition.
         folder: Where its checkpoints and results go.
-        weights: Of the terms, where they differ from the program's.
+        weights: Weights of the terms, where they differ from the program's.
         upstream: Variables of earlier stages by name.
-        cache: Outputs of earlier stages: stage -> tensor -> values a store row.
+        cache: Outputs of earlier stages: stage -> tensor -> values per store row.
         labels: Aligned with the store's rows; -1 where this model may not look.
         learning_rate: The schedule's peak, where it differs from the program's.
-        samples: Windows that it is watched on.
-        extras: More arrays that its batches hold, aligned with the store's rows.
+        samples: Windows that its probes measure.
+        extras: More that its batches hold, aligned with the store's rows.
     """
 
     model: str
@@ -86,21 +68,30 @@ class Job(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """A finished training: variables for use, what they say, and what was measured."""
+    """A finished training.
+
+    Attributes:
+        variables: Its variables, for use.
+        val: Predictions of the validation windows; None for a stage that is not judged.
+        test: Predictions of the test windows, likewise.
+        seconds: Time that it took.
+        measured: What its probes measured.
+    """
 
     variables: Variables
-    val: Predictions
-    test: Predictions
+    val: Predictions | None
+    test: Predictions | None
     seconds: float
     measured: Mapping[str, Any] = {}
 
 
-def fold_data(store: WindowStore, fold: Fold) -> FoldData:
-    """Fits what training rows decide, if the store asks for it."""
-    fitted = store.manifest["preprocessing"].get("zscore") == "train_set"
-    return FoldData(
-        store, fold, fit_train_zscore(store, fold.train) if fitted else None
-    )
+class Start(NamedTuple):
+    """What a training starts from; a `train.sweep.Member` without its name."""
+
+    state: TrainState
+    frozen: Any
+    upstream: Mapping[str, Variables]
+    loader: Loader
 
 
 def fit(
@@ -109,8 +100,7 @@ def fit(
     data: FoldData,
     config: RunConfig,
     *,
-    num_steps: int,
-    log: Log,
+    log: Callable[[Mapping[str, Any]], None],
     progress: Callable[[int], None] | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> Fitted:
@@ -122,20 +112,26 @@ def fit(
         Interrupted: On Ctrl-C, SIGTERM or `stop`, after a checkpoint.
         InputError: If what is there are the weights of another model, or damaged.
     """
-    if is_done(job):
-        return _read(program, job, data.store)
-    start = time.monotonic()
-    member = begin(program, job, data, config, num_steps=num_steps)
+    if is_finished(job.folder):
+        return read_fitted(program, job, config)
+    began = time.monotonic()
+    member = start(program, job, data, config)
 
     def current(state: Any) -> Variables:
         return on_one_device(state).variables(member.frozen)
 
     def evaluate(state: Any) -> dict[str, float]:
-        rows, now = data.fold.val, current(state)
+        now = current(state)
+        if program.predict is None:
+            loss = validation_loss(
+                program, now, job.upstream, data.store, data.fold.val, data.zscore,
+                job.cache,
+            )  # fmt: skip
+            return of_first({"val/loss": loss})
         final = program.finish(now)
-        prob = predict_rows(program, final, data.store, rows, data.zscore)
-        found = watch(program.watched, now, job.samples) if program.watched else {}
-        return of_first(val_score(data, prob) | found)
+        prob = _probabilities(program, final, data, data.fold.val, job)
+        found = program.probed and probe_means(program.probed, now, job.samples)
+        return of_first(val_score(data, prob) | (found or {}))
 
     try:
         _, history = train(
@@ -144,8 +140,8 @@ def fit(
             member.loader,
             frozen=member.frozen,
             upstream=member.upstream,
-            num_steps=num_steps,
-            options=loop_options(data, config, job.folder / "checkpoints", stop),
+            num_steps=program.num_steps,
+            options=loop_options(program, data, job.folder / "checkpoints", stop),
             evaluate=evaluate,
             log=log,
             progress=progress,
@@ -153,60 +149,38 @@ def fit(
     finally:
         # Its threads would wait for ever: a run has hundreds of loaders.
         member.loader.close()
-    return conclude_fit(
-        program, job, data, current(history.best), history, time.monotonic() - start
-    )
+    best = current(history.best)
+    return finish(program, job, data, best, history, time.monotonic() - began)
 
 
-def is_done(job: Job) -> bool:
-    """Whether a training has ended and its folder is whole."""
-    return is_finished(job.folder)
-
-
-class Begun(NamedTuple):
-    """What a training starts from; a `train.sweep.Member` without its name."""
-
-    state: TrainState
-    frozen: Any
-    upstream: Mapping[str, Variables]
-    loader: Loader
-
-
-def one_by_one(trainings: Sequence[tuple[Program, Job]], data: FoldData) -> None:
-    """Is the `Ahead` that trains nothing ahead of its turn."""
-    del trainings, data
-
-
-def begin(
-    program: Program, job: Job, data: FoldData, config: RunConfig, *, num_steps: int
-) -> Begun:
+def start(program: Program, job: Job, data: FoldData, config: RunConfig) -> Start:
     """Draws a model's start, and opens its batches."""
     store, fold = data.store, data.fold
-    # Classes that a window may have several of cannot be drawn equally often.
-    balanced = task_of(store.manifest).sampler == "balanced"
     seed = _seed(config.seed, fold.index, job.seed)
-    variables = program.init(init_key(seed), example(store), job.upstream)
+    stage = get_stage(program.system, program.stage)
+    variables = program.init(init_key(seed), job.upstream)
+    running = [stage.name, *(set(job.upstream) - set(job.cache or {}))]
     loader = make_loader(
         store,
         fold.train,
-        batch_size=config.train.batch_size,
+        batch_size=program.train.batch_size,
         seed=seed,
-        num_steps=num_steps,
+        num_steps=program.num_steps,
         plan=BatchPlan(
-            sampler=config.train.sampler if balanced else "natural",
-            prepare=prepare_fn(program.system),
+            sampler=program.train.sampler,
+            prepare=prepare_fn(program.system, running),
             zscore=data.zscore,
             labels=job.labels,
             augment=config.augment,
             cache=job.cache,
             extras=job.extras,
+            recordings=stage.scope == "recording",
         ),
         shard=shard(),
-        workers=config.train.workers,
+        workers=program.train.workers,
     )
     # What the cache holds needs no variables: keep them off the device.
     upstream = {} if job.cache else dict(job.upstream)
-    stage = get_stage(program.system, program.stage)
     state = init_state(
         stage,
         variables,
@@ -219,34 +193,30 @@ def begin(
         factor = job.learning_rate / config.optim.learning_rate
         opt_state = scale_learning_rate(state.opt_state, factor)
         state = dataclasses.replace(state, opt_state=opt_state)
-    return Begun(state, variables.frozen, upstream, loader)
+    return Start(state, variables.frozen, upstream, loader)
 
 
 def loop_options(
+    program: Program,
     data: FoldData,
-    config: RunConfig,
     checkpoint_dir: Path,
     stop: Callable[[], bool] | None = None,
 ) -> LoopOptions:
-    """Decides when to save, and how epochs are chosen."""
+    """Returns when to save, and how epochs are chosen."""
+    stage, options = get_stage(program.system, program.stage), program.train
+    num = num_examples(stage, data.store, data.fold)
+    judged = program.predict is not None
     return LoopOptions(
         checkpoint_dir=checkpoint_dir,
-        save_every_s=config.train.save_every_s,
-        eval_every=max(1, len(data.fold.train) // config.train.batch_size),
-        monitor=f"val/{selection_metric(data.store)}",
-        mode="max",
+        save_every_s=options.save_every_s,
+        eval_every=stage.options.eval_every or max(1, num // options.batch_size),
+        monitor=f"val/{selection_metric(data.store)}" if judged else "val/loss",
+        mode="max" if judged else "min",
         stop=stop,
     )
 
 
-def val_score(data: FoldData, prob: np.ndarray) -> dict[str, float]:
-    """Scores the probabilities of the validation windows."""
-    p = predictions_of(data, data.fold.val, prob)
-    metric = selection_metric(data.store)
-    return {f"val/{name}": value for name, value in score(p, [metric]).items()}
-
-
-def conclude_fit(
+def finish(
     program: Program,
     job: Job,
     data: FoldData,
@@ -255,45 +225,39 @@ def conclude_fit(
     seconds: float,
 ) -> Fitted:
     """Finishes a trained model, judges it on validation and test windows, keeps it."""
-    start = time.monotonic()
+    began = time.monotonic()
     final = fetch(program.finish(variables))
-
-    def judge(rows: np.ndarray) -> Predictions:
-        prob = predict_rows(program, final, data.store, rows, data.zscore)
-        return predictions_of(data, rows, prob)
-
-    val, test = judge(data.fold.val), judge(data.fold.test)
+    val, test = judge_rows(program, final, data, job)
     measured = {}
-    if program.measured:
+    if program.probed_end:
         classes = data.store.num_classes
-        measured = measure(program.measured, variables, job.samples, classes)
-    spent = seconds + time.monotonic() - start
+        measured = measure(program.probed_end, variables, job.samples, classes)
+    spent = seconds + time.monotonic() - began
     fitted = Fitted(final, val, test, spent, measured)
     first_only(lambda: _write(job, fitted, history))
     return fitted
 
 
-def example(store: WindowStore) -> dict[str, np.ndarray]:
-    """Returns the batch that initialisations see: shapes matter, values do not."""
-    return {"signal": np.asarray(store.signal[:2])}
-
-
-def predictions_of(data: FoldData, rows: np.ndarray, prob: np.ndarray) -> Predictions:
-    """Joins probabilities with where their windows come from."""
-    index = data.store.index
-    return make_predictions(
-        prob,
-        data.store.labels[rows],
-        index["subject"][rows],
-        index["recording_id"][rows],
-        index["start_s"][rows],
-        index["window_id"][rows],
+def judge_rows(
+    program: Program, variables: Variables, data: FoldData, job: Job
+) -> tuple[Predictions | None, Predictions | None]:
+    """Predicts a fold's validation and test windows; None if the stage does not."""
+    if program.predict is None:
+        return None, None
+    val, test = (
+        predictions_of(data, rows, _probabilities(program, variables, data, rows, job))
+        for rows in (data.fold.val, data.fold.test)
     )
+    return val, test
 
 
-def selection_metric(store: WindowStore) -> str:
-    """Names what epochs are chosen by, which follows from the corpus's task."""
-    return task_of(store.manifest).monitor
+def _probabilities(
+    program: Program, variables: Variables, data: FoldData, rows: np.ndarray, job: Job
+) -> np.ndarray:
+    stage = get_stage(program.system, program.stage)
+    # Windows are judged by what they are; recordings also by what came before.
+    cache = job.cache if stage.scope == "recording" else None
+    return predict_rows(program, variables, data.store, rows, data.zscore, cache)
 
 
 def _seed(*parts: int) -> int:
@@ -308,7 +272,8 @@ def _write(job: Job, fitted: Fitted, history: Any) -> None:
         "best_value": history.best_value,
         "measured": fitted.measured,
     }
-    write_results(job.folder, fitted.variables, fitted.val, fitted.test, facts)
+    kept = without_loaded(fitted.variables)
+    write_results(job.folder, kept, fitted.val, fitted.test, facts)
     _drop_checkpoints(job.folder)
 
 
@@ -317,22 +282,30 @@ def _drop_checkpoints(folder: Path) -> None:
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
-def _read(program: Program, job: Job, store: WindowStore) -> Fitted:
+def read_fitted(program: Program, job: Job, config: RunConfig) -> Fitted:
+    """Reads a finished training.
+
+    Raises:
+        InputError: If a file is gone, altered, or of another model.
+    """
     done = check_results(job.folder)
     # A kill may have come between the end of the training and this.
     _drop_checkpoints(job.folder)
+    stage = get_stage(program.system, program.stage)
+    batch = stage_example(program.system, stage, config.signal)
 
-    def final(key: Any, batch: Any, upstream: Any) -> Variables:
-        return program.finish(program.init(key, batch, upstream))
+    def final(key: Any, batch: Any, upstream: Any, *loaded: Any) -> Variables:
+        return program.finish(stage.init(key, batch, upstream, *loaded))
 
     file = job.folder / WEIGHTS
     variables = load_variables(file)
-    expected = jax.eval_shape(final, init_key(0), example(store), job.upstream)
-    check_same_shapes(file, variables, expected)
-    return Fitted(
-        variables,
-        load_predictions(job.folder / VAL),
-        load_predictions(job.folder / TEST),
-        done["seconds"],
-        done.get("measured", {}),
+    loaded = (stage.load.shapes(),) if stage.load else ()
+    expected = jax.eval_shape(final, init_key(0), batch, dict(job.upstream), *loaded)
+    check_same_shapes(file, variables, without_loaded(expected))
+    if stage.load:
+        variables = with_loaded(variables, stage.load.read(), expected)
+    val, test = (
+        load_predictions(job.folder / name) if (job.folder / name).is_file() else None
+        for name in (VAL, TEST)
     )
+    return Fitted(variables, val, test, done["seconds"], done.get("measured", {}))

@@ -145,6 +145,7 @@ def _check_same(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
             "preprocessing changed. Put the run's own store back, or choose another "
             "--out."
         )
+    _check_weights(folder, old.get("weights", {}), new.get("weights", {}))
     for key in ("system", "num_folds", "variants", "terms"):
         was, now = old.get(key, new.get(key)), new.get(key)
         if was != now:
@@ -153,6 +154,21 @@ def _check_same(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
                 f"{describe_difference(was, now)} Choose another --out, or go on with "
                 "the program that began it."
             )
+
+
+def _check_weights(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Refuses published weights other than those that the run began with."""
+    for name, stages in old.items():
+        for stage, was in stages.items():
+            now = new.get(name, {}).get(stage, {"files": {}})
+            for file, sha256 in was["files"].items():
+                if now["files"].get(file) != sha256:
+                    raise InputError(
+                        f"{folder} was begun with other weights of {was['model']} for "
+                        f"its stage {stage}: {file} had the SHA-256 {sha256[:16]}..., "
+                        f"now {str(now['files'].get(file, 'is missing'))[:16]}. Put "
+                        "that file back, or choose another --out."
+                    )
 
 
 def _without_placement(train: dict[str, Any]) -> dict[str, Any]:

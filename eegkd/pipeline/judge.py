@@ -18,10 +18,12 @@ from eegkd.evaluate.predictions import Predictions
 from eegkd.evaluate.report.page import write_page
 from eegkd.evaluate.report.terminal import caveats, terminal_table
 from eegkd.pipeline.baselines import band_features
-from eegkd.pipeline.compiled import Program
-from eegkd.pipeline.fit import Fitted, fold_data
+from eegkd.pipeline.compiled import Program, inputs_of
+from eegkd.pipeline.fit import Fitted
 from eegkd.pipeline.folder import read_log, write_json
-from eegkd.pipeline.inference import embed_rows
+from eegkd.pipeline.folds import fold_data
+from eegkd.pipeline.inference import batch_maker, embed_rows, running
+from eegkd.systems import get_stage
 from eegkd.systems.channels import student_columns
 from eegkd.typing import Variables
 
@@ -38,6 +40,8 @@ class Judged:
 
     def keep(self, model: str, seed: int, program: Program, fitted: Fitted) -> None:
         """Takes one training of one fold; the first of a model is kept whole."""
+        if fitted.val is None or fitted.test is None:
+            return  # A stage that is not judged.
         self.add(model, seed, fitted.val, fitted.test)
         self.kept.setdefault(model, (program, fitted))
         self.measured.setdefault(model, []).append(fitted.measured)
@@ -115,8 +119,10 @@ def gather(
 
     def call(row: str, size: int) -> Callable[[], Any]:
         program, fitted = runs.kept[row]
+        system, stage = program.system, get_stage(program.system, program.stage)
         variables = jax.device_put(fitted.variables)
-        batch = {"signal": np.asarray(store.signal[:size])}
+        maker = batch_maker(system, store, stages=running(system, stage))
+        batch = inputs_of(system, stage)(maker(np.arange(size)))
         return lambda: jax.block_until_ready(program.predict(variables, batch))
 
     return Evidence(
@@ -126,7 +132,7 @@ def gather(
         fold=data.fold,
         log=read_log(Path(config.out).absolute() / "metrics.jsonl"),
         measured=runs.measured,
-        groups=_groups(runs.measured),
+        groups=_groups(runs.kept),
         costs={row: _cost(fitted.variables) for row, (_, fitted) in runs.kept.items()},
         embed=embed,
         call=call,
@@ -148,9 +154,12 @@ def _cost(variables: Variables) -> Cost:
 
 
 def _groups(
-    measured: Mapping[str, Sequence[Mapping[str, Any]]],
+    kept: Mapping[str, tuple[Program, Fitted]],
 ) -> dict[str, tuple[str, ...]]:
-    """Names the measures that are weights of a router's layers."""
-    names = {name for runs in measured.values() for one in runs for name in one}
-    weights = tuple(sorted(name for name in names if name.startswith("alpha_")))
-    return {"routing": weights} if weights else {}
+    """Names the measures that are drawn in one figure, by their group."""
+    found: dict[str, set[str]] = {}
+    for program, _ in kept.values():
+        for probe in get_stage(program.system, program.stage).probes:
+            if probe.group:
+                found.setdefault(probe.group, set()).add(probe.term.name)
+    return {group: tuple(sorted(names)) for group, names in found.items()}

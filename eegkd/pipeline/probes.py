@@ -1,4 +1,4 @@
-"""What a system asks to be watched, over the same few windows at every evaluation."""
+"""What a stage's probes measure, over the same few windows at every evaluation."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -7,12 +7,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from eegkd.data.batches.maker import BatchMaker, BatchPlan, Prepare, ZScore
-from eegkd.data.windows.folds import Fold
-from eegkd.data.windows.store import WindowStore
+from eegkd.data.batches.maker import BatchMaker, BatchPlan, Cache
 from eegkd.losses import Term
 from eegkd.losses.compose import lookup
+from eegkd.pipeline.folds import FoldData
 from eegkd.systems import Stage, System, get_stage, replace_stage, upstream_inputs
+from eegkd.systems.batches import prepare_fn
 from eegkd.train.inputs import (
     teacher_rows,
     teacher_specs,
@@ -24,13 +24,13 @@ from eegkd.typing import Array, Batch, Variables
 MOST_WINDOWS = 128
 _MOST_BYTES = 2**26
 Samples = Mapping[str, Batch]
-"""Windows of `train`, `val` and `test` subjects, with what earlier stages say."""
+"""Windows of `train`, `val` and `test` subjects, with outputs of earlier stages."""
 
 
 def term_values(
     system: System, stage_name: str, terms: Sequence[Term]
 ) -> Callable[[Variables, Batch], dict[str, Array]]:
-    """Builds `(variables in training, sample) -> a number a window, by term`."""
+    """Builds `(variables in training, sample) -> one number per window, by term`."""
     stage = get_stage(system, stage_name)
     reader = _reader(stage)
 
@@ -49,37 +49,34 @@ def term_values(
 def take_samples(
     system: System,
     upstream: Mapping[str, Variables],
-    store: WindowStore,
-    fold: Fold,
-    *,
-    zscore: ZScore | None = None,
-    prepare: Prepare | None = None,
+    data: FoldData,
+    cache: Cache | None = None,
 ) -> Samples:
     """Takes windows evenly from each part of a fold, and runs earlier stages on them.
 
     Args:
-        system: Whose student is watched.
+        system: Its student is measured.
         upstream: Variables of its earlier stages.
-        store: Windows; all labels are shown.
-        fold: Its parts.
-        zscore: Of the training subjects, if the store asks for it.
-        prepare: The system's, if it adds anything.
+        data: The fold; all labels are shown.
+        cache: Outputs of earlier stages that cover all of the fold's windows, where
+            those cannot be run on windows alone.
 
     Returns:
-        Nothing where nothing is watched, or where an earlier stage has no variables
+        Nothing where there are no probes, or where an earlier stage has no variables
         here because its outputs were given.
     """
-    stage = system.stages[-1]
-    if not (stage.watched or stage.measured):
+    stage, fold = system.stages[-1], data.fold
+    if not stage.probes:
         return {}
     reader = _reader(stage)
     names = upstream_inputs(reader)
     if not {name.partition(".")[0] for name in names} <= set(upstream):
         return {}
-    maker = BatchMaker(store=store, plan=BatchPlan(prepare=prepare, zscore=zscore))
+    plan = BatchPlan(prepare=prepare_fn(system), zscore=data.zscore, cache=cache)
+    maker = BatchMaker(store=data.store, plan=plan)
     read = replace_stage(system, reader)
     run, num = None, MOST_WINDOWS
-    if names:
+    if names and cache is None:
         specs = teacher_specs(read, stage.name, names, upstream, maker(fold.val[:1]))
         each = sum(
             math.prod(shape) * np.dtype(dtype).itemsize
@@ -90,17 +87,18 @@ def take_samples(
     samples = {}
     parts = {"train": fold.train, "val": fold.val, "test": fold.test}
     for part, rows in parts.items():
-        # Of one number each: a smaller part repeats windows, and compiles nothing new.
+        # A smaller part repeats windows, so that all have one number of them and
+        # nothing new is compiled.
         batch = maker(rows[np.linspace(0, len(rows) - 1, num).round().astype(int)])
-        cache: dict[str, dict[str, np.ndarray]] = {}
+        outputs: dict[str, dict[str, np.ndarray]] = {}
         for name, value in (run(batch) if run else {}).items():
             group, _, key = name.partition(".")
-            cache.setdefault(group, {})[key] = value
-        samples[part] = {**batch, "cache": cache} if cache else batch
+            outputs.setdefault(group, {})[key] = value
+        samples[part] = {**batch, "cache": outputs} if outputs else batch
     return samples
 
 
-def watch(run: Any, variables: Variables, samples: Samples) -> dict[str, Any]:
+def probe_means(run: Any, variables: Variables, samples: Samples) -> dict[str, Any]:
     """Returns the means `train/<term>` and `val/<term>`, over the last axis."""
     found = {}
     for part in ("train", "val"):
@@ -113,7 +111,7 @@ def watch(run: Any, variables: Variables, samples: Samples) -> dict[str, Any]:
 def measure(
     run: Any, variables: Variables, samples: Samples, num_classes: int
 ) -> dict[str, Any]:
-    """Returns the mean of every term over the test windows, and by their classes."""
+    """Returns the mean of every probe over the test windows, and by their classes."""
     if "test" not in samples:
         return {}
     values = jax.device_get(run(variables, samples["test"]))
@@ -132,5 +130,6 @@ def measure(
 
 
 def _reader(stage: Stage) -> Stage:
-    """Returns the stage as one that reads what is watched as well."""
-    return stage._replace(terms=(*stage.terms, *stage.watched, *stage.measured))
+    """Returns the stage as one that reads what its probes read as well."""
+    terms = tuple(probe.term for probe in stage.probes)
+    return stage._replace(terms=(*stage.terms, *terms))

@@ -2,39 +2,43 @@
 
 import contextlib
 import dataclasses
-import functools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
-from eegkd.config import ROWS, RunConfig, check_batch, num_steps
+from eegkd.config import ROWS, RunConfig
 from eegkd.data.windows.folds import Fold, splits_json
 from eegkd.data.windows.store import WindowStore, check_trainable
 from eegkd.errors import InputError
+from eegkd.evaluate.metrics import score
 from eegkd.host.atomic import sole_writer
 from eegkd.pipeline import baselines
-from eegkd.pipeline.compiled import Program
-from eegkd.pipeline.distill import Models, choose_teachers, make_models, train_rows
-from eegkd.pipeline.estimate import describe, expect, share_left, trainings
-from eegkd.pipeline.fit import Fitted, FoldData, Job, fit, fold_data
-from eegkd.pipeline.folder import open_log, open_run, read_json, write_json
+from eegkd.pipeline.compiled import compile_programs, program_key
+from eegkd.pipeline.estimate import describe, every_training, expect, share_left
+from eegkd.pipeline.execute import execute
+from eegkd.pipeline.fit import Fitted
+from eegkd.pipeline.folder import open_run, read_json, write_json
+from eegkd.pipeline.folds import FoldData, fold_data, selection_metric
+from eegkd.pipeline.given import judge_given
+from eegkd.pipeline.jobs import FoldState, Setting
 from eegkd.pipeline.judge import Judged, judge
-from eegkd.pipeline.teacher_outputs import Watch
+from eegkd.pipeline.observe import Observer, show
+from eegkd.pipeline.schedule import (
+    SMALL_NET,
+    Training,
+    Wave,
+    repeats,
+    schedule,
+)
+from eegkd.pipeline.teacher_choice import choose_teachers
 from eegkd.pipeline.teacher_reuse import check_teachers, take_teachers, teacher_notes
-from eegkd.pipeline.threads import fit_beside
-from eegkd.pipeline.vmapped import fit_many, groups
 from eegkd.systems import System
 from eegkd.systems.channels import channel_notes, check_columns, student_columns
+from eegkd.systems.loaded import system_weights
 from eegkd.systems.signal import signal_of
 from eegkd.train.distributed import first_only, in_turn, is_first
 
@@ -61,7 +65,7 @@ def run_distillation(
     Args:
         make_system: `config -> System`; `config.signal` is filled from the store.
         store: Windows.
-        folds: Of the store.
+        folds: Folds of the store.
         config: A `RunConfig` that also holds the system's options.
         variants: More systems, each with its own teacher; a variant's student becomes
             the row of its name.
@@ -82,81 +86,101 @@ def run_distillation(
     width = max(110, Console().width)
     console = console or Console(width=width, quiet=not is_first())
     check_trainable(store)
-    check_batch(config.train, folds)
-    unknown = sorted(set(config.rows) - set(ROWS))
+    unknown = sorted(set(config.rows) - {*ROWS, *(name for name, _ in variants)})
     if unknown:
         raise InputError(f"--rows {' '.join(unknown)}: choose from {', '.join(ROWS)}.")
     folder = Path(config.out).absolute()
     config = dataclasses.replace(config, signal=signal_of(store))
-    systems = [("", make_system(config))]
-    systems += [(name, make(config)) for name, make in variants]
-    check_columns(config, dict(systems))
-    notes = (*notes, *channel_notes(config, store), *teacher_notes(config))
-    record = {
-        "system": systems[0][1].name,
-        "run": config,
-        "store": {"path": str(store.path or ""), "fingerprint": store.fingerprint},
-        "num_folds": len(folds),
-        "variants": [name for name, _ in variants],
-        "terms": {name or "system": _terms(system) for name, system in systems},
-    }
+    systems = {"": make_system(config)}
+    systems |= {name: make(config) for name, make in variants}
+    check_columns(config, systems)
+    programs = compile_programs(
+        systems, store, folds, config, same_teacher=same_teacher
+    )
+    record = run_record(systems, store, folds, config)
     if config.teacher_run:
-        earlier = [stage.name for stage in systems[0][1].stages[:-1]]
+        earlier = [stage.name for stage in systems[""].stages[:-1]]
         check_teachers(record, splits_json(store, folds), earlier)
     with sole_writer(folder) if is_first() else contextlib.nullcontext():
         first_only(lambda: open_run(folder, record))
-        return _run(
-            dict(systems), store, folds, config, record, notes, console, same_teacher
-        )
+        splits = splits_json(store, folds)
+        first_only(lambda: write_json(folder / "splits.json", splits))
+        teachers = in_turn(lambda: choose_teachers(systems, folds, config, folder))
+        setting = Setting(systems, programs, teachers, config, folder, same_teacher)
+        said = (*notes, *channel_notes(config, store), *teacher_notes(config))
+        return _train_and_judge(setting, store, folds, record, said, console)
 
 
-def _run(
+def run_record(
     systems: Mapping[str, System],
     store: WindowStore,
     folds: Sequence[Fold],
-    config: Any,
+    config: RunConfig,
+) -> dict[str, Any]:
+    """Returns what config.json says of how a run was begun."""
+    record = {
+        "system": systems[""].name,
+        "run": config,
+        "store": {"path": str(store.path or ""), "fingerprint": store.fingerprint},
+        "num_folds": len(folds),
+        "variants": [name for name in systems if name],
+        "terms": {name or "system": _terms(system) for name, system in systems.items()},
+    }
+    weights = {
+        name or "system": found
+        for name, system in systems.items()
+        if (found := system_weights(system))
+    }
+    return record | ({"weights": weights} if weights else {})
+
+
+def _train_and_judge(
+    setting: Setting,
+    store: WindowStore,
+    folds: Sequence[Fold],
     record: Mapping[str, Any],
     notes: Sequence[str],
     console: Console,
-    same_teacher: bool,
 ) -> list[dict[str, Any]]:
-    """Does what `run_distillation` says, in a folder that is this process's own."""
-    folder = Path(config.out).absolute()
-    splits = splits_json(store, folds)
-    first_only(lambda: write_json(folder / "splits.json", splits))
-    steps = num_steps(config.train, folds)
-    teacher_steps = num_steps(config.train, folds, teacher=True)
-    models = {
-        name: make_models(system, config, steps, teacher_steps)
-        for name, system in systems.items()
-    }
-    if same_teacher:
-        stages = models[""].stages
-        for name in list(models)[1:]:
-            models[name] = models[name]._replace(stages=stages, shared=True)
-    models = in_turn(lambda: choose_teachers(models, store, folds, config, folder))
+    """Trains what is left; the caller holds the folder's lock."""
+    config, folder = setting.config, setting.folder
+    waves = schedule(
+        setting.systems,
+        config,
+        len(folds),
+        skipped={
+            name: teacher.given_stages(setting.systems[name])
+            for name, teacher in setting.teachers.items()
+        },
+        same_teacher=setting.same_teacher,
+    )
     if config.teacher_run:
-        stages = [program.stage for program in models[""].stages]
-        console.print(in_turn(lambda: take_teachers(folder, record, stages)))
-    nets = {}
-    if "small_net" in config.rows:
-        columns = student_columns(config)
-        nets = baselines.small_net_programs(config.signal, config, steps, columns)
-    left = share_left(models, nets, folds, config, folder)
+        earlier = [t for wave in waves for t in wave if t.seed is None]
+        console.print(in_turn(lambda: take_teachers(folder, record, earlier)))
+    left = share_left(waves, setting, len(folds))
     expected = (0.0, 0)
     if left:
-        for text in dict.fromkeys(group.teacher.text for group in models.values()):
+        for text in dict.fromkeys(t.text for t in setting.teachers.values()):
             console.print(text)
         console.print("Compiling, and timing a few updates of every model ...")
-        expected = expect(models, nets, store, folds, config, left)
+        seconds, disk = expect(waves, setting, store, folds)
+        expected = (seconds, disk)
+        student = setting.systems[""].stages[-1].name
         console.print(
-            f"{len(folds)} folds, {config.num_seeds} seeds, {steps} updates a training;"
+            f"{len(folds)} folds, {config.num_seeds} seeds, "
+            f"{setting.programs['', student, ''].num_steps} updates a training;"
             f" expected: {describe(*expected)}. Ctrl-C saves; the same command resumes."
         )
-    start = time.monotonic()
-    runs = Judged()
-    _train_all(models, nets, store, folds, config, folder, runs, console)
-    spent = time.monotonic() - start
+    began = time.monotonic()
+    total = sum(
+        setting.programs[program_key(training)].num_steps
+        for training in every_training(waves, setting, len(folds))
+    )
+    judged = Judged()
+    with show(console, folder / "metrics.jsonl", total) as observer:
+        for data, own in _by_fold(waves, store, folds):
+            _run_fold(own, setting, data, observer, judged, len(folds))
+    spent = time.monotonic() - began
     if not left and (folder / "summary.json").is_file():
         # Judged again: what the training took is still the news.
         before = read_json(folder / "summary.json")
@@ -166,7 +190,7 @@ def _run(
     def conclude() -> None:
         costs = {"expected_s": expected[0], "spent_s": spent}
         noted = {**record, **costs}
-        rows.extend(judge(runs, store, folds, config, noted, notes, console))
+        rows.extend(judge(judged, store, folds, config, noted, notes, console))
         if left:
             console.print(f"Expected {describe(*expected)}; took {spent:.0f} s.")
         console.print(f"Report: {folder / 'report.html'}", soft_wrap=True)
@@ -175,112 +199,59 @@ def _run(
     return rows
 
 
-def _train_all(
-    models: Mapping[str, Models],
-    nets: dict[float, Program],
-    store: WindowStore,
-    folds: Sequence[Fold],
-    config: RunConfig,
-    folder: Path,
-    runs: Judged,
-    console: Console,
+def _by_fold(
+    waves: Sequence[Wave], store: WindowStore, folds: Sequence[Fold]
+) -> Iterable[tuple[FoldData, list[Wave]]]:
+    for fold in folds:
+        own = [wave for wave in waves if wave and wave[0].fold == fold.index]
+        yield fold_data(store, fold), own
+
+
+def _run_fold(
+    waves: Sequence[Wave],
+    setting: Setting,
+    data: FoldData,
+    observer: Observer,
+    judged: Judged,
+    num_folds: int,
 ) -> None:
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    )
-    jobs = trainings(models, nets, config)
-    total = len(folds) * sum(n * program.num_steps for program, n in jobs)
-    path = folder / "metrics.jsonl"
-    log_file = open_log(path) if is_first() else contextlib.nullcontext(_no_log)
-    with progress, log_file as metrics:
-        bar = progress.add_task("starting", total=total)
-        watch = Watch(lambda text: progress.console.print(text), _rows_bar(progress))
+    """Runs the waves of one fold, and keeps what each training says."""
+    config, state = setting.config, FoldState(data, {})
 
-        early: set[Path] = set()
+    def run(wave: Wave) -> list[tuple[Training, Fitted]]:
+        return list(execute(wave, setting, state, observer, num_folds))
 
-        def show(data: FoldData, text: str) -> Callable[[int], None]:
-            before = progress.tasks[0].completed
-            text = f"fold {data.fold.index + 1}/{len(folds)} {text}"
-            progress.update(bar, description=text)
-            return lambda done: progress.update(bar, completed=before + done)
+    def keep(results: Sequence[tuple[Training, Fitted]]) -> None:
+        for training, fitted in results:
+            if fitted.val is not None and not training.part:
+                program = setting.programs[program_key(training)]
+                judged.keep(training.model, training.seed or 0, program, fitted)
 
-        def log(data: FoldData, job: Job, row: Mapping[str, Any]) -> None:
-            fold = data.fold.index
-            first = job.folder.relative_to(folder / f"fold{fold}").parts[0]
-            model = _row_name(first if first in models else "", job.model)
-            metrics({"fold": fold, "model": model, "seed": job.seed, **row})
-
-        def ahead(wanted: Sequence[tuple[Program, Job]], data: FoldData) -> None:
-            for program, jobs in groups(wanted, data, config, watch.say):
-                moved = show(data, f"{len(jobs)} models together")
-                fit_many(
-                    program,
-                    jobs,
-                    data,
-                    config,
-                    num_steps=program.num_steps,
-                    log=functools.partial(log, data),
-                    progress=moved,
-                )
-                moved(len(jobs) * program.num_steps)
-                early.update(job.folder for job in jobs)
-            moved = show(data, "small models side by side")
-            log_to = functools.partial(log, data)
-            beside = fit_beside(wanted, data, config, log=log_to, progress=moved)
-            early.update(job.folder for job in beside)
-
-        def run(program: Program, job: Job, data: FoldData) -> Fitted:
-            moved = show(data, f"{job.model} {job.seed}")
-            fitted = fit(
-                program,
-                job,
-                data,
-                config,
-                num_steps=program.num_steps,
-                log=functools.partial(log, data, job),
-                progress=moved,
-            )
-            moved(0 if job.folder in early else program.num_steps)
-            early.add(job.folder)  # A shared teacher comes again.
-            return fitted
-
-        for fold in folds:
-            data = fold_data(store, fold)
-            place = folder / f"fold{fold.index}"
-            for name, group in models.items():
-                rows = config.rows if not name else ()
-                for model, seed, program, fitted in train_rows(
-                    group, data, config, place / name, run, rows, watch, ahead
-                ):
-                    runs.keep(_row_name(name, model), seed, program, fitted)
-            if nets:
-                for model, seed, program, fitted in baselines.train_small_net(
-                    nets, data, config, place, run, ahead
-                ):
-                    runs.keep(model, seed, program, fitted)
-            if "linear" in config.rows:
-                columns = student_columns(config)
-                runs.add("linear", 0, *baselines.linear(data, config.seed, columns))
+    for model, program, fitted in judge_given(setting, state):
+        judged.keep(model, 0, program, fitted)
+    for wave in waves:
+        results = run(wave)
+        if wave[0].row == SMALL_NET:
+            chosen = _best(results, selection_metric(data.store))
+            more = repeats(data.fold.index, chosen[0][0].trial, config)
+            results = [*chosen, *run(more)]
+        keep(results)
+    if "linear" in config.rows:
+        columns = student_columns(config)
+        judged.add("linear", 0, *baselines.linear(data, config.seed, columns))
 
 
-def _rows_bar(progress: Progress) -> Callable[[str, int], Any]:
-    """Shows the filling of a cache as one more bar while it lasts."""
+def _best(
+    results: Sequence[tuple[Training, Fitted]], metric: str
+) -> list[tuple[Training, Fitted]]:
+    """Chooses the trial with the best validation score."""
 
-    @contextlib.contextmanager
-    def bar(what: str, rows: int) -> Iterator[Callable[[int], None]]:
-        task = progress.add_task(what, total=rows)
-        try:
-            yield lambda done: progress.update(task, completed=done)
-        finally:
-            progress.remove_task(task)
+    def value(result: tuple[Training, Fitted]) -> float:
+        val = result[1].val
+        found = np.nan if val is None else score(val, [metric])[metric]
+        return float(np.nan_to_num(found, nan=-1))
 
-    return bar
+    return [max(results, key=value)]
 
 
 def _terms(system: System) -> dict[str, dict[str, Any]]:
@@ -292,14 +263,3 @@ def _terms(system: System) -> dict[str, dict[str, Any]]:
         }
         for stage in system.stages
     }
-
-
-def _no_log(row: Mapping[str, Any]) -> None:
-    """Is the log of all processes but the first, which has the same rows."""
-    del row
-
-
-def _row_name(variant: str, model: str) -> str:
-    if not variant:
-        return model
-    return variant if model == "student" else f"{variant}_{model}"

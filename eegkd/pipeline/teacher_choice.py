@@ -1,27 +1,25 @@
 """Where a student's training gets its teacher's outputs: memory, disk, or each step."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
-
-import jax
-import numpy as np
+from typing import Any, Literal, NamedTuple
 
 from eegkd.cache.config import CacheConfig
 from eegkd.cache.external import given_names
 from eegkd.cache.fill import check_room
 from eegkd.cache.forms import TensorForm, choose_form
 from eegkd.config import RunConfig
-from eegkd.data.batches.maker import BatchMaker, BatchPlan
-from eegkd.data.windows.store import WindowStore
+from eegkd.data.windows.folds import Fold
 from eegkd.errors import InputError
 from eegkd.evaluate.controls import OUTPUT_CONTROLS
 from eegkd.host.sealed import format_bytes
-from eegkd.pipeline.fit import example
-from eegkd.pipeline.inference import prepare_fn
+from eegkd.pipeline.folder import read_json, write_json
+from eegkd.pipeline.special_outputs import output_specs
 from eegkd.systems import SignalConfig, System, upstream_inputs
-from eegkd.systems.batches import init_key, stage_shapes
-from eegkd.train.inputs import Specs, teacher_specs
+from eegkd.systems.batches import init_shapes, stage_example, stage_shapes
+from eegkd.systems.outputs import needs_outputs
+from eegkd.train.distributed import is_first
+from eegkd.train.inputs import Specs
 
 MEMORY_LIMIT = 2 * 2**30
 Mode = Literal["none", "memory", "cached", "online"]
@@ -47,24 +45,58 @@ class Teacher(NamedTuple):
         """Whether outputs are computed once and read in every step."""
         return self.mode in ("memory", "cached")
 
+    def given_stages(self, system: System) -> frozenset[str]:
+        """Names the stages of which all that the student reads is given."""
+        wanted: dict[str, set[str]] = {}
+        for name in upstream_inputs(system.stages[-1]):
+            wanted.setdefault(name.partition(".")[0], set()).add(name)
+        return frozenset(s for s, names in wanted.items() if names <= set(self.given))
+
+
+def choose_teachers(
+    systems: Mapping[str, System], folds: Sequence[Fold], config: Any, folder: Path
+) -> dict[str, Teacher]:
+    """Decides where each system's student gets its teacher's outputs.
+
+    The choice is kept in the run folder: a run that goes on does not choose again, on
+    a disk that has filled since.
+
+    Args:
+        systems: Variant name -> system; "" is the run's own.
+        folds: The run's folds.
+        config: The run's.
+        folder: The run's.
+
+    Raises:
+        InputError: If options contradict each other, or a cache is too large.
+    """
+    file = folder / "teacher.json"
+    before = read_json(file) if file.is_file() else {}
+    num = max(len(fold.train) for fold in folds)
+    found = {}
+    for variant, system in systems.items():
+        rows = () if variant else config.rows
+        chosen = before.get(variant or "system")
+        found[variant] = choose_teacher(system, num, config, rows, chosen)
+    modes = {name or "system": teacher.mode for name, teacher in found.items()}
+    if is_first():
+        write_json(file, modes)
+    return found
+
 
 def choose_teacher(
     system: System,
-    store: WindowStore,
     num_windows: int,
-    config: RunConfig,
-    signal: SignalConfig,
+    config: Any,
     rows: Sequence[str] = (),
     chosen: Mode | None = None,
 ) -> Teacher:
     """Decides where the outputs are kept, before anything is trained.
 
     Args:
-        system: Whose student.
-        store: Its windows.
-        num_windows: That a fold trains on, at most.
-        config: The run's.
-        signal: What the store's windows are.
+        system: Its student reads them.
+        num_windows: Most windows that a fold trains on.
+        config: The run's, with its `signal`.
         rows: Wanted controls.
         chosen: What an earlier start of this run decided.
 
@@ -78,6 +110,8 @@ def choose_teacher(
     cache, views = config.cache, config.augment.views
     asked = chosen or _asked(config)
     moved = sorted(set(rows) & set(OUTPUT_CONTROLS))
+    if needs_outputs(system, student):
+        asked = _cached_alone(asked, config)
     if asked == "online":
         return _online("--train.teacher online", moved)
     if views == 0:
@@ -90,7 +124,7 @@ def choose_teacher(
         return _online(why, moved)
     given = tuple(given_names(cache.given, names)) if cache.given else ()
     try:
-        specs = _specs(system, names, store, signal)
+        specs = _specs(system, names, config.signal)
     except InputError:
         if asked != "auto":
             raise
@@ -115,17 +149,9 @@ def choose_teacher(
         return _online(f"{format_bytes(in_memory)} fit no memory, and {error}", moved)
     text = f"The teacher's outputs are kept on disk: {format_bytes(total)} a fold."
     teacher = Teacher("cached", specs, given, text)
-    if given_stages(system, teacher):
-        _check_start(system, given_stages(system, teacher), store)
+    if teacher.given_stages(system):
+        _check_start(system, teacher.given_stages(system), config.signal)
     return teacher
-
-
-def given_stages(system: System, teacher: Teacher) -> set[str]:
-    """Names the stages of which another framework gave all that the student reads."""
-    wanted: dict[str, set[str]] = {}
-    for name in upstream_inputs(system.stages[-1]):
-        wanted.setdefault(name.partition(".")[0], set()).add(name)
-    return {s for s, names in wanted.items() if names <= set(teacher.given)}
 
 
 def cache_forms(specs: Specs, cache: CacheConfig) -> dict[str, TensorForm]:
@@ -205,20 +231,38 @@ def _online(why: str, moved: Sequence[str]) -> Teacher:
     return Teacher("online", text=f"The teacher runs online in every step: {why}.")
 
 
-def _specs(
-    system: System, names: Sequence[str], store: WindowStore, signal: SignalConfig
-) -> Specs:
+def _cached_alone(asked: str, config: Any) -> str:
+    """Returns the mode for outputs that no step can compute on its own batch.
+
+    Raises:
+        InputError: If another is asked for, or windows are changed at random.
+    """
+    why = (
+        "the student reads a stage that looks at whole recordings, or that is trained "
+        "in parts, whose outputs are computed once and kept"
+    )
+    if asked == "online":
+        raise InputError(
+            f"--train.teacher online: {why}. Choose memory or cached, or leave it out."
+        )
+    if config.augment.active:
+        raise InputError(
+            f"--augment shows changed windows, and {why}: leave --augment off."
+        )
+    return "memory" if asked == "auto" else asked
+
+
+def _specs(system: System, names: Sequence[str], signal: SignalConfig) -> Specs:
     shapes = stage_shapes(system, signal)
     upstream = {stage.name: shapes[stage.name].finished for stage in system.stages[:-1]}
-    maker = BatchMaker(store=store, plan=BatchPlan(prepare=prepare_fn(system)))
-    batch = maker(np.zeros(2, np.int64))
-    return teacher_specs(system, system.stages[-1].name, names, upstream, batch)
+    return output_specs(system, names, upstream, signal)
 
 
-def _check_start(system: System, given: set[str], store: WindowStore) -> None:
-    """Refuses given stages whose variables the student starts from."""
+def _check_start(system: System, given: frozenset[str], signal: SignalConfig) -> None:
+    """Checks that the student does not start from a stage known only by its outputs."""
+    stage = system.stages[-1]
     try:
-        jax.eval_shape(system.stages[-1].init, init_key(0), example(store), {})
+        init_shapes(stage, stage_example(system, stage, signal), {})
     except KeyError as error:
         raise InputError(
             f"--cache.given gives the outputs of {', '.join(sorted(given))}, but the "

@@ -1,12 +1,9 @@
 """The outputs of a student's earlier stages: computed into memory, or on disk."""
 
-import contextlib
 import dataclasses
-import logging
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -24,64 +21,43 @@ from eegkd.cache.fill import (
 )
 from eegkd.cache.read import TeacherTensor, match_windows
 from eegkd.config import RunConfig
-from eegkd.data.batches.maker import BatchMaker, BatchPlan, ZScore
 from eegkd.data.windows.store import WindowStore
 from eegkd.host.sealed import format_bytes, hash_arrays, hash_json
 from eegkd.host.signals import watch_signals
 from eegkd.pipeline.folder import to_json
-from eegkd.pipeline.inference import prepare_fn
+from eegkd.pipeline.folds import FoldData
+from eegkd.pipeline.inference import batch_maker
+from eegkd.pipeline.observe import QUIET, Observer
 from eegkd.pipeline.teacher_choice import Teacher, cache_forms
 from eegkd.systems import System, SystemConfig
 from eegkd.train.inputs import teacher_rows, variables_hash
 from eegkd.typing import Variables
 
-# These reach a teacher's outputs through its variables alone, which are hashed.
-_NOT_THE_TEACHERS = ("student", "student_channels", "loss", "kd", "router", "spec")
 Outputs = dict[str, dict[str, TeacherTensor]]
-_logger = logging.getLogger(__name__)
-
-
-class Watch(NamedTuple):
-    """Where a long fill is shown.
-
-    Attributes:
-        say: Takes a line.
-        bar: `(what, rows) -> context` in which its value takes the rows done.
-    """
-
-    say: Callable[[str], None]
-    bar: Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-
-
-QUIET = Watch(
-    _logger.info, lambda what, rows: contextlib.nullcontext(lambda done: None)
-)
 
 
 def teacher_outputs(
     teacher: Teacher,
     system: System,
     upstream: Mapping[str, Variables],
-    store: WindowStore,
-    rows: np.ndarray,
-    config: RunConfig,
+    data: FoldData,
+    config: Any,
     folder: Path,
     *,
-    zscore: ZScore | None = None,
-    watch: Watch = QUIET,
+    special: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+    observer: Observer = QUIET,
 ) -> Outputs | None:
-    """Computes what is kept of the earlier stages, or opens it where it is.
+    """Returns earlier stages' cached outputs, computing them if needed.
 
     Args:
-        teacher: Of `choose_teacher`.
-        system: Whose stages.
-        upstream: Their variables; of stages that are given, none.
-        store: Windows.
-        rows: Those that outputs are kept of.
+        teacher: What `choose_teacher` decided.
+        system: The system.
+        upstream: Variables of its earlier stages; of stages that are given, none.
+        data: The fold: outputs of its training windows are kept.
         config: The run's: `cache`, `augment` and the system's own options.
-        folder: Of the cache, unless runs share one.
-        zscore: Of the training subjects, if the store asks for it.
-        watch: Where a fill is shown.
+        folder: Folder of the cache, unless runs share one.
+        special: Outputs that were computed already, aligned with the store's rows.
+        observer: Shows a fill.
 
     Returns:
         Stage name -> tensor name -> tensor in the order of the store; None where the
@@ -93,25 +69,47 @@ def teacher_outputs(
     """
     if not teacher.kept:
         return None
-    rows = rows[np.argsort(store.index["window_id"][rows])]
+    store = data.store
+    rows = data.fold.train[np.argsort(store.index["window_id"][data.fold.train])]
     ids = store.index["window_id"][rows]
     given = None
     if teacher.given:
         specs = {name: teacher.specs[name] for name in teacher.given}
         given = open_given(config.cache.given, specs, ids)
-    produce = _producer(teacher, system, upstream, store, rows, config, zscore, given)
+    if special is not None:
+        produce = _taken(special, rows, list(teacher.specs))
+    else:
+        produce = _producer(teacher, system, upstream, data, rows, config, given)
     num_views = config.augment.views
     if teacher.mode == "memory":
         plan = make_plan(
             {}, ids, cache_forms(teacher.specs, CacheConfig()), num_views=num_views
         )
         return _in_memory(plan, produce, store)
-    fields = _identity(teacher, system, upstream, store, ids, config, zscore, given)
+    fields = _key_fields(system, upstream, data, ids, config, given, special)
     forms = cache_forms(teacher.specs, config.cache)
     plan = make_plan(fields, ids, forms, num_views=num_views)
     if config.cache.folder:
         folder = Path(config.cache.folder).absolute() / key_of(plan.fields)[:16]
-    return _on_disk(teacher, plan, produce, store, config, folder, watch)
+    return _on_disk(teacher, plan, produce, store, config, folder, observer)
+
+
+def _taken(
+    special: Mapping[str, Mapping[str, np.ndarray]],
+    rows: np.ndarray,
+    names: Sequence[str],
+) -> Produce:
+    """Makes `(places, views) -> arrays` of outputs that are there already."""
+
+    def produce(places: np.ndarray, views: np.ndarray) -> dict[str, np.ndarray]:
+        del views  # Windows are shown unchanged.
+        parts = (name.partition(".") for name in names)
+        return {
+            name: special[stage][key][rows[places]]
+            for name, (stage, _, key) in zip(names, parts, strict=True)
+        }
+
+    return produce
 
 
 def _in_memory(plan: CachePlan, produce: Produce, store: WindowStore) -> Outputs:
@@ -132,17 +130,17 @@ def _on_disk(
     store: WindowStore,
     config: RunConfig,
     folder: Path,
-    watch: Watch,
+    observer: Observer,
 ) -> Outputs:
     options = config.cache
     whole = (folder / MANIFEST).is_file() and read_manifest(folder)["complete"]
     if not whole:
         free = check_room(folder, 0, total=plan.bytes, limit_gb=options.limit_gb)
-        watch.say(describe_plan(plan, measure_speed(folder), free))
+        observer.say(describe_plan(plan, measure_speed(folder), free))
     else:
-        watch.say(f"Checking the teacher cache {folder} ({options.verify}) ...")
+        observer.say(f"Checking the teacher cache {folder} ({options.verify}) ...")
     with (
-        watch.bar("teacher cache", plan.layout.num_rows) as progress,
+        observer.bar("teacher cache", plan.layout.num_rows) as progress,
         watch_signals() as signalled,
     ):
         cache = fill_cache(
@@ -156,13 +154,13 @@ def _on_disk(
             stop=signalled,
         )
     if cache.read_speed:
-        watch.say(
+        observer.say(
             f"Teacher cache {folder}: {format_bytes(cache.bytes)} verified at "
             f"{cache.read_speed / 1e6:.0f} MB/s."
         )
     for name, form in plan.forms.items():
         error = cache.errors[name]["relative_rms"]
-        watch.say(f"{name} as {form.describe()}: relative RMS error {error:.2g}.")
+        observer.say(f"{name} as {form.describe()}: relative RMS error {error:.2g}.")
     return cache.tensors(store.index["window_id"])
 
 
@@ -170,16 +168,14 @@ def _producer(
     teacher: Teacher,
     system: System,
     upstream: Mapping[str, Variables],
-    store: WindowStore,
+    data: FoldData,
     rows: np.ndarray,
     config: RunConfig,
-    zscore: ZScore | None,
     given: Given | None,
 ) -> Produce:
     """Makes `(places, views) -> arrays` of this run's stages and of what is given."""
     own = [name for name in teacher.specs if name not in teacher.given]
-    plan = BatchPlan(prepare=prepare_fn(system), zscore=zscore, augment=config.augment)
-    maker = BatchMaker(store=store, plan=plan)
+    maker = batch_maker(system, data.store, zscore=data.zscore, augment=config.augment)
     run = teacher_rows(system, system.stages[-1].name, own, upstream) if own else None
 
     def produce(places: np.ndarray, views: np.ndarray) -> dict[str, np.ndarray]:
@@ -189,30 +185,35 @@ def _producer(
     return produce
 
 
-def _identity(
-    teacher: Teacher,
+def _key_fields(
     system: System,
     upstream: Mapping[str, Variables],
-    store: WindowStore,
+    data: FoldData,
     ids: np.ndarray,
-    config: RunConfig,
-    zscore: ZScore | None,
+    config: Any,
     given: Given | None,
+    special: Mapping[str, Mapping[str, np.ndarray]] | None,
 ) -> dict[str, Any]:
     """Lists everything that the outputs depend on, by the name a user knows it by."""
     of_run, of_both = (
         {field.name for field in dataclasses.fields(cls)}
         for cls in (RunConfig, SystemConfig)
     )
-    skip = (of_run - of_both).union(_NOT_THE_TEACHERS, [system.stages[-1].name])
+    # The student's options reach its teacher's outputs through nothing, or through the
+    # teacher's variables, which are hashed.
+    skip = (of_run - of_both).union(type(config).student_options)
+    skip |= {"student_channels", system.stages[-1].name}
     options = {k: v for k, v in to_json(config).items() if k not in skip}
+    if not options["signal"]["multilabel"]:
+        del options["signal"]["multilabel"]  # Keys of caches that were filled before.
+    store, zscore = data.store, data.zscore
     manifest, files = store.manifest, store.manifest["files"]
     signal = files.get("signal.npy", {}).get("sha256") or hash_arrays(store.signal)
     view: Any = "none"
     if config.augment.active:
         view = to_json(config.augment)
         del view["num_views"]  # A field of its own.
-    return {
+    fields = {
         "teacher": variables_hash(upstream),
         "given": given.hashes() if given else "none",
         "system": {"name": system.name, **options},
@@ -223,3 +224,8 @@ def _identity(
         "zscore": "none" if zscore is None else hash_arrays(*zscore),
         "augment": view,
     }
+    if special is not None:
+        # Of recordings or of parts: what they say is all that is known of them.
+        arrays = [special[s][name] for s in sorted(special) for name in special[s]]
+        fields["outputs"] = hash_arrays(*arrays)
+    return fields

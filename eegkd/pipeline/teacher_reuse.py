@@ -1,6 +1,5 @@
 """Teachers that another run has trained: one training for the students of many runs."""
 
-import itertools
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 from eegkd.config import PLACEMENT, RunConfig
 from eegkd.errors import InputError, output_errors
 from eegkd.host.atomic import open_atomic
-from eegkd.pipeline.finished import DONE, RESULTS, is_finished
+from eegkd.pipeline.finished import DONE, RESULTS
 from eegkd.pipeline.folder import (
     describe_difference,
     from_json,
@@ -18,6 +17,7 @@ from eegkd.pipeline.folder import (
     to_json,
     write_json,
 )
+from eegkd.pipeline.schedule import Training
 
 # What no stage before the student reads, or what the splits and the store's
 # fingerprint say better.
@@ -82,7 +82,7 @@ def check_teachers(
 
 
 def take_teachers(
-    folder: Path, record: Mapping[str, Any], stages: Sequence[str]
+    folder: Path, record: Mapping[str, Any], trainings: Sequence[Training]
 ) -> str:
     """Copies the finished stages before the student of the run `teacher_run`.
 
@@ -90,9 +90,9 @@ def take_teachers(
     hashes, as those of a stage trained here do, and are checked when they are read.
 
     Args:
-        folder: Of this run.
+        folder: This run's folder.
         record: How it was begun, as `check_teachers` found it right.
-        stages: Names of those before the student.
+        trainings: Those of the stages before the student.
 
     Returns:
         What was taken, in one line. What the other run has not finished is trained
@@ -103,14 +103,13 @@ def take_teachers(
     """
     source = Path(record["run"].teacher_run).absolute()
     missing = []
-    for fold, stage in itertools.product(range(record["num_folds"]), stages):
-        place = Path(f"fold{fold}") / stage
-        if is_finished(folder / place):
+    for training in trainings:
+        if training.done(folder):
             continue
-        if is_finished(source / place):
-            _copy(source / place, folder / place)
+        if training.done(source):
+            _copy(source / training.place, folder / training.place)
         else:
-            missing.append(str(place))
+            missing.append(str(training.place))
     if missing:
         lack = ", ".join(missing)
         return f"Teachers are those of {source}, but for {lack}: trained here."
@@ -149,7 +148,8 @@ def recipe(config: RunConfig) -> dict[str, Any]:
 
 
 def _copy(source: Path, target: Path) -> None:
-    for name in RESULTS:
+    done = read_json(source / DONE)
+    for name in done.get("files") or RESULTS:
         if not (source / name).is_file():
             raise InputError(
                 f"{source / name} is gone: put it back, or leave --teacher_run."
@@ -161,5 +161,4 @@ def _copy(source: Path, target: Path) -> None:
         ):
             shutil.copyfileobj(old, new)
     # Last: it says that the stage is finished.
-    done = read_json(source / DONE)
     write_json(target / DONE, {**done, "taken_from": str(source)})

@@ -14,13 +14,15 @@ from typing import Any
 import jax
 
 from eegkd.config import RunConfig
-from eegkd.data.windows.store import WindowStore
 from eegkd.errors import Interrupted
 from eegkd.host.process import num_cores
 from eegkd.host.signals import watch_signals
 from eegkd.pipeline.compiled import Program
-from eegkd.pipeline.fit import FoldData, Job, example, fit, is_done
-from eegkd.systems.batches import init_key
+from eegkd.pipeline.finished import is_finished
+from eegkd.pipeline.fit import Job, fit
+from eegkd.pipeline.folds import FoldData
+from eegkd.systems import get_stage
+from eegkd.systems.batches import init_shapes, stage_example
 
 MOST_THREADS = 8
 LARGE = 2_000_000
@@ -29,21 +31,23 @@ _POLL_S = 0.2
 
 
 def threads_at_once(
-    program: Program, upstream: Mapping[str, Any], config: RunConfig, store: WindowStore
+    program: Program, upstream: Mapping[str, Any], config: RunConfig
 ) -> int:
     """Returns how many trainings of a program go on at the same time; 1 is alone."""
     train = config.train
     alone = train.sweep not in ("auto", "threads") or program.runner.num_devices > 1
     if alone or jax.process_count() > 1 or jax.devices()[0].platform != "cpu":
         return 1
-    shapes = jax.eval_shape(program.init, init_key(0), example(store), dict(upstream))
+    stage = get_stage(program.system, program.stage)
+    batch = stage_example(program.system, stage, config.signal)
+    shapes = init_shapes(stage, batch, upstream)
     size = sum(math.prod(x.shape) for x in jax.tree.leaves(shapes.params))
     if size >= LARGE and train.sweep == "auto":
         return 1
     return min(MOST_THREADS, num_cores())
 
 
-def fit_beside(
+def fit_threads(
     trainings: Sequence[tuple[Program, Job]],
     data: FoldData,
     config: RunConfig,
@@ -70,8 +74,8 @@ def fit_beside(
     left = [
         (program, job)
         for program, job in trainings
-        if not is_done(job)
-        and threads_at_once(program, job.upstream, config, data.store) > 1
+        if not is_finished(job.folder)
+        and threads_at_once(program, job.upstream, config) > 1
     ]
     if len(left) < 2:
         return []
@@ -85,7 +89,7 @@ def fit_beside(
             with lock:
                 log(job, row)
 
-        def tell(step: int) -> None:
+        def moved(step: int) -> None:
             with lock:
                 steps[i] = step
                 progress(sum(steps))
@@ -95,9 +99,8 @@ def fit_beside(
             job,
             data,
             config,
-            num_steps=program.num_steps,
             log=write,
-            progress=tell,
+            progress=moved,
             stop=stop.is_set,
         )
 

@@ -17,24 +17,17 @@ import numpy as np
 
 from eegkd.config import RunConfig
 from eegkd.errors import InputError
-from eegkd.pipeline.compiled import Program
-from eegkd.pipeline.fit import (
-    Begun,
-    FoldData,
-    Job,
-    begin,
-    conclude_fit,
-    is_done,
-    loop_options,
-    val_score,
-)
+from eegkd.pipeline.compiled import Program, inputs_of
+from eegkd.pipeline.finished import is_finished
+from eegkd.pipeline.fit import Job, Start, finish, loop_options, start
+from eegkd.pipeline.folds import FoldData, val_score
 from eegkd.pipeline.inference import collect
-from eegkd.pipeline.probes import watch
+from eegkd.pipeline.probes import probe_means
+from eegkd.systems import get_stage
 from eegkd.train.sweep import Member, train_many
 from eegkd.train.sweep_room import member_bytes, members_at_once
 from eegkd.typing import Batch, Variables
 
-Say = Callable[[str], None]
 _RUNNERS = ("auto", "single")
 
 
@@ -44,7 +37,6 @@ def fit_many(
     data: FoldData,
     config: RunConfig,
     *,
-    num_steps: int,
     log: Callable[[Job, Mapping[str, Any]], None],
     progress: Callable[[int], None] | None = None,
 ) -> None:
@@ -55,7 +47,6 @@ def fit_many(
         jobs: What differs; those that are finished stay as they are.
         data: One fold.
         config: The run's.
-        num_steps: Updates of every model.
         log: Receives a job and a row.
         progress: Receives the updates done, added up over members.
 
@@ -63,38 +54,38 @@ def fit_many(
         Interrupted: On Ctrl-C or SIGTERM, after a checkpoint of all members.
         InputError: As `fit` does.
     """
-    start = time.monotonic()
+    began = time.monotonic()
     checkpoints = _folder(jobs)
     if not checkpoints.is_dir():
         # With a checkpoint of all, members that finished after it are trained again
         # for its sake: from its last step, that is, not at all.
-        jobs = [job for job in jobs if not is_done(job)]
+        jobs = [job for job in jobs if not is_finished(job.folder)]
         checkpoints = _folder(jobs)
-    begun: list[Begun] = []
+    starts: list[Start] = []
     try:
         for job in jobs:
-            begun.append(begin(program, job, data, config, num_steps=num_steps))
+            starts.append(start(program, job, data, config))
         members = [
             Member(f"{job.model} {job.folder.name}", *own)
-            for job, own in zip(jobs, begun, strict=True)
+            for job, own in zip(jobs, starts, strict=True)
         ]
         results = train_many(
-            program.many.sweep,
+            program.many().sweep,
             members,
-            num_steps=num_steps,
-            options=loop_options(data, config, checkpoints),
+            num_steps=program.num_steps,
+            options=loop_options(program, data, checkpoints),
             evaluate=lambda variables: _scores(program, variables, data, jobs[0]),
             log=lambda i, row: log(jobs[i], row),
             progress=progress,
         )
     finally:
-        for own in begun:
+        for own in starts:
             own.loader.close()
-    seconds = (time.monotonic() - start) / len(jobs)
-    for job, own, (_, history) in zip(jobs, begun, results, strict=True):
-        if not is_done(job):
+    seconds = (time.monotonic() - began) / len(jobs)
+    for job, own, (_, history) in zip(jobs, starts, results, strict=True):
+        if not is_finished(job.folder):
             best = history.best.variables(own.frozen)
-            conclude_fit(program, job, data, best, history, seconds)
+            finish(program, job, data, best, history, seconds)
     shutil.rmtree(checkpoints, ignore_errors=True)
 
 
@@ -102,7 +93,7 @@ def groups(
     trainings: Sequence[tuple[Program, Job]],
     data: FoldData,
     config: RunConfig,
-    say: Say = lambda text: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> list[tuple[Program, list[Job]]]:
     """Divides trainings into sweeps, of equal size as far as that goes.
 
@@ -120,12 +111,9 @@ def groups(
             f"--train.sweep vmap trains every model whole on one device, and {reason}: "
             "use --train.sweep sequential, or drop the other option."
         )
-    found: dict[int, tuple[Program, list[Job]]] = {}
-    for program, job in trainings:
-        found.setdefault(id(program), (program, []))[1].append(job)
     sweeps = []
-    for program, jobs in found.values():
-        if all(is_done(job) for job in jobs):
+    for program, jobs in _by_program(trainings):
+        if all(is_finished(job.folder) for job in jobs):
             continue
         at_once = _at_once(program, jobs, data, config, say)
         if at_once > 1:
@@ -134,9 +122,24 @@ def groups(
     return [(program, jobs) for program, jobs in sweeps if _goes_together(jobs)]
 
 
+def _by_program(
+    trainings: Sequence[tuple[Program, Job]],
+) -> list[tuple[Program, list[Job]]]:
+    """Groups trainings whose compiled program is one and the same."""
+    found: list[tuple[Program, list[Job]]] = []
+    for program, job in trainings:
+        for other, jobs in found:
+            if other is program:
+                jobs.append(job)
+                break
+        else:
+            found.append((program, [job]))
+    return found
+
+
 def _goes_together(jobs: Sequence[Job]) -> bool:
-    """Whether several are left, or one that began in company and must end so."""
-    left = sum(not is_done(job) for job in jobs)
+    """True if two or more are unfinished, or one that shares a checkpoint."""
+    left = sum(not is_finished(job.folder) for job in jobs)
     return left > 1 or (left == 1 and _folder(jobs).is_dir())
 
 
@@ -153,23 +156,27 @@ def _shares_batches(config: RunConfig) -> str | None:
 
 
 def _at_once(
-    program: Program, jobs: Sequence[Job], data: FoldData, config: RunConfig, say: Say
+    program: Program,
+    jobs: Sequence[Job],
+    data: FoldData,
+    config: RunConfig,
+    say: Callable[[str], None],
 ) -> int:
     """Decides how many of the jobs one program trains, and says why."""
-    devices = program.many.sweep.devices
+    devices = program.many().sweep.devices
     how, num = config.train.sweep, len(jobs)
     if how == "threads":
         return 1
     limit = (devices[0].memory_stats() or {}).get("bytes_limit")
     if limit is None or members_at_once(how, num, 1, devices) == 1:
         return members_at_once(how, num, 1, devices)
-    own = begin(program, jobs[0], data, config, num_steps=1)
+    own = start(program, jobs[0], data, config)
     try:
         batch = next(own.loader)
     finally:
         own.loader.close()
     one = member_bytes(
-        program.many.make_step, own.state, own.frozen, own.upstream, batch
+        program.many().make_step, own.state, own.frozen, own.upstream, batch
     )
     at_once = members_at_once(how, num, one, devices)
     say(
@@ -182,19 +189,19 @@ def _at_once(
 def _scores(
     program: Program, variables: Variables, data: FoldData, first: Job
 ) -> list[dict[str, float]]:
-    """Scores all members in one pass over the validation windows, and watches them.
+    """Scores all members in one pass over the validation windows, with their probes.
 
-    Members have one program, and so the windows of the first to be watched on.
+    Members have one program, and so the probes' windows of the first.
     """
-    finished = program.many.finish(variables)
-    names = program.system.inputs
+    many, stage = program.many(), get_stage(program.system, program.stage)
+    finished, given = many.finish(variables), inputs_of(program.system, stage)
 
     def run(batch: Batch) -> Any:
-        return program.many.predict(finished, {name: batch[name] for name in names})
+        return many.predict(finished, given(batch))
 
-    prob = collect(run, program.system, data.store, data.fold.val, data.zscore)
-    watched = program.many.watched
-    found = watch(watched, variables, first.samples) if watched else {}
+    rows = data.fold.val
+    prob = collect(run, program.system, stage, data.store, rows, data.zscore)
+    found = probe_means(many.probed, variables, first.samples) if many.probed else {}
     return [
         val_score(data, prob[:, i]) | {name: float(x[i]) for name, x in found.items()}
         for i in range(prob.shape[1])

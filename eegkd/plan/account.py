@@ -29,10 +29,16 @@ from eegkd.plan.costs import (
 from eegkd.plan.parts import count_groups, count_model_parts, count_parts
 from eegkd.plan.roofline import sent_bytes, step_roofline
 from eegkd.systems import SignalConfig, Stage, System, get_stage, upstream_inputs
-from eegkd.systems.batches import StageShapes, example_shapes, num_bytes, stage_shapes
+from eegkd.systems.batches import (
+    StageShapes,
+    num_bytes,
+    shapes_of,
+    stage_example,
+    stage_shapes,
+)
+from eegkd.systems.outputs import output_shapes
 from eegkd.train.partition import bytes_a_device, locate, mesh_axes, places
 from eegkd.train.sharding import AXIS, MODEL
-from eegkd.train.step import upstream_tensors
 
 DEVICE_COUNTS = tuple(2**i for i in range(11))
 
@@ -209,8 +215,7 @@ def _plan_stage(
     own = shapes[stage.name]
     parts = count_parts(own.trained)
     blocks = [part for part in parts if part.copies > 1]
-    window = {name: example_shapes(signal)[name] for name in system.inputs}
-    predict = functools.partial(system.predict, stage.name)
+    window = shapes_of(stage_example(system, stage, signal))
     deployed = jax.tree.leaves(own.finished.params)
     plan: dict[str, Any] = {
         "parameters": sum(part.parameters for part in parts),
@@ -220,7 +225,9 @@ def _plan_stage(
         "groups": count_groups(parts),
         "blocks": {part.name: part.parameters // part.copies for part in blocks},
         "parts": [part._asdict() for part in parts],
-        "flops_window": count_flops(predict, own.finished, window),
+        "flops_window": (
+            count_flops(stage.predict, own.finished, window) if stage.predict else 0
+        ),
     }
     if not stage.terms:
         return plan
@@ -292,11 +299,7 @@ def _cache(
     """Counts what the student reads of earlier stages: bytes per window, and of all."""
     student = system.stages[-1]
     earlier = {stage.name: shapes[stage.name].finished for stage in system.stages[:-1]}
-    read = jax.eval_shape(
-        functools.partial(upstream_tensors, system, student),
-        earlier,
-        example_shapes(signal),
-    )
+    read = output_shapes(system, student, earlier, signal)
     tensors = {
         f"{stage}.{name}": num_bytes(value)
         for stage, group in read.items()

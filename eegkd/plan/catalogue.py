@@ -287,13 +287,12 @@ def tower_system(
         return jnp.mean((tokens.astype(target.dtype) - target) ** 2, axis=(1, 2))
 
     term = Term("tokens", distance, ("student.tokens", "batch.target"))
-    stage = Stage("student", init, forward, (term,))
 
-    def predict(name: str, variables: Variables, batch: Batch) -> Any:
-        del name
+    def predict(variables: Variables, batch: Batch) -> Any:
         return run(variables, batch)["pooled"]
 
-    return System("tower", ("pixels",), keep_all, (stage,), predict)
+    stage = Stage("student", init, forward, (term,), predict)
+    return System("tower", ("pixels",), keep_all, (stage,))
 
 
 def lora_config(model: Catalogued, options: LoraOptions) -> LoraConfig | None:

@@ -29,8 +29,9 @@ from eegkd.plan.catalogue import (
     model_system,
 )
 from eegkd.systems import SignalConfig, Stage, System
-from eegkd.systems.batches import StageShapes, example_shapes, num_bytes
+from eegkd.systems.batches import StageShapes, num_bytes, shapes_of, stage_example
 from eegkd.systems.language import run_language
+from eegkd.systems.outputs import needs_outputs, output_shapes
 from eegkd.train.optimiser import OptimConfig, stage_optimiser
 from eegkd.train.parallel import AXIS
 from eegkd.train.sharding import path_of
@@ -136,9 +137,9 @@ def trace_stage(
     own = shapes[stage.name].trained
     position = [other.name for other in system.stages].index(stage.name)
     earlier = {s.name: shapes[s.name].finished for s in system.stages[:position]}
-    batch = example_shapes(signal, batch_size)
+    batch = shapes_of(stage_example(system, stage, signal, batch_size))
     read = functools.partial(upstream_tensors, system, stage)
-    outputs = jax.eval_shape(read, earlier, batch)
+    outputs = output_shapes(system, stage, earlier, signal, batch_size)
     axis = None if num_devices is None else (AXIS, num_devices)
     traced = trace_step(
         system,
@@ -154,7 +155,7 @@ def trace_stage(
         traced.step, traced.state, own.frozen, {}, traced.batch, axis=axis
     )
     online = None
-    if outputs:
+    if outputs and not needs_outputs(system, stage):
         extra = count_costs(read, earlier, batch)
         online = Costs(*map(sum, zip(costs, extra, strict=True)))
     kept, _ = saved_arrays(stage, own, batch, outputs)

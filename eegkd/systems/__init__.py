@@ -1,13 +1,15 @@
 """A distillation system as data: stages made of pure functions.
 
 A `System` is to this library what `GradientTransformation` is to optax: a tuple of
-functions that training, evaluation and export know by its type alone. A new system is
-one new file beside this one.
+functions that training, evaluation and deployment know by its type alone. Every package
+in this folder is a system; every module is a part that systems share.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
+import jax
 import numpy as np
 
 from eegkd.losses.compose import Term
@@ -15,16 +17,81 @@ from eegkd.systems.signal import SignalConfig, SystemConfig
 from eegkd.typing import Array, Batch, PyTree, Tensors, Variables
 
 __all__ = [
+    "Probe",
     "SignalConfig",
     "Stage",
+    "StageOptions",
     "System",
     "SystemConfig",
+    "Weights",
     "add_terms",
+    "batch_length",
     "get_stage",
+    "init_stage",
     "keep_all",
+    "predict_fn",
     "replace_stage",
     "upstream_inputs",
+    "window_row",
 ]
+
+LOADED = "loaded"
+"""Where a stage keeps loaded weights that it does not train: `frozen["loaded"]`."""
+
+
+class Weights(NamedTuple):
+    """Published weights that a stage starts from, read once, outside jit.
+
+    Attributes:
+        name: The model's name, as `eegkd.models.load_pretrained` knows it.
+        files: What is read; a run is bound to their SHA-256.
+        shapes: `() -> tree` of shapes and dtypes, without reading values.
+        read: `() -> tree` of arrays.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    shapes: Callable[[], PyTree]
+    read: Callable[[], PyTree]
+
+
+class Probe(NamedTuple):
+    """Something measured of a stage like a term, and never trained on.
+
+    Attributes:
+        term: What is measured: its mean over windows is logged.
+        when: "eval" measures some training and validation windows at every evaluation,
+            and test windows at the end; "end" measures test windows alone.
+        group: Probes of one group are drawn in one figure ("layers"); "" is no group.
+    """
+
+    term: Term
+    when: Literal["eval", "end"] = "end"
+    group: str = ""
+
+
+class StageOptions(NamedTuple):
+    """How one stage is trained, where that differs from the run; None takes the run's.
+
+    Attributes:
+        epochs: Passes over the training windows; the run has `train.teacher_epochs`
+            for stages before the student.
+        batch_size: Global batch size, in windows; in recordings for that scope.
+        learning_rate: Peak of the schedule; the run has `optim.teacher_learning_rate`
+            for stages before the student.
+        eval_batch: Windows per batch of an evaluation.
+        eval_every: Updates between evaluations.
+        crossfit: Parts of the training subjects, each of which is described by a
+            training on the others; 0 trains on all alone. Later stages then read
+            outputs for training windows that no training has seen.
+    """
+
+    epochs: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    eval_batch: int | None = None
+    eval_every: int | None = None
+    crossfit: int = 0
 
 
 class Stage(NamedTuple):
@@ -32,35 +99,67 @@ class Stage(NamedTuple):
 
     Attributes:
         name: "teacher", "student", ...
-        init: `(key, batch, earlier stages' Variables by name) -> Variables`.
+        init: `(key, batch, earlier stages' Variables by name[, loaded]) -> Variables`;
+            `loaded` is what `load` reads, and is passed only where `load` is set.
         forward: `(variables, batch, upstream, *, train, key) -> (tensors, state)`;
             `upstream` maps earlier stage names to their stopped tensors.
-        terms: What it is trained with; empty: not trained.
+        terms: Losses it is trained with; without any it is given, and never trained.
+        predict: `(variables, batch) -> probabilities`; None for a stage that is no
+            classifier of rows (a tower, a projector): it is not judged, and selected by
+            the least mean validation loss of its terms.
+        explain: `(variables, batch) -> token ids` of an answer in words.
         needs: Upstream tensors that `forward` itself reads, as "teacher.block_3".
-        labels: Parameter groups for `optax.multi_transform`, if any.
-        depths: Parameters -> the depth of each, for layer-wise rates, if any: a number,
-            or one a row where equal layers are stacked; 0 is next to the input.
-        finish: Run once on trained Variables: drops what only training needs (a text
-            tower becomes its class vectors). None: they are used as they are.
         borrowed: The stage's own tensors that are made of upstream's, as
             "student.mhca_aligned": a term that reads one is the teacher's too.
-        watched: Read like terms and never trained on: their means over some training
-            and validation windows are logged at every evaluation.
-        measured: The same, once a training has ended, over some test windows, where
-            those that are watched are measured too.
+        labels: Parameter groups for `optax.multi_transform`, if any.
+        depths: Parameters -> the depth of each, for layer-wise rates, if any: a number,
+            or one per row where equal layers are stacked; 0 is next to the input.
+        finish: Run once on trained Variables: drops what only training needs (a text
+            tower becomes its class vectors). None: they are used unchanged.
+        probes: Measured like terms and never trained on.
+        load: Published weights. Those that stay untrained lie in `frozen["loaded"]`,
+            paths as `read` gives them: a run keeps their SHA-256 in place of a copy.
+        options: How it is trained, where that differs from the run.
+        scope: "row": a batch is windows. "recording": a batch is whole recordings in
+            time order, padded, `[r, n, ...]`, with `mask bool[r, n]`; such a stage is
+            read through the cache alone.
+        balanced: Names of the terms that a balancer scales; () is all.
     """
 
     name: str
-    init: Callable[[Any, Batch, Mapping[str, Variables]], Variables]
+    init: Callable[..., Variables]
     forward: Callable[..., tuple[Tensors, PyTree]]
-    terms: tuple[Term, ...]
+    terms: tuple[Term, ...] = ()
+    predict: Callable[[Variables, Batch], Array] | None = None
+    explain: Callable[[Variables, Batch], Array] | None = None
     needs: tuple[str, ...] = ()
-    labels: Callable[[PyTree], PyTree] | None = None
-    finish: Callable[[Variables], Variables] | None = None
     borrowed: tuple[str, ...] = ()
+    labels: Callable[[PyTree], PyTree] | None = None
     depths: Callable[[PyTree], PyTree] | None = None
-    watched: tuple[Term, ...] = ()
-    measured: tuple[Term, ...] = ()
+    finish: Callable[[Variables], Variables] | None = None
+    probes: tuple[Probe, ...] = ()
+    load: Weights | None = None
+    options: StageOptions = StageOptions()
+    scope: Literal["row", "recording"] = "row"
+    balanced: tuple[str, ...] = ()
+
+
+def keep_all(batch: Batch, stages: frozenset[str]) -> Batch:
+    """Returns the batch unchanged: the `prepare` of a system that adds nothing."""
+    del stages
+    return batch
+
+
+def window_row(signal: SignalConfig) -> Batch:
+    """Returns one window of zeros, as a window store gives its rows."""
+    shape = (signal.n_chans, signal.n_times)
+    label = np.zeros(len(signal.classes), np.float32) if signal.multilabel else 0
+    return {
+        "signal": np.zeros(shape, np.float32),
+        "label": np.asarray(label, np.float32 if signal.multilabel else np.int32),
+        "subject": np.int32(0),
+        "window_id": np.int32(0),
+    }
 
 
 class System(NamedTuple):
@@ -69,24 +168,31 @@ class System(NamedTuple):
     Attributes:
         name: The system's name.
         inputs: Batch keys the student needs at inference.
-        prepare: NumPy, one example, run in the loader's workers.
+        prepare: `(batch, names of the stages that will run) -> batch`: NumPy, a whole
+            batch, in the loader's workers. What one stage alone reads lies under
+            `batch[its name]`.
         stages: In training order; the last one is the student.
-        predict: `(stage name, variables, batch) -> probabilities`, no teacher needed.
-        columns: Of the signal's channels, those that the student sees; () is all. Set
-            by `eegkd.systems.channels.see_channels`.
+        row: `signal config -> batch of one row`, zeros, without the leading axis.
+        measure: `(signals of one recording in time order, signal config) -> f32[n, m]`:
+            dear numbers of each window, computed once per store.
+        decode: `token ids -> words`, for stages that explain.
+        columns: Columns of the signal that the student sees; () is all. Set by
+            `eegkd.systems.channels.see_channels`.
     """
 
     name: str
     inputs: tuple[str, ...]
-    prepare: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+    prepare: Callable[[Batch, frozenset[str]], Batch]
     stages: tuple[Stage, ...]
-    predict: Callable[[str, Variables, Batch], Array]
+    row: Callable[[SignalConfig], Batch] = window_row
+    measure: Callable[..., np.ndarray] | None = None
+    decode: Callable[[Any], str] | None = None
     columns: tuple[int, ...] = ()
 
 
-def keep_all(example: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-    """Is the `prepare` of a system that adds nothing to an example."""
-    return example
+def batch_length(batch: Batch) -> int:
+    """Returns the number of examples: the first axis of the first array."""
+    return len(jax.tree.leaves(batch)[0])
 
 
 def get_stage(system: System, name: str) -> Stage:
@@ -100,6 +206,18 @@ def get_stage(system: System, name: str) -> Stage:
             return stage
     names = ", ".join(stage.name for stage in system.stages)
     raise ValueError(f"System {system.name!r} has stages {names}; got {name!r}.")
+
+
+def predict_fn(system: System, name: str) -> Callable[[Variables, Batch], Array]:
+    """Returns the `predict` of the stage called `name`.
+
+    Raises:
+        ValueError: If there is no such stage, or it predicts nothing.
+    """
+    found = get_stage(system, name).predict
+    if found is None:
+        raise ValueError(f"Stage {name!r} of system {system.name!r} predicts nothing.")
+    return found
 
 
 def replace_stage(system: System, stage: Stage) -> System:
@@ -137,3 +255,16 @@ def upstream_inputs(stage: Stage) -> tuple[str, ...]:
     own = (f"{stage.name}.", "batch.")
     found = [name for name in (*named, *stage.needs) if not name.startswith(own)]
     return tuple(dict.fromkeys(found))
+
+
+def init_stage(
+    stage: Stage,
+    key: Array,
+    batch: Batch,
+    upstream: Mapping[str, Variables],
+    loaded: PyTree | None = None,
+) -> Variables:
+    """Calls a stage's `init`, with loaded weights where it takes any."""
+    if stage.load is None:
+        return stage.init(key, batch, upstream)
+    return stage.init(key, batch, upstream, loaded)

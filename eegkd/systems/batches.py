@@ -1,13 +1,31 @@
-"""The variables of a system by shape alone: nothing is computed or kept."""
+"""What a batch of a system looks like, and its variables by shape alone.
 
+Whatever needs the shapes of a batch (initialisation, plans, estimates, benchmarks,
+exports, caches) reads them from `example_batch`, and from nothing else.
+"""
+
+import functools
 import math
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from eegkd.systems import SignalConfig, System
-from eegkd.typing import Array, Key, Variables
+from eegkd.errors import InputError
+from eegkd.systems import (
+    SignalConfig,
+    Stage,
+    System,
+    batch_length,
+    init_stage,
+    keep_all,
+)
+from eegkd.typing import Array, Batch, Key, PyTree, Variables
+
+EXAMPLE_WINDOWS = 2
+"""Windows per recording of the example of a stage whose scope is a recording."""
 
 
 class StageShapes(NamedTuple):
@@ -17,31 +35,128 @@ class StageShapes(NamedTuple):
     finished: Variables
 
 
-def example_shapes(signal: SignalConfig, size: int = 1) -> dict[str, object]:
-    """Returns the shapes of a batch of `size` windows with labels."""
-    shape = (size, signal.n_chans, signal.n_times)
-    return {
-        "signal": jax.ShapeDtypeStruct(shape, jnp.float32),
-        "label": jax.ShapeDtypeStruct((size,), jnp.int32),
-    }
+def _prepare(
+    prepare: Callable[[Batch, frozenset[str]], Batch],
+    stages: frozenset[str],
+    who: str,
+    batch: Batch,
+) -> Batch:
+    """Calls `prepare`, and refuses what holds another number of examples."""
+    num, whole = batch_length(batch), prepare(batch, stages)
+    for path, array in jax.tree_util.tree_leaves_with_path(dict(whole)):
+        if np.shape(array)[:1] != (num,):
+            name = ".".join(str(key.key) for key in path)
+            raise InputError(
+                f"{who} returns {name} of shape {list(np.shape(array))} for {num} "
+                f"examples: its first axis has to be {num}."
+            )
+    return whole
+
+
+def prepare_fn(
+    system: System, stages: Iterable[str] | None = None
+) -> Callable[[Batch], Batch] | None:
+    """Returns `batch -> batch` for the stages that will run; None if it adds nothing.
+
+    Args:
+        system: Whose `prepare`.
+        stages: Names of those that run; None is all.
+    """
+    if system.prepare is keep_all:
+        return None
+    names = [stage.name for stage in system.stages] if stages is None else stages
+    # Workers unpickle it: it holds no more of the system than it needs.
+    return functools.partial(
+        _prepare, system.prepare, frozenset(names), f"The prepare of {system.name}"
+    )
+
+
+def example_batch(
+    system: System,
+    signal: SignalConfig,
+    size: int = 1,
+    stages: Iterable[str] | None = None,
+) -> Batch:
+    """Returns a batch of zeros with the keys, dtypes and shapes of a real one.
+
+    Args:
+        system: Whose rows, and whose `prepare` adds to them.
+        signal: What the store's signals are.
+        size: Number of examples.
+        stages: Names of those that run; None is all.
+    """
+    row = {name: np.asarray(value) for name, value in system.row(signal).items()}
+    batch = {name: np.repeat(value[None], size, axis=0) for name, value in row.items()}
+    prepare = prepare_fn(system, stages)
+    return prepare(batch) if prepare else batch
+
+
+def as_recordings(batch: Batch, num: int = EXAMPLE_WINDOWS) -> Batch:
+    """Returns a batch of recordings of `num` windows each, made of a batch of windows.
+
+    `mask bool[r, n]` is True where there is a window.
+    """
+    rows = jax.tree.map(
+        lambda x: np.repeat(np.asarray(x)[:, None], num, axis=1), dict(batch)
+    )
+    return rows | {"mask": np.ones((batch_length(batch), num), bool)}
+
+
+def stage_example(
+    system: System, stage: Stage, signal: SignalConfig, size: int = 1
+) -> Batch:
+    """Returns the example batch of one stage, whatever its scope."""
+    batch = example_batch(system, signal, size)
+    return as_recordings(batch) if stage.scope == "recording" else batch
+
+
+def batch_shapes(system: System, signal: SignalConfig, size: int = 1) -> dict[str, Any]:
+    """Returns the shapes and dtypes of `example_batch`."""
+    return shapes_of(example_batch(system, signal, size))
+
+
+def shapes_of(tree: PyTree) -> Any:
+    """Returns the shapes and dtypes of a tree of arrays."""
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(np.shape(x), jnp.result_type(x)), tree
+    )
 
 
 def stage_shapes(system: System, signal: SignalConfig) -> dict[str, StageShapes]:
     """Traces the start and the end of every stage, in order."""
     found: dict[str, StageShapes] = {}
-    batch = example_shapes(signal)
     for stage in system.stages:
         earlier = {name: shapes.finished for name, shapes in found.items()}
-        trained = jax.eval_shape(
-            lambda batch, earlier, stage=stage: stage.init(
-                jax.random.key(0), batch, earlier
-            ),
-            batch,
-            earlier,
-        )
+        batch = shapes_of(stage_example(system, stage, signal))
+        trained = init_shapes(stage, batch, earlier)
         finish = stage.finish or (lambda variables: variables)
         found[stage.name] = StageShapes(trained, jax.eval_shape(finish, trained))
     return found
+
+
+def start_stage(
+    system: System,
+    stage: Stage,
+    signal: SignalConfig,
+    upstream: Mapping[str, Variables],
+    *,
+    seed: int = 0,
+) -> Variables:
+    """Draws the start of one stage, with its loaded weights if it has any."""
+    batch = stage_example(system, stage, signal)
+    loaded = stage.load.read() if stage.load else None
+    run = jax.jit(functools.partial(init_stage, stage))
+    return run(init_key(seed), batch, dict(upstream), loaded)
+
+
+def init_shapes(
+    stage: Stage, batch: Batch, upstream: Mapping[str, Variables]
+) -> Variables:
+    """Traces the start of one stage; loaded weights are shapes alone."""
+    loaded = stage.load.shapes() if stage.load else None
+    return jax.eval_shape(
+        functools.partial(init_stage, stage), init_key(0), batch, dict(upstream), loaded
+    )
 
 
 def num_bytes(tree: Any) -> int:
@@ -57,7 +172,7 @@ def num_bytes(tree: Any) -> int:
 def init_key(seed: int) -> Key[Array, ""]:
     """Makes the key of an initialisation.
 
-    Its generator compiles to one operation a parameter; the default one, unrolled for
+    Its generator compiles to one operation per parameter; the default one, unrolled for
     every parameter, would take longer to compile than the first epochs take to run.
     """
     return jax.random.key(seed, impl="unsafe_rbg")

@@ -1,7 +1,7 @@
 """A stage with a bridge, trained beside it, that brings a teacher's tensors to it."""
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from eegkd.losses.compose import Term
 from eegkd.models import apply_params
-from eegkd.systems import Stage, System, get_stage, replace_stage
-from eegkd.typing import Array, Batch, Tensors, Variables
+from eegkd.systems import Probe, Stage, System, get_stage, replace_stage
+from eegkd.typing import Array, Batch, PyTree, Tensors, Variables
 
 
 def add_bridge(
@@ -20,8 +20,7 @@ def add_bridge(
     module: Any,
     inputs: Sequence[str],
     *terms: Term,
-    watched: Sequence[Term] = (),
-    measured: Sequence[Term] = (),
+    probes: Sequence[Probe] = (),
 ) -> System:
     """Returns `system` with a bridge, and terms that read it, on one stage.
 
@@ -33,12 +32,12 @@ def add_bridge(
     Args:
         system: Whose stage.
         stage_name: Which, as "student".
-        name: Of the bridge, and of its parameters.
-        module: Of `eegkd.models.bridges`, or any that returns a dict of tensors.
+        name: Name of the bridge, and of its parameters.
+        module: A module of `eegkd.models.bridges`, or any that returns a dict of
+            tensors.
         inputs: What it is called with, as "student.tokens", "teacher.tokens".
-        terms: Of the stage and the bridge.
-        watched: More that is watched, as `Stage` says.
-        measured: More that is measured.
+        terms: Losses of the stage and the bridge.
+        probes: More that is measured, as `Stage` explains.
 
     Example:
         >>> system = add_bridge(
@@ -62,10 +61,31 @@ def add_bridge(
         )
     prefix = f"{stage_name}."
     foreign = tuple(given for given in inputs if not given.startswith(prefix))
-    earlier = {given.partition(".")[0] for given in foreign}
+    mark = f"{prefix}{name}_"
+    every = (*terms, *(probe.term for probe in probes))
+    read = (given for term in every for given in term.inputs if given.startswith(mark))
+    bridged = stage._replace(
+        init=_init(system, stage, name, module, inputs),
+        forward=_forward(stage, name, module, inputs),
+        finish=_finish(stage, name),
+        terms=stage.terms + tuple(terms),
+        needs=tuple(dict.fromkeys((*stage.needs, *foreign))),
+        borrowed=tuple(dict.fromkeys((*stage.borrowed, *read))),
+        probes=(*stage.probes, *probes),
+    )
+    return replace_stage(system, bridged)
 
-    def init(key: Array, batch: Batch, upstream: Mapping[str, Variables]) -> Variables:
-        variables = stage.init(key, batch, upstream)
+
+def _init(
+    system: System, stage: Stage, name: str, module: Any, inputs: Sequence[str]
+) -> Callable[..., Variables]:
+    groups = {given.partition(".")[0] for given in inputs}
+    earlier = groups - {stage.name}
+
+    def init(
+        key: Array, batch: Batch, upstream: Mapping[str, Variables], *loaded: PyTree
+    ) -> Variables:
+        variables = stage.init(key, batch, upstream, *loaded)
         if not earlier <= set(upstream):
             return variables
 
@@ -79,6 +99,12 @@ def add_bridge(
         params = variables.params | {name: own.get("params", {})}
         return variables._replace(params=params)
 
+    return init
+
+
+def _forward(
+    stage: Stage, name: str, module: Any, inputs: Sequence[str]
+) -> Callable[..., tuple[Tensors, Any]]:
     def forward(
         variables: Variables,
         batch: Batch,
@@ -91,28 +117,19 @@ def add_bridge(
         tensors, state = stage.forward(bare, batch, upstream, train=train, key=key)
         if name not in variables.params:
             return tensors, state
-        given = _pick({**upstream, stage_name: tensors}, inputs)
+        given = _pick({**upstream, stage.name: tensors}, inputs)
         made = apply_params(module, variables.params[name], *given)
         return {**tensors, **{f"{name}_{k}": v for k, v in made.items()}}, state
 
+    return forward
+
+
+def _finish(stage: Stage, name: str) -> Callable[[Variables], Variables]:
     def finish(variables: Variables) -> Variables:
         bare = _without(variables, name)
         return stage.finish(bare) if stage.finish else bare
 
-    mark = f"{prefix}{name}_"
-    every = (*terms, *watched, *measured)
-    read = (given for term in every for given in term.inputs if given.startswith(mark))
-    bridged = stage._replace(
-        init=init,
-        forward=forward,
-        finish=finish,
-        terms=stage.terms + tuple(terms),
-        needs=tuple(dict.fromkeys((*stage.needs, *foreign))),
-        borrowed=tuple(dict.fromkeys((*stage.borrowed, *read))),
-        watched=(*stage.watched, *watched),
-        measured=(*stage.measured, *measured),
-    )
-    return replace_stage(system, bridged)
+    return finish
 
 
 def _run(

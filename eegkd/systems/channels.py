@@ -18,7 +18,7 @@ from eegkd.data.recordings.names import canonical_name
 from eegkd.data.windows.store import WindowStore
 from eegkd.errors import InputError
 from eegkd.systems import SignalConfig, System, SystemConfig, replace_stage
-from eegkd.typing import Array, Batch, Tensors, Variables
+from eegkd.typing import Array, Batch, PyTree, Tensors, Variables
 
 Config = TypeVar("Config", bound=SystemConfig)
 
@@ -82,8 +82,10 @@ def see_channels(system: System, columns: tuple[int, ...]) -> System:
     def seen(batch: Batch) -> Batch:
         return {**batch, "signal": jnp.asarray(batch["signal"])[:, chosen]}
 
-    def init(key: Array, batch: Batch, upstream: Mapping[str, Variables]) -> Variables:
-        return student.init(key, seen(batch), upstream)
+    def init(
+        key: Array, batch: Batch, upstream: Mapping[str, Variables], *loaded: PyTree
+    ) -> Variables:
+        return student.init(key, seen(batch), upstream, *loaded)
 
     def forward(
         variables: Variables,
@@ -96,12 +98,10 @@ def see_channels(system: System, columns: tuple[int, ...]) -> System:
         batch = seen(batch)
         return student.forward(variables, batch, upstream, train=train, key=key)
 
-    def predict(stage: str, variables: Variables, batch: Batch) -> Array:
-        given = seen(batch) if stage == student.name else batch
-        return system.predict(stage, variables, given)
-
-    narrow = replace_stage(system, student._replace(init=init, forward=forward))
-    return narrow._replace(predict=predict, columns=columns)
+    narrow = student._replace(init=init, forward=forward)
+    if (judge := student.predict) is not None:
+        narrow = narrow._replace(predict=lambda v, batch: judge(v, seen(batch)))
+    return replace_stage(system, narrow)._replace(columns=columns)
 
 
 def _find(name: str, channels: Sequence[str]) -> int | None:

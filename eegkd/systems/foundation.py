@@ -3,17 +3,19 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from eegkd.errors import InputError
+from eegkd.losses import Term
 from eegkd.models import (
     PATCH,
     TEN_TWENTY,
     CBraMod,
+    CBraModConfig,
     GridConfig,
     Labram,
     LabramConfig,
@@ -30,12 +32,41 @@ from eegkd.models import (
     merge_adapters,
     unit_scale,
 )
-from eegkd.systems import SignalConfig
-from eegkd.systems.dlink.config import DlinkConfig, TeacherConfig
+from eegkd.systems import SignalConfig, Stage, Weights
+from eegkd.systems.loaded import loaded_weights
+from eegkd.systems.stages import class_probabilities
 from eegkd.typing import Array, Batch, PyTree, StepKeys, Tensors, Variables
 
 _AS_FAST_AS_THE_HEAD = ("norm", "time")
 """The last norm; and, for no stated reason, LaBraM's embedding of a patch's time."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TeacherConfig:
+    """The foundation model, and how it is brought to the task.
+
+    Attributes:
+        name: Which.
+        weights: Its folder or file, of the sizes below; empty: from scratch.
+        head: On CBraMod: all tokens through three layers, two or one, or their mean
+            through one. LaBraM has its own, on the mean.
+        train: All of it; the head alone on a backbone that stays as it is; or, on such
+            a backbone, low-rank adapters beside its linear layers, and the head.
+        label_smoothing: Of the teacher's cross-entropy; None: 0.1 for three classes or
+            more, else none.
+        cbramod: Sizes; channels, patches and scale are the data's.
+        labram: The same.
+        lora: Sizes of the adapters, and the paths of the layers that have them.
+    """
+
+    name: Literal["cbramod", "labram"] = "cbramod"
+    weights: str = ""
+    head: Literal["all_patch", "two_layer", "one_layer", "average"] = "all_patch"
+    train: Literal["full", "frozen", "lora"] = "full"
+    label_smoothing: float | None = None
+    cbramod: CBraModConfig = CBraModConfig()
+    labram: LabramConfig = LabramConfig()
+    lora: LoraConfig = LoraConfig()
 
 
 class Foundation(NamedTuple):
@@ -49,6 +80,7 @@ class Foundation(NamedTuple):
         labels: As a stage's: "head", or "default".
         depths: As a stage's: 0 before the layers, then theirs, then the head's.
         finish: As a stage's: the whole backbone with what adapters it has learned.
+        load: As a stage's: the published weights that it starts from.
     """
 
     module: Any
@@ -58,17 +90,31 @@ class Foundation(NamedTuple):
     labels: Callable[[PyTree], PyTree]
     depths: Callable[[PyTree], PyTree]
     finish: Callable[[Variables], Variables] | None
+    load: Weights | None
+
+    def stage(self, name: str, terms: tuple[Term, ...]) -> Stage:
+        """Makes a stage of it."""
+        return Stage(
+            name,
+            self.init,
+            self.forward,
+            terms,
+            predict=class_probabilities(self.forward),
+            labels=self.labels,
+            depths=self.depths,
+            finish=self.finish,
+            load=self.load,
+        )
 
 
-def make_foundation(config: DlinkConfig) -> Foundation:
-    """Builds the model that `config.teacher` asks for, for the data's grid.
+def make_foundation(signal: SignalConfig, teacher: TeacherConfig) -> Foundation:
+    """Builds the model that `teacher` asks for, for the data's grid.
 
     Raises:
         InputError: If it cannot take the data, or its weights cannot be read.
     """
-    teacher = config.teacher
-    module, loaded = _backbone(config)
-    kind, num_classes = teacher.head, len(config.signal.classes)
+    module, load = _backbone(signal, teacher)
+    kind, num_classes = teacher.head, len(signal.classes)
     if teacher.name == "labram":
         head = labram_head(num_classes)
     else:
@@ -82,11 +128,12 @@ def make_foundation(config: DlinkConfig) -> Foundation:
     return Foundation(
         module=module,
         layers=("embed", *(f"block_{i}" for i in range(depth))),
-        init=functools.partial(_init, module, head, loaded, teacher),
+        init=functools.partial(_init, module, head, teacher),
         forward=functools.partial(_forward, module, head, teacher.lora),
         labels=_labels,
         depths=functools.partial(_depths, depth),
         finish=None if whole else functools.partial(_finish, teacher.lora.alpha),
+        load=load,
     )
 
 
@@ -118,9 +165,11 @@ def grid_fields(signal: SignalConfig) -> dict[str, Any]:
     return fields
 
 
-def _backbone(config: DlinkConfig) -> tuple[Any, PyTree | None]:
+def _backbone(
+    signal: SignalConfig, teacher: TeacherConfig
+) -> tuple[Any, Weights | None]:
     """Builds the backbone by the options' sizes, which weights have to have too."""
-    teacher, fields = config.teacher, grid_fields(config.signal)
+    fields = grid_fields(signal)
     model: Any = CBraMod
     sizes: Any = teacher.cbramod
     if teacher.name == "labram":
@@ -135,7 +184,7 @@ def _backbone(config: DlinkConfig) -> tuple[Any, PyTree | None]:
         fields["drop_path"] = wanted.drop_path
     module, variables = load_pretrained(teacher.name, teacher.weights, **fields)
     _check_sizes(teacher.weights, teacher.name, wanted, module.cfg)
-    return module, variables["params"]
+    return module, loaded_weights(teacher.name, teacher.weights, variables["params"])
 
 
 def _check_sizes(file: str, name: str, wanted: Any, found: Any) -> None:
@@ -153,11 +202,11 @@ def _check_sizes(file: str, name: str, wanted: Any, found: Any) -> None:
 def _init(
     module: Any,
     head: TaskHead,
-    loaded: PyTree | None,
     teacher: TeacherConfig,
     key: Array,
     batch: Batch,
     upstream: Mapping[str, Variables],
+    loaded: PyTree | None = None,
 ) -> Variables:
     del upstream
     own, last = jax.random.split(key)

@@ -79,8 +79,12 @@ def language_stage(
         count = num_targets(batch["labels"])
         return {**out, "nll": loss, "num_targets": count}, variables.state
 
+    def predict(variables: Variables, batch: Batch) -> Float[Array, "b v"]:
+        out = run_language(module, variables, batch, lora=lora, logits="last")
+        return softmax(out["logits"][:, 0])
+
     term = Term("next_token", _as_it_is, (f"{name}.nll",), count=f"{name}.num_targets")
-    return Stage(name, init, forward, (term,))
+    return Stage(name, init, forward, (term,), predict)
 
 
 def language_system(module: Any, **options: Any) -> System:
@@ -88,17 +92,9 @@ def language_system(module: Any, **options: Any) -> System:
 
     Args:
         module: A `Decoder` or a `Llava`.
-        options: Of `language_stage`.
+        options: Options of `language_stage`.
     """
-    stage = language_stage(module, **options)
-
-    def predict(name: str, variables: Variables, batch: Batch) -> Float[Array, "b v"]:
-        del name
-        lora = options.get("lora")
-        out = run_language(module, variables, batch, lora=lora, logits="last")
-        return softmax(out["logits"][:, 0])
-
-    return System("language", TEXT[:2], keep_all, (stage,), predict)
+    return System("language", TEXT[:2], keep_all, (language_stage(module, **options),))
 
 
 def split_variables(

@@ -12,11 +12,12 @@ class SignalConfig:
 
     Attributes:
         n_chans: EEG channels.
-        n_times: Samples a window.
-        rate: Samples a second.
+        n_times: Samples per window.
+        rate: Samples per second.
         classes: Class names.
         channels: Their names, for models that know them; () where unknown.
-        units: A channel each: "uV", "mV" or "zscore"; () where unknown.
+        units: One per channel: "uV", "mV" or "zscore"; () where unknown.
+        multilabel: Whether a label is a 0/1 row over the classes.
     """
 
     n_chans: int = 19
@@ -25,6 +26,7 @@ class SignalConfig:
     classes: tuple[str, ...] = ("background", "seizure")
     channels: tuple[str, ...] = ()
     units: tuple[str, ...] = ()
+    multilabel: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,4 +60,5 @@ def signal_of(store: WindowStore) -> SignalConfig:
         classes=tuple(manifest["classes"]),
         channels=channels,
         units=units,
+        multilabel=store.labels.ndim > 1,
     )

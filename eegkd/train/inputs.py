@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from eegkd.errors import InputError
-from eegkd.systems import Stage, System, get_stage, upstream_inputs
+from eegkd.systems import Stage, System, batch_length, get_stage, upstream_inputs
 from eegkd.train.state import TrainState
 from eegkd.typing import Array, Batch, StepKeys, Tensors, Variables
 
@@ -66,18 +66,20 @@ def upstream_tensors(
 
 
 def with_labelled(batch: Batch) -> dict[str, Any]:
-    """Adds the masks `labelled f32[b]` and `probed` where there are labels.
+    """Adds the masks `labelled f32[b]` and `unseen_labelled` where there are labels.
 
-    `probed` is for terms that read what earlier stages say of a window: labelled ones
-    of people held out from the training of those (`held_out`), if there are any.
+    `unseen_labelled` is for terms that read what earlier stages say of a window: those
+    labelled windows whose people no earlier stage was trained on (`held_out`), if any
+    were held out, else all labelled ones.
     """
     batch = dict(batch)
     if "label" in batch and "labelled" not in batch:
         known = batch["label"] >= 0
-        known = known if known.ndim == 1 else jnp.all(known, axis=-1)
+        if jnp.issubdtype(batch["label"].dtype, jnp.floating):
+            known = jnp.all(known, axis=-1)  # a row of labels per example
         batch["labelled"] = known.astype(jnp.float32)
     if "labelled" in batch:
-        batch["probed"] = batch["labelled"] * batch.get("held_out", 1.0)
+        batch["unseen_labelled"] = batch["labelled"] * batch.get("held_out", 1.0)
     return batch
 
 
@@ -149,7 +151,7 @@ def teacher_specs(
     """
     run = teacher_function(system, stage_name, names)
     shapes = jax.eval_shape(run, dict(upstream), dict(batch))
-    num = len(batch["signal"])
+    num = batch_length(batch)
     for name, tensor in shapes.items():
         if tensor.shape[:1] != (num,):
             raise InputError(

@@ -97,8 +97,8 @@ def sweep_weights(
 
     Example:
         >>> from eegkd.systems import distilclip_eeg
-        >>> from eegkd.systems.distilclip_eeg.config import PRESETS
-        >>> system = distilclip_eeg.make_system(PRESETS["small"])
+        >>> from eegkd.systems.distilclip_eeg.config import DistilClipConfig
+        >>> system = distilclip_eeg.make_system(DistilClipConfig())
         >>> points = sweep_weights(system, "student", {"kd": (0.1, 1.0)}, seeds=(0, 1))
         >>> [point.name for point in points]
         ['kd=0.1-seed0', 'kd=0.1-seed1', 'kd=1-seed0', 'kd=1-seed1']

@@ -20,13 +20,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from eegkd.config import RunConfig
+from eegkd.config import RunConfig, preset_config
 from eegkd.host.process import keep_freed_memory
 from eegkd.models import EEGNetConfig
 from eegkd.pipeline.compiled import Program, make_program
-from eegkd.pipeline.registry import get_entry, get_preset
 from eegkd.systems import SignalConfig, get_stage, small_net
-from eegkd.systems.batches import init_key
+from eegkd.systems.batches import init_key, start_stage
+from eegkd.systems.entry import find
 from eegkd.train.parallel import single
 from eegkd.train.state import TrainState, init_state, stack
 from eegkd.train.step import upstream_tensors
@@ -60,25 +60,25 @@ def build(case: str, num_members: int, batch: int) -> Given:
     rng = np.random.default_rng(0)
     earlier: dict[str, Variables] = {}
     if case == "small_net":
-        config = RunConfig()
+        config = RunConfig(signal=SIGNAL)
         net = EEGNetConfig(n_chans=19, n_outputs=2, rate=SIGNAL.rate)
         system = small_net.make_system(net)
     else:
-        entry = get_entry("distilclip_eeg")
-        config = get_preset(entry, case)
+        entry = find("distilclip_eeg")
+        config = preset_config(entry, case)
         config = type(config)(**(vars(config) | {"signal": SIGNAL}))
         system = entry.make_system(config)
     shape = (batch, SIGNAL.n_chans, SIGNAL.n_times)
-    example = {"signal": rng.normal(size=(2, *shape[1:])).astype(np.float32)}
     for stage in system.stages[:-1]:
-        made = jax.jit(stage.init)(init_key(0), example, earlier)
+        made = start_stage(system, stage, SIGNAL, earlier)
         earlier[stage.name] = jax.jit(stage.finish)(made) if stage.finish else made
-    program = make_program(system, "student", config, _STEPS)
+    sizes = [_STEPS * config.train.batch_size]
+    program = make_program(system, "student", config, sizes)
     stage = get_stage(system, "student")
     read = jax.jit(lambda given, b: upstream_tensors(system, stage, given, b))
     given = Given(program, [], [], [])
     for seed in range(num_members):
-        start = program.init(init_key(seed), example, earlier)
+        start = program.init(init_key(seed), earlier)
         given.states.append(init_state(stage, start, program.tx, jax.random.key(seed)))
         given.frozen.append(start.frozen)
         one: dict[str, Any] = {
@@ -93,7 +93,7 @@ def build(case: str, num_members: int, batch: int) -> Given:
 
 def one_by_one(given: Given) -> Way:
     """Builds the step of one member, called for each in turn."""
-    runner = single(given.program.many.make_step)
+    runner = single(given.program.many().make_step)
     states = [runner.place(jax.tree.map(lambda x: x.copy(), s)) for s in given.states]
     frozen = [runner.place(f) for f in given.frozen]
     start = time.perf_counter()
@@ -113,7 +113,7 @@ def one_by_one(given: Given) -> Way:
 
 def together(given: Given) -> Way:
     """Builds the step of all members."""
-    program = given.program.many.sweep
+    program = given.program.many().sweep
     mesh = member_mesh(program.devices[:1], len(given.states))
     device = program.devices[0]
     state = jax.device_put(stack(given.states), device)

@@ -5,8 +5,9 @@ import shutil
 import pytest
 
 from eegkd.cli import main
-from eegkd.commands.evaluate import unfinished
-from eegkd.pipeline.baselines import TRIALS, trial_name
+from eegkd.pipeline.baselines import TRIALS
+from eegkd.pipeline.schedule import missing
+from eegkd.systems.distilclip_eeg import make_system
 from tests.support.presets import TINY
 from tests.support.recordings import write_folder
 from tests.support.untrained_runs import make_run
@@ -27,17 +28,18 @@ def state(folder):
 def test_every_training_counts(tmp_path):
     config = dataclasses.replace(TINY, num_seeds=2, rows=("small_net", "linear"))
     wanted = {f"student/seed{seed}" for seed in (0, 1)} | {"teacher"}
-    wanted |= {f"small_net/{trial_name(0, *trial)}" for trial in TRIALS}
-    wanted |= {f"small_net/{trial_name(1, *TRIALS[2])}"}
-    for name in wanted:
-        (tmp_path / name).mkdir(parents=True)
-        (tmp_path / name / "done.json").write_text("{}")
-    assert unfinished(tmp_path, ["teacher"], config) == []
-    for name in wanted:
-        (tmp_path / name / "done.json").unlink()
-        missing = unfinished(tmp_path, ["teacher"], config)
-        assert len(missing) == 1, name
-        (tmp_path / name / "done.json").write_text("{}")
+    wanted |= {f"small_net/seed0-{trial.name}" for trial in TRIALS}
+    wanted |= {f"small_net/seed1-{TRIALS[2].name}"}
+    files = {name: tmp_path / "fold0" / name / "done.json" for name in wanted}
+    for file in files.values():
+        file.parent.mkdir(parents=True)
+        file.write_text("{}")
+    systems = {"": make_system(config)}
+    assert missing(systems, config, 1, tmp_path) == []
+    for name, file in files.items():
+        file.unlink()
+        assert len(missing(systems, config, 1, tmp_path)) == 1, name
+        file.write_text("{}")
 
 
 @pytest.mark.slow

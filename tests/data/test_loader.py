@@ -10,13 +10,15 @@ from eegkd.data.batches.loader import (
     fit_train_zscore,
     make_loader,
 )
+from eegkd.data.batches.maker import BatchMaker
 from eegkd.errors import InputError
 from tests.support.stores import toy_store
 
 
-def add_text(example):
+def add_text(batch):
     """Stands for a system's prepare; at module level, so that workers find it."""
-    return {"text_ids": np.full(3, example["label"]), "mean": example["signal"].mean()}
+    ids = np.repeat(batch["label"][:, None], 3, axis=1)
+    return {**batch, "text_ids": ids, "mean": batch["signal"].mean(axis=(1, 2))}
 
 
 def ids(loader):
@@ -178,13 +180,12 @@ def test_zscore_is_fitted_on_the_rows_given_and_no_others():
 def test_evaluation_batches_are_in_order_full_and_say_what_is_padding(num):
     store = toy_store()
     rows = store.rows()[::-1][:num]
-    batches = list(
-        eval_batches(store, rows, batch_size=16, plan=BatchPlan(prepare=add_text))
-    )
-    assert {len(batch["signal"]) for batch in batches} == {16}
-    kept = np.concatenate([batch["window_id"][batch["valid"]] for batch in batches])
+    maker = BatchMaker(store=store, plan=BatchPlan(prepare=add_text))
+    batches = list(eval_batches(maker, rows, batch_size=16))
+    assert {len(batch["signal"]) for batch, _ in batches} == {16}
+    kept = np.concatenate([batch["window_id"][valid] for batch, valid in batches])
     np.testing.assert_array_equal(kept, rows)
-    assert sum(len(batch["valid"]) for batch in batches) - num < 16
+    assert sum(len(valid) for _, valid in batches) - num < 16
 
 
 def test_what_cannot_be_batched_is_refused():

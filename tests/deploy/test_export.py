@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from eegkd.cli import main
+from eegkd.config import preset_config
 from eegkd.deploy import export, stablehlo
 from eegkd.deploy.export import export_model, real_windows
 from eegkd.deploy.graph import make_graph
@@ -16,11 +17,11 @@ from eegkd.deploy.parity import check_parity, reference
 from eegkd.errors import InputError
 from eegkd.models import CBraModConfig, DlinkStudentConfig
 from eegkd.pipeline.inference import predict_rows
-from eegkd.pipeline.registry import get_entry, get_preset
-from eegkd.systems import SignalConfig, distilclip_eeg
+from eegkd.systems import SignalConfig, distilclip_eeg, predict_fn, replace_stage
 from eegkd.systems.batches import stage_shapes
 from eegkd.systems.channels import as_deployed
 from eegkd.systems.dlink.config import TeacherConfig
+from eegkd.systems.entry import find
 from eegkd.train.weights import load_variables, named_arrays
 from tests.support.recordings import write_folder
 from tests.support.untrained_runs import DATA, make_run, random_variables, read_config
@@ -122,12 +123,14 @@ def test_a_students_graph_may_not_hold_the_teacher(run, config, tmp_path):
     def make(config):
         system = distilclip_eeg.make_system(config)
 
-        def predict(stage, variables, batch):
-            own = system.predict(stage, variables, batch)
-            asked = system.predict("teacher", teacher, batch)
+        student = system.stages[-1]
+
+        def predict(variables, batch):
+            own = student.predict(variables, batch)
+            asked = predict_fn(system, "teacher")(teacher, batch)
             return (own + asked) / 2
 
-        return system._replace(predict=predict)
+        return replace_stage(system, student._replace(predict=predict))
 
     with pytest.raises(InputError, match="would hold teacher/params/"):
         export_model(make, config, tmp_path / "out", formats=FORMATS, runs=0)
@@ -138,7 +141,7 @@ def dlink_config(**changes):
         n_chans=3, n_times=400, channels=("C3", "Cz", "C4"), units=("uV",) * 3
     )
     return dataclasses.replace(
-        get_preset(get_entry("dlink"), "small"),
+        preset_config(find("dlink"), "small"),
         signal=signal,
         teacher=TeacherConfig(
             head="average",
@@ -155,11 +158,11 @@ TWO = pytest.param(("Cz", "C3"), marks=pytest.mark.slow, id="two channels")
 @pytest.mark.parametrize("seen", [pytest.param((), id="all"), TWO])
 def test_dlinks_student_has_no_router_and_takes_its_own_channels(seen, tmp_path):
     config = dlink_config(student_channels=seen)
-    whole = get_entry("dlink").make_system(config)
+    whole = find("dlink").make_system(config)
     trained = stage_shapes(whole, config.signal)["student"].trained
     assert "router" in trained.params
     config = as_deployed(config)
-    system = get_entry("dlink").make_system(config)
+    system = find("dlink").make_system(config)
     shapes = stage_shapes(system, config.signal)["student"].finished
     variables = random_variables(shapes, np.random.default_rng(0))
     shape = (len(seen) or 3, 400)

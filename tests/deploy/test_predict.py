@@ -1,5 +1,4 @@
 import dataclasses
-import functools
 
 import jax
 import numpy as np
@@ -19,8 +18,8 @@ from eegkd.deploy.predict import (
 )
 from eegkd.errors import InputError
 from eegkd.evaluate.szcore import read_szcore_tsv
-from eegkd.pipeline.registry import get_entry
-from eegkd.systems import distilclip_eeg
+from eegkd.systems import distilclip_eeg, predict_fn
+from eegkd.systems.entry import find
 from eegkd.systems.signal import signal_of
 from tests.support.edf import write_edf
 from tests.support.presets import TINY
@@ -60,7 +59,7 @@ def test_windows_are_those_of_the_store_and_probabilities_the_models_own(
     system = distilclip_eeg.make_system(
         dataclasses.replace(config, signal=signal_of(store))
     )
-    run = jax.jit(functools.partial(system.predict, "student"))
+    run = jax.jit(predict_fn(system, "student"))
     want = run(model.variables, {"signal": np.asarray(store.signal[rows])})
     np.testing.assert_allclose(found.windows.prob, want, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(found.track.prob, want[:, 1], rtol=1e-4, atol=1e-6)
@@ -206,7 +205,7 @@ def test_no_text_is_needed_to_predict(place, tmp_path):
     model = load_model(distilclip_eeg.make_system, config)
     with_texts = predict(model, recording, config, {})
     texts.unlink()
-    deployed = get_entry("distilclip_eeg").deployed(config)
+    deployed = find("distilclip_eeg").deployed(config)
     model = load_model(distilclip_eeg.make_system, deployed)
     without = predict(model, recording, config, {})
     np.testing.assert_array_equal(with_texts.windows.prob, without.windows.prob)
@@ -261,7 +260,7 @@ def test_a_student_of_two_channels_takes_a_recording_of_two(place, tmp_path, cha
     if model.zscore is not None:
         zscore = fit_train_zscore(store, make_folds(store, num_folds=3)[0].train)
         signal = (signal - zscore.mean[:, None]) / zscore.std[:, None]
-    judge = jax.jit(functools.partial(system.predict, "student"))
+    judge = jax.jit(predict_fn(system, "student"))
     want = judge(model.variables, {"signal": np.float32(signal)})
     np.testing.assert_allclose(found.windows.prob, want, rtol=1e-3, atol=1e-5)
     with pytest.raises(InputError, match="missing channels O2"):
@@ -287,9 +286,7 @@ def test_an_average_of_all_channels_needs_all(place, tmp_path):
     system = distilclip_eeg.make_system(
         dataclasses.replace(config, signal=model.intake.signal, student_channels=())
     )
-    want = jax.jit(functools.partial(system.predict, "student"))(
-        model.variables, {"signal": windows}
-    )
+    want = jax.jit(predict_fn(system, "student"))(model.variables, {"signal": windows})
     np.testing.assert_allclose(found.windows.prob, want, rtol=1e-4, atol=1e-6)
     with pytest.raises(InputError, match="missing channels Fp1, Cz, C4"):
         predict(model, recorded(place, ["C3", "O2"]), config, {})

@@ -12,7 +12,8 @@ from eegkd.data.windows.folds import make_folds
 from eegkd.errors import InputError
 from eegkd.losses.balance import make_balancer
 from eegkd.pipeline.compiled import make_program
-from eegkd.pipeline.fit import Job, begin, fold_data
+from eegkd.pipeline.fit import Job, start
+from eegkd.pipeline.folds import fold_data
 from eegkd.systems import get_stage
 from eegkd.systems.distilclip_eeg import make_system
 from eegkd.systems.signal import signal_of
@@ -50,12 +51,13 @@ def test_a_training_scales_its_terms(tmp_path, rule):
     config, system, store = setup(tmp_path, rule)
     fold = make_folds(store, "kfold", num_folds=2)[0]
     data = fold_data(store, fold)
-    first = make_program(system, "teacher", config, 4)
-    teacher = first.finish(begin(first, Job("teacher", 0, tmp_path), data, config,
-                                 num_steps=4).state.variables({}))  # fmt: skip
-    program = make_program(system, "student", config, 4)
+    sizes = [2 * config.train.batch_size]  # 4 updates in 2 epochs
+    first = make_program(system, "teacher", config, sizes)
+    begun = start(first, Job("teacher", 0, tmp_path), data, config)
+    teacher = first.finish(begun.state.variables({}))
+    program = make_program(system, "student", config, sizes)
     job = Job("student", 0, tmp_path, upstream={"teacher": teacher})
-    member = begin(program, job, data, config, num_steps=4)
+    member = start(program, job, data, config)
     place, put = program.runner.place, program.runner.put
     state, frozen, given = map(place, (member.state, member.frozen, member.upstream))
     scales = []

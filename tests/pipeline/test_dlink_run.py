@@ -5,13 +5,13 @@ import html
 
 import pytest
 
-from eegkd.config import TrainConfig
+from eegkd.config import TrainConfig, preset_config
 from eegkd.data.windows.folds import make_folds
 from eegkd.models import CBraModConfig, DlinkStudentConfig
 from eegkd.pipeline.folder import read_log
-from eegkd.pipeline.registry import get_entry, get_preset
 from eegkd.pipeline.run import run_distillation
 from eegkd.systems.dlink.config import TeacherConfig
+from eegkd.systems.entry import find
 from eegkd.train.weights import load_variables
 from experiments.dlink import VARIANTS
 from tests.support.stores import tiny_store
@@ -22,9 +22,9 @@ TABLE = ("last", "logit_kd")
 
 @pytest.mark.slow
 def test_variants_share_a_teacher_that_is_trained_once(tmp_path):
-    entry = get_entry("dlink")
+    entry = find("dlink")
     config = dataclasses.replace(
-        get_preset(entry, "small"),
+        preset_config(entry, "small"),
         out=str(tmp_path / "run"),
         teacher=TeacherConfig(
             head="average",

@@ -9,18 +9,9 @@ from eegkd.config import TrainConfig
 from eegkd.data.batches.maker import BatchMaker, BatchPlan
 from eegkd.data.windows.folds import make_folds
 from eegkd.errors import InputError
-from eegkd.pipeline.distill import hold_out
-from eegkd.pipeline.fit import fold_data
-from eegkd.pipeline.registry import get_entry, get_preset
+from eegkd.pipeline.folds import fold_data, hold_out
 from eegkd.train.inputs import with_labelled
 from tests.support.stores import tiny_store
-
-CONFIG = get_preset(get_entry("dlink"), "small")
-
-
-def with_share(share):
-    train = dataclasses.replace(CONFIG.train, held_out=share)
-    return dataclasses.replace(CONFIG, train=train)
 
 
 def data_of(**manifest):
@@ -30,22 +21,22 @@ def data_of(**manifest):
 
 def test_a_share_of_training_subjects_is_held_out_whole():
     data = data_of()
-    assert hold_out(data, with_share(0.0)) is None
-    held = hold_out(data, with_share(0.5))
+    assert hold_out(data, 0.0, 0) is None
+    held = hold_out(data, 0.5, 0)
     subject = data.store.index["subject"]
     people = np.unique(subject[held])
     training = np.unique(subject[data.fold.train])
     assert len(people) == round(0.5 * len(training))
     assert set(people) < set(training)
     np.testing.assert_array_equal(held, np.isin(subject, people))
-    np.testing.assert_array_equal(held, hold_out(data, with_share(0.5)))
+    np.testing.assert_array_equal(held, hold_out(data, 0.5, 0))
 
 
 def test_those_without_labels_cannot_be_held_out():
     data = data_of()
     training = np.unique(data.store.index["subject"][data.fold.train]).tolist()
     few = data_of(student_subjects=training[:2])
-    held = hold_out(few, with_share(0.5))
+    held = hold_out(few, 0.5, 0)
     people = set(few.store.index["subject"][held])
     assert len(people) == 1
     assert people < set(training[:2])
@@ -54,12 +45,12 @@ def test_those_without_labels_cannot_be_held_out():
 @pytest.mark.parametrize("share", [0.05, 0.95])
 def test_a_share_that_leaves_nobody_is_refused(share):
     with pytest.raises(InputError, match="leaves subjects on both sides"):
-        hold_out(data_of(), with_share(share))
+        hold_out(data_of(), share, 0)
 
 
 def test_the_probe_reads_labelled_windows_of_those_held_out():
     data = data_of()
-    held = hold_out(data, with_share(0.5))
+    held = hold_out(data, 0.5, 0)
     maker = BatchMaker(
         store=data.store,
         plan=BatchPlan(
@@ -69,10 +60,10 @@ def test_the_probe_reads_labelled_windows_of_those_held_out():
     )
     rows = np.arange(len(data.store))
     batch = with_labelled(maker(rows))
-    np.testing.assert_array_equal(batch["probed"], held & (rows % 2 == 1))
+    np.testing.assert_array_equal(batch["unseen_labelled"], held & (rows % 2 == 1))
     plan = dataclasses.replace(maker.plan, extras={})
     bare = with_labelled(dataclasses.replace(maker, plan=plan)(rows))
-    np.testing.assert_array_equal(bare["probed"], rows % 2 == 1)
+    np.testing.assert_array_equal(bare["unseen_labelled"], rows % 2 == 1)
 
 
 def test_a_share_is_below_one():

@@ -6,15 +6,16 @@ import jax
 import numpy as np
 import pytest
 
-from eegkd.config import RunConfig, TrainConfig
+from eegkd.config import TrainConfig, preset_config
 from eegkd.data.windows.folds import make_folds
 from eegkd.models import CBraModConfig, DlinkStudentConfig, LoraConfig
-from eegkd.pipeline.baselines import band_features, small_net_programs
-from eegkd.pipeline.fit import example, fold_data
+from eegkd.pipeline.baselines import band_features, small_nets
 from eegkd.pipeline.folder import read_json
-from eegkd.pipeline.registry import get_entry, get_preset
+from eegkd.pipeline.folds import fold_data
 from eegkd.pipeline.run import run_distillation
-from eegkd.systems.dlink.config import TeacherConfig
+from eegkd.systems.batches import stage_shapes
+from eegkd.systems.entry import find
+from eegkd.systems.foundation import TeacherConfig
 from eegkd.systems.signal import signal_of
 from eegkd.train.weights import load_variables
 from tests.support.stores import tiny_store
@@ -22,15 +23,12 @@ from tests.support.stores import tiny_store
 
 def test_the_rows_without_a_teacher_see_what_the_student_sees():
     store = tiny_store(3, 12)
-    config = RunConfig(num_folds=3, train=TrainConfig(batch_size=4))
-    nets = small_net_programs(signal_of(store), config, 2, (2, 0))
+    signal = signal_of(store)
     kernels = {
-        program.system.columns: jax.eval_shape(
-            program.init, jax.random.key(0), example(store), {}
-        )
-        .params["spatial"]
+        net.columns: stage_shapes(net, signal)["student"]
+        .trained.params["spatial"]
         .shape[0]
-        for program in nets.values()
+        for net in small_nets(signal, (2, 0)).values()
     }
     assert kernels == {(2, 0): 2}
     data = fold_data(store, make_folds(store, num_folds=3)[0])
@@ -44,9 +42,9 @@ def test_the_rows_without_a_teacher_see_what_the_student_sees():
 
 @pytest.mark.slow
 def test_a_teacher_with_adapters_and_all_channels_teaches_a_student_of_two(tmp_path):
-    entry = get_entry("dlink")
+    entry = find("dlink")
     config = dataclasses.replace(
-        get_preset(entry, "small"),
+        preset_config(entry, "small"),
         out=str(tmp_path / "run"),
         student_channels=("C4", "C3"),
         teacher=TeacherConfig(

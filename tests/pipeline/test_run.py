@@ -4,15 +4,17 @@ import jax
 import numpy as np
 import pytest
 
-from eegkd.config import TrainConfig, num_steps
+from eegkd.config import TrainConfig, num_steps, preset_config, run_config, stage_config
 from eegkd.data.windows.folds import make_folds
 from eegkd.errors import InputError
 from eegkd.evaluate.assays.verdict import head_room_note, verdict_note
 from eegkd.evaluate.statistics import Summary, paired_comparison
 from eegkd.pipeline.finished import RESULTS
-from eegkd.pipeline.fit import selection_metric
 from eegkd.pipeline.folder import from_json, read_json, to_json
-from eegkd.pipeline.registry import DistilClipRun, get_entry, get_preset
+from eegkd.pipeline.folds import selection_metric
+from eegkd.systems import Stage, StageOptions
+from eegkd.systems.distilclip_eeg.config import DistilClipConfig
+from eegkd.systems.entry import find
 from eegkd.train.weights import load_variables
 from tests.support import tiny_run
 
@@ -94,19 +96,28 @@ def test_other_options_in_the_same_folder_are_refused(finished):
 
 
 def test_config_survives_json():
-    for name, config in get_entry("distilclip_eeg").presets.items():
-        assert from_json(DistilClipRun, to_json(config)) == config, name
+    entry = find("distilclip_eeg")
+    for name in entry.presets:
+        config = preset_config(entry, name)
+        assert from_json(run_config(DistilClipConfig), to_json(config)) == config, name
 
 
 def test_every_fold_trains_as_many_steps():
     store = tiny_run.tiny_store()
     folds = make_folds(store, "kfold", num_folds=3)
-    steps = num_steps(TrainConfig(epochs=2, batch_size=16), folds)
-    assert steps == 2 * (min(len(f.train) for f in folds) // 16)
-    assert num_steps(TrainConfig(max_steps=1, batch_size=16), folds) == 1
-    longer = TrainConfig(epochs=2, teacher_epochs=3, batch_size=16)
-    assert num_steps(longer, folds) == steps
-    assert num_steps(longer, folds, teacher=True) == steps * 3 // 2
+    sizes = [len(fold.train) for fold in folds]
+    steps = num_steps(TrainConfig(epochs=2, batch_size=16), sizes)
+    assert steps == 2 * (min(sizes) // 16)
+    assert num_steps(TrainConfig(max_steps=1, batch_size=16), sizes) == 1
+    train = TrainConfig(epochs=2, teacher_epochs=3, batch_size=16)
+    longer = tiny_run.tiny_config("", train=train)
+    stage = Stage("any", lambda *args: None, lambda *args: None)
+    student, teacher = (stage_config(longer, stage, last=x) for x in (True, False))
+    assert num_steps(student.train, sizes) == steps
+    assert num_steps(teacher.train, sizes) == steps * 3 // 2
+    own = stage._replace(options=StageOptions(epochs=5, batch_size=8))
+    asked = stage_config(longer, own, last=False).train
+    assert (asked.epochs, asked.batch_size) == (5, 8)
 
 
 def test_a_batch_that_no_fold_fills_leaves_no_run_behind(tmp_path):
@@ -118,9 +129,9 @@ def test_a_batch_that_no_fold_fills_leaves_no_run_behind(tmp_path):
 
 def test_presets_and_systems_are_named_in_errors():
     with pytest.raises(InputError, match="paper, tpu, small"):
-        get_preset(get_entry("distilclip_eeg"), "huge")
+        preset_config(find("distilclip_eeg"), "huge")
     with pytest.raises(InputError, match="distilclip_eeg"):
-        get_entry("no_such_system")
+        find("no_such_system")
 
 
 def test_epochs_are_chosen_by_auroc_of_two_classes_and_by_kappa_of_more():

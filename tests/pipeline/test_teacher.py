@@ -11,20 +11,20 @@ from eegkd.data.batches.augment import AugmentConfig
 from eegkd.errors import InputError
 from eegkd.losses import Term, kd_kl
 from eegkd.pipeline import teacher_choice as teacher
-from eegkd.pipeline.teacher_choice import choose_teacher, given_stages, read_specs
+from eegkd.pipeline.teacher_choice import choose_teacher, read_specs
 from eegkd.systems import SignalConfig, add_terms, replace_stage
 from tests.support import tiny_run, toy
 
 SIGNAL = SignalConfig(n_chans=toy.CHANNELS, n_times=toy.TIMES, classes=("a", "b", "c"))
-STORE = toy.make_store()
 FRESH = AugmentConfig(noise=0.1, num_views=0)
 
 
 def choose(mode="auto", *, system=None, rows=(), chosen=None, num=60, **options):
     cache = CacheConfig(**options.pop("cache", {}))
-    config = RunConfig(train=TrainConfig(teacher=mode), cache=cache, **options)
+    train = TrainConfig(teacher=mode)
+    config = RunConfig(train=train, cache=cache, signal=SIGNAL, **options)
     system = toy.make_matching_system() if system is None else system
-    return choose_teacher(system, STORE, num, config, SIGNAL, rows, chosen)
+    return choose_teacher(system, num, config, rows, chosen)
 
 
 def test_auto_is_memory_then_disk_then_online(monkeypatch, tmp_path):
@@ -106,10 +106,10 @@ def test_what_is_given_is_not_trained(tmp_path):
     (tmp_path / "teacher.logits.npy").touch()
     some = choose(cache={"given": str(tmp_path)})
     assert some.mode == "cached"
-    assert given_stages(toy.make_matching_system(), some) == set()
+    assert some.given_stages(toy.make_matching_system()) == set()
     (tmp_path / "teacher.embedding.npy").touch()
     every = choose(cache={"given": str(tmp_path)})
-    assert given_stages(toy.make_matching_system(), every) == {"teacher"}
+    assert every.given_stages(toy.make_matching_system()) == {"teacher"}
     with pytest.raises(InputError, match="one view of a window"):
         choose(cache={"given": str(tmp_path)}, augment=FRESH)
 

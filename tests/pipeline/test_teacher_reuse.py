@@ -4,13 +4,15 @@ import dataclasses
 
 import pytest
 
-from eegkd.config import TrainConfig
+from eegkd.config import TrainConfig, preset_config
 from eegkd.data.windows.folds import make_folds, splits_json
 from eegkd.errors import InputError
 from eegkd.pipeline.finished import RESULTS
 from eegkd.pipeline.folder import open_run, read_json, write_json
+from eegkd.pipeline.schedule import Training
 from eegkd.pipeline.teacher_reuse import check_teachers, recipe, take_teachers
 from eegkd.systems.distilclip_eeg.config import KdConfig, LossConfig
+from eegkd.systems.entry import find, names
 from eegkd.train.optimiser import OptimConfig
 from tests.support import tiny_run
 
@@ -46,7 +48,8 @@ def source(tmp_path):
 def take(source, out, splits=SPLITS, **changes):
     record = record_of(out, teacher_run=str(source), **changes)
     check_teachers(record, splits, ("teacher",))
-    return take_teachers(out, record, ("teacher",))
+    trainings = [Training(fold, "teacher", "teacher") for fold in range(2)]
+    return take_teachers(out, record, trainings)
 
 
 def test_what_is_finished_is_copied_and_the_rest_is_named(source, tmp_path):
@@ -133,10 +136,8 @@ def test_a_command_that_is_refused_leaves_no_folder(source, tmp_path):
 
 
 def test_every_option_of_the_student_is_one_of_the_config():
-    from eegkd.pipeline.registry import SYSTEMS
-
-    for entry in SYSTEMS.values():
-        config = next(iter(entry.presets.values()))
-        names = {field.name for field in dataclasses.fields(config)}
-        assert set(config.student_options) < names
+    for name in names():
+        config = preset_config(find(name), "paper")
+        options = {field.name for field in dataclasses.fields(config)}
+        assert set(config.student_options) < options
         assert not recipe(config).keys() & set(config.student_options)

@@ -13,12 +13,11 @@ from eegkd.config import TrainConfig
 from eegkd.data.windows.folds import make_folds
 from eegkd.errors import InputError, Interrupted
 from eegkd.pipeline import vmapped as sweep
-from eegkd.pipeline.baselines import small_net_programs
-from eegkd.pipeline.fit import Job, fit, fold_data
+from eegkd.pipeline.fit import Job, fit
 from eegkd.pipeline.run import run_distillation
 from eegkd.systems.distilclip_eeg import make_system
-from eegkd.systems.signal import signal_of
 from eegkd.train.weights import load_variables
+from tests.support.small_nets import compiled_net
 from tests.support.stores import tiny_store
 from tests.support.tiny_run import tiny_config
 
@@ -35,11 +34,7 @@ def with_sweep(config, how, **changes):
 @pytest.fixture(scope="module")
 def given():
     """One compiled small net, and the windows of one fold."""
-    store = tiny_store()
-    config = tiny_config("", train=TRAIN)
-    fold = make_folds(store, config.split, num_folds=2)[0]
-    program = small_net_programs(signal_of(store), config, STEPS)[0.25]
-    return program, fold_data(store, fold), config
+    return compiled_net(tiny_store(), tiny_config("", train=TRAIN), STEPS, num_folds=2)
 
 
 def make_jobs(folder, data):
@@ -55,7 +50,7 @@ def make_jobs(folder, data):
 def train(given, folder, log=lambda job, row: None):
     program, data, config = given
     jobs = make_jobs(folder, data)
-    sweep.fit_many(program, jobs, data, config, num_steps=STEPS, log=log)
+    sweep.fit_many(program, jobs, data, config, log=log)
     return jobs
 
 
@@ -77,7 +72,7 @@ def test_each_folder_is_that_of_a_training_of_its_own(given, tmp_path):
     together = train(given, tmp_path / "a", lambda job, row: rows.append((job, row)))
     alone = make_jobs(tmp_path / "b", data)
     for job in alone:
-        fit(program, job, data, config, num_steps=STEPS, log=lambda row: None)
+        fit(program, job, data, config, log=lambda row: None)
     for job, its in zip(together, alone, strict=True):
         names = sorted(path.name for path in its.folder.iterdir())
         assert sorted(path.name for path in job.folder.iterdir()) == names
@@ -123,7 +118,7 @@ def test_a_kill_while_members_are_written_costs_no_training(
     given, tmp_path, monkeypatch
 ):
     whole = train(given, tmp_path / "whole")
-    conclude, written = sweep.conclude_fit, []
+    conclude, written = sweep.finish, []
 
     def die_at_the_third(program, job, *rest):
         if len(written) == 2:
@@ -131,10 +126,10 @@ def test_a_kill_while_members_are_written_costs_no_training(
         written.append(job.folder)
         return conclude(program, job, *rest)
 
-    monkeypatch.setattr(sweep, "conclude_fit", die_at_the_third)
+    monkeypatch.setattr(sweep, "finish", die_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         train(given, tmp_path / "cut")
-    monkeypatch.setattr(sweep, "conclude_fit", conclude)
+    monkeypatch.setattr(sweep, "finish", conclude)
     before = [(folder / "done.json").stat().st_mtime_ns for folder in written]
     rows = []
     jobs = train(given, tmp_path / "cut", lambda job, row: rows.append(row))
@@ -189,10 +184,9 @@ class Chip:
 def test_what_does_not_fit_is_divided_evenly(given, tmp_path, monkeypatch):
     program, data, config = given
     monkeypatch.setattr(sweep, "member_bytes", lambda *args: 2**20)
-    many = program.many._replace(
-        sweep=program.many.sweep._replace(devices=[Chip(2**20)])
-    )
-    fitting = program._replace(many=many)
+    sweep_on_chip = program.many().sweep._replace(devices=[Chip(2**20)])
+    many = program.many()._replace(sweep=sweep_on_chip)
+    fitting = program._replace(many=lambda: many)
     jobs, said = make_jobs(tmp_path, data), []
     trainings = [(fitting, job) for job in jobs]
     found = sweep.groups(trainings, data, with_sweep(config, "auto"), said.append)

@@ -11,7 +11,7 @@ from eegkd.models import EEGNetConfig
 from eegkd.ops import count_flops
 from eegkd.plan.account import make_plan
 from eegkd.plan.parts import count_groups, count_parts
-from eegkd.systems import SignalConfig, distilclip_eeg, small_net
+from eegkd.systems import SignalConfig, distilclip_eeg, predict_fn, small_net
 from eegkd.systems.batches import num_bytes, stage_shapes
 from eegkd.typing import Variables
 from tests.support.presets import TINY
@@ -76,9 +76,7 @@ def test_operations_are_those_of_the_counter(tiny):
     system = distilclip_eeg.make_system(CONFIG)
     shapes = stage_shapes(system, SIGNAL)
     x = {"signal": jax.ShapeDtypeStruct((1, 3, 128), np.float32)}
-    want = count_flops(
-        lambda v, x: system.predict("student", v, x), shapes["student"].finished, x
-    )
+    want = count_flops(predict_fn(system, "student"), shapes["student"].finished, x)
     student = tiny["stages"]["student"]
     assert student["flops_window"] == want
     # Forward and twice as much backward, of 8 windows; online, the teacher's forward.

@@ -1,11 +1,15 @@
 """The smallest DistilCLIP-EEG that tests train or give random weights."""
 
-from eegkd.config import TrainConfig
+from eegkd.config import TrainConfig, run_config
 from eegkd.models import ConformerConfig
-from eegkd.pipeline.registry import DistilClipRun
-from eegkd.systems.distilclip_eeg.config import ProjConfig, StudentConfig, TextConfig
+from eegkd.systems.distilclip_eeg.config import (
+    DistilClipConfig,
+    ProjConfig,
+    StudentConfig,
+    TextConfig,
+)
 
-TINY = DistilClipRun(
+TINY = run_config(DistilClipConfig)(
     eeg=ConformerConfig(
         dim=16, depth=2, ffn_mult=1, num_heads=2, kernel=5, stem_kernels=(7, 3)
     ),

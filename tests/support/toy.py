@@ -8,7 +8,8 @@ import numpy as np
 
 from eegkd.data.windows.store import WindowStore
 from eegkd.losses import Term, clip_loss, kd_kl
-from eegkd.systems import Stage, System, add_terms
+from eegkd.systems import Stage, System, add_terms, keep_all
+from eegkd.systems.stages import class_probabilities
 from eegkd.typing import Variables
 
 CHANNELS, TIMES, WIDTH, CLASSES = 2, 6, 4, 3
@@ -73,23 +74,15 @@ def make_system(dropout=0.0):
         return Term("clip", clip_loss, inputs, 0.5, "batch.labelled")
 
     kd = Term("kd", kd_kl, ("student.logits", "teacher.logits"), 0.5)
-    stages = (
-        Stage(
-            "teacher", functools.partial(init, hidden=8), run, (contrastive("teacher"),)
-        ),
-        Stage(
-            "student",
-            functools.partial(init, hidden=5),
-            run,
-            (contrastive("student"), kd),
-        ),
+    predict = class_probabilities(run)
+    sizes = {"teacher": functools.partial(init, hidden=8),
+             "student": functools.partial(init, hidden=5)}  # fmt: skip
+    terms = {"teacher": (contrastive("teacher"),),
+             "student": (contrastive("student"), kd)}  # fmt: skip
+    stages = tuple(
+        Stage(name, sizes[name], run, terms[name], predict) for name in sizes
     )
-
-    def predict(name, variables, batch):
-        tensors, _ = run(variables, batch, {}, train=False, key=None)
-        return jax.nn.softmax(tensors["logits"])
-
-    return System("toy", ("signal",), lambda example: example, stages, predict)
+    return System("toy", ("signal",), keep_all, stages)
 
 
 def make_batch(size=16, seed=0):

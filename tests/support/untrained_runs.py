@@ -7,15 +7,16 @@ import json
 import jax
 import numpy as np
 
+from eegkd.config import run_config
 from eegkd.data.config import DataConfig
 from eegkd.data.windows.folds import Fold, make_folds
 from eegkd.data.windows.prepare import prepare
 from eegkd.evaluate.predictions import make_predictions
 from eegkd.pipeline.finished import write_results
 from eegkd.pipeline.folder import from_json, open_run
-from eegkd.pipeline.registry import DistilClipRun
 from eegkd.systems import distilclip_eeg
 from eegkd.systems.batches import stage_shapes
+from eegkd.systems.distilclip_eeg.config import DistilClipConfig
 from eegkd.systems.signal import signal_of
 from tests.support.presets import TINY
 from tests.support.recordings import NAMES
@@ -85,5 +86,5 @@ def right_predictions(store, rows, rng):
 
 def read_config(folder):
     record = json.loads((folder / "config.json").read_text())
-    config = from_json(DistilClipRun, record["run"])
+    config = from_json(run_config(DistilClipConfig), record["run"])
     return dataclasses.replace(config, out=str(folder))

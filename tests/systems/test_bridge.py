@@ -7,13 +7,14 @@ import optax
 import pytest
 from flax import linen as nn
 
+from eegkd.config import preset_config
 from eegkd.evaluate.controls import alpha_0, without_teacher
 from eegkd.losses import Term, fitnet, total_loss
 from eegkd.models import ConformerConfig
 from eegkd.systems import SignalConfig, upstream_inputs
 from eegkd.systems.bridge import add_bridge
+from eegkd.systems.distilclip_eeg import ENTRY
 from eegkd.systems.distilclip_eeg.config import (
-    PRESETS,
     ProjConfig,
     StudentConfig,
     TextConfig,
@@ -87,7 +88,7 @@ def test_a_taken_name_is_refused(bridged):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(type(PRESETS["small"])):
+class Config(type(preset_config(ENTRY, "small"))):
     """Of a student with 4 tokens, from a teacher with 16."""
 
     signal: SignalConfig = SignalConfig(n_chans=3, n_times=128, rate=64.0)

@@ -6,11 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from eegkd.config import RunConfig
+from eegkd.config import RunConfig, preset_config
 from eegkd.errors import InputError
 from eegkd.evaluate.controls import alpha_0, without_teacher
 from eegkd.models import ConformerConfig
-from eegkd.systems import SignalConfig, SystemConfig, distilclip_eeg
+from eegkd.systems import SignalConfig, SystemConfig, distilclip_eeg, predict_fn
 from eegkd.systems.channels import (
     as_deployed,
     channel_notes,
@@ -19,7 +19,8 @@ from eegkd.systems.channels import (
     student_columns,
     student_signal,
 )
-from eegkd.systems.distilclip_eeg.config import PRESETS, DistilClipConfig
+from eegkd.systems.distilclip_eeg import ENTRY
+from eegkd.systems.distilclip_eeg.config import DistilClipConfig
 from tests.support import toy
 from tests.support.stores import tiny_store
 
@@ -81,17 +82,19 @@ def test_only_the_student_is_given_fewer_channels():
     }
     other = {**batch, "signal": batch["signal"] * np.float32([[[5.0], [1.0]]])}
     for name, same in (("teacher", False), ("student", True)):
-        first, second = (system.predict(name, filled[name], x) for x in (batch, other))
+        first, second = (
+            predict_fn(system, name)(filled[name], x) for x in (batch, other)
+        )
         assert np.array_equal(first, second) == same
     own, _ = system.stages[-1].forward(
         filled["student"], batch, {}, train=False, key=None
     )
     bare = toy.make_system()
     alone = {**batch, "signal": batch["signal"][:, 1:]}
-    want = bare.predict("student", filled["student"], alone)
+    want = predict_fn(bare, "student")(filled["student"], alone)
     # Three programs: logits of about 20 differ in their last bits.
     for found in (
-        system.predict("student", filled["student"], batch),
+        predict_fn(system, "student")(filled["student"], batch),
         jax.nn.softmax(own["logits"]),
     ):
         np.testing.assert_allclose(np.log(found), np.log(want), rtol=1e-6, atol=1e-5)
@@ -100,7 +103,9 @@ def test_only_the_student_is_given_fewer_channels():
 
 
 def distilclip(**changes):
-    config = dataclasses.replace(PRESETS["small"], signal=SIGNAL, **changes)
+    config = dataclasses.replace(
+        preset_config(ENTRY, "small"), signal=SIGNAL, **changes
+    )
     return distilclip_eeg.make_system(config)
 
 
@@ -112,7 +117,7 @@ def test_distilclip_has_the_switch_too():
         teacher_stage, stage = system.stages
         teacher = teacher_stage.finish(teacher_stage.init(key, batch, {}))
         student = stage.init(key, batch, {"teacher": teacher})
-        own = system.predict("student", student, batch)
+        own = predict_fn(system, "student")(student, batch)
         return [made.params["eeg"]["stem"] for made in (teacher, student)], own
 
     (teacher, student), own = jax.eval_shape(stems, jax.random.key(0))

@@ -5,10 +5,12 @@ import jax
 import numpy as np
 import pytest
 
+from eegkd.config import preset_config
 from eegkd.models import ConformerConfig
-from eegkd.systems import SignalConfig, distilclip_eeg, get_stage
-from eegkd.systems.distilclip_eeg.config import PRESETS, StudentConfig, TextConfig
-from eegkd.systems.distilclip_eeg.system import class_vectors
+from eegkd.systems import SignalConfig, distilclip_eeg, get_stage, predict_fn
+from eegkd.systems.distilclip_eeg import ENTRY
+from eegkd.systems.distilclip_eeg.config import StudentConfig, TextConfig
+from eegkd.systems.distilclip_eeg.system import class_vectors, parameter_groups
 from eegkd.systems.distilclip_eeg.text import make_text_side, text_notes
 from eegkd.typing import StepKeys
 
@@ -16,7 +18,7 @@ SIGNAL = SignalConfig(n_chans=3, n_times=128, rate=64.0)
 
 
 TINY = dataclasses.replace(
-    PRESETS["small"],
+    preset_config(ENTRY, "small"),
     signal=SIGNAL,
     eeg=ConformerConfig(
         dim=16, depth=2, ffn_mult=1, num_heads=2, kernel=5, stem_kernels=(7, 3)
@@ -60,7 +62,7 @@ def count(tree, *skip):
 
 
 def test_paper_preset_counts_the_published_totals():
-    config = PRESETS["paper"]
+    config = preset_config(ENTRY, "paper")
     data = {"signal": np.zeros((1, 19, 800)), "label": np.zeros(1, np.int32)}
     system = distilclip_eeg.make_system(config)
     shapes = jax.eval_shape(
@@ -94,7 +96,7 @@ def test_every_text_source_and_prompt_mode_gives_probabilities(source, mode):
     config = small(text=text, prompt=prompt)
     system, data, teacher, finished, student = init_both(config)
     for name, variables in [("teacher", finished), ("student", student)]:
-        prob = system.predict(name, variables, data)
+        prob = predict_fn(system, name)(variables, data)
         assert prob.shape == (4, 2)
         np.testing.assert_allclose(prob.sum(-1), 1, rtol=1e-5)
     keys = StepKeys(jax.random.key(0), jax.random.key(1))
@@ -108,8 +110,8 @@ def test_every_text_source_and_prompt_mode_gives_probabilities(source, mode):
 def test_finishing_changes_no_prediction_and_drops_the_text_tower():
     system, data, teacher, finished, _ = init_both(small())
     np.testing.assert_allclose(
-        system.predict("teacher", teacher, data),
-        system.predict("teacher", finished, data),
+        predict_fn(system, "teacher")(teacher, data),
+        predict_fn(system, "teacher")(finished, data),
         rtol=1e-5,
     )
     assert "text" not in finished.params
@@ -122,7 +124,9 @@ def test_student_holds_the_signal_path_and_the_class_vectors_alone():
     assert set(student.frozen) == {"texts", "class_vectors"}
     assert system.inputs == ("signal",)
     only = {"signal": data["signal"]}
-    jaxpr = jax.make_jaxpr(functools.partial(system.predict, "student", student))(only)
+    jaxpr = jax.make_jaxpr(functools.partial(predict_fn(system, "student"), student))(
+        only
+    )
     assert len(jaxpr.in_avals) == 1
     np.testing.assert_array_equal(
         student.frozen["class_vectors"], finished.frozen["class_vectors"]
@@ -168,7 +172,7 @@ def test_frozen_bert_is_not_trained():
 def test_prior_of_training_returns_in_predictions():
     system, data, _, finished, _ = init_both(small())
     uneven = finished.state | {"class_counts": np.float32([3.0, 1.0])}
-    predict = jax.jit(functools.partial(system.predict, "teacher"))
+    predict = jax.jit(predict_fn(system, "teacher"))
     even = predict(finished, data)
     shifted = predict(finished._replace(state=uneven), data)
     odds = (shifted[:, 0] / shifted[:, 1]) / (even[:, 0] / even[:, 1])
@@ -206,6 +210,6 @@ def test_parameter_groups_name_bert():
     teacher = init_both(small())[2]
     assert distilclip_eeg.make_system(small()).stages[0].labels is None
     given = small(text=dataclasses.replace(TINY.text, bert="folder"))
-    labels = distilclip_eeg.parameter_groups(given)(teacher.params)
+    labels = parameter_groups(given)(teacher.params)
     assert set(jax.tree.leaves(labels["text"]["bert"])) == {"bert"}
     assert set(jax.tree.leaves(labels["eeg"])) == {"default"}

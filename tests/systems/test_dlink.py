@@ -17,7 +17,7 @@ from eegkd.models import (
     LabramConfig,
 )
 from eegkd.models.grid import PATCH
-from eegkd.systems import SignalConfig, get_stage, upstream_inputs
+from eegkd.systems import SignalConfig, get_stage, predict_fn, upstream_inputs
 from eegkd.systems.dlink import make_system
 from eegkd.systems.dlink.config import DlinkConfig, TeacherConfig
 from eegkd.systems.dlink.system import deployed
@@ -146,9 +146,7 @@ def test_a_finished_student_reads_the_signal_alone(trained):
     assert jax.tree.structure(bare) == jax.tree.structure(finished.params)
     assert system.inputs == ("signal",)
     signal = {"signal": BATCH["signal"]}
-    probabilities = jax.jit(system.predict, static_argnums=0)(
-        "student", finished, signal
-    )
+    probabilities = jax.jit(predict_fn(system, "student"))(finished, signal)
     _, (_, own) = gradient(student.params, weights_of(system, "ce"))
     want = jax.nn.softmax(own["logits"])
     np.testing.assert_allclose(probabilities, want, rtol=1e-4, atol=1e-6)
@@ -269,7 +267,9 @@ def test_weights_have_the_sizes_asked_for_and_deployment_needs_no_file(monkeypat
     system = make_system(config)
     assert (asked["name"], asked["path"]) == ("cbramod", "weights.pth")
     assert (asked["channels"], asked["scale"]) == (SIGNAL.channels, 0.01)
-    made = get_stage(system, "teacher").init(jax.random.key(0), BATCH, {})
+    stage = get_stage(system, "teacher")
+    loaded = stage.load.read()
+    made = stage.init(jax.random.key(0), BATCH, {}, loaded)
     assert size(made.params["backbone"]) == 0
     assert size(made.params["head"]) > 0
     assert deployed(config).teacher == dataclasses.replace(teacher, weights="")

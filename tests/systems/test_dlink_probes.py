@@ -30,15 +30,15 @@ CONFIG = DlinkConfig(
 )
 
 
-def names(terms):
-    return [term.name for term in terms]
+def names(probes, when=None):
+    return [p.term.name for p in probes if when is None or p.when == when]
 
 
 def test_weights_their_entropy_and_their_variance():
     alpha = RNG.dirichlet(np.ones(3), size=5)
     found = {
-        term.name: np.asarray(term.fn(alpha))
-        for term in routing(CONFIG, ("embed", "block_0", "block_1"))
+        probe.term.name: np.asarray(probe.term.fn(alpha))
+        for probe in routing(CONFIG, ("embed", "block_0", "block_1"))
     }
     np.testing.assert_allclose(found["alpha_block_0"], alpha[:, 1])
     entropy = -(alpha * np.log(alpha)).sum(1)
@@ -46,7 +46,7 @@ def test_weights_their_entropy_and_their_variance():
     total = found["routing_variance"].mean()
     np.testing.assert_allclose(total, alpha.var(axis=0).sum(), rtol=1e-5)
     same = np.tile(alpha[:1], (4, 1))
-    assert routing(CONFIG, ("a", "b", "c"))[-1].fn(same).max() < 1e-12
+    assert routing(CONFIG, ("a", "b", "c"))[-1].term.fn(same).max() < 1e-12
 
 
 @pytest.mark.parametrize(
@@ -86,8 +86,8 @@ def test_a_rank_is_of_all_windows_together():
     (tokens, _) = ranks()
     one = np.tile(RNG.normal(size=(1, 1, 6)), (4, 3, 1))
     scale = np.arange(1, 5)[:, None, None]
-    np.testing.assert_allclose(tokens.fn(scale * one), 1, rtol=1e-3)
-    many = tokens.fn(RNG.normal(size=(50, 4, 6)))
+    np.testing.assert_allclose(tokens.term.fn(scale * one), 1, rtol=1e-3)
+    many = tokens.term.fn(RNG.normal(size=(50, 4, 6)))
     assert many.shape == (50,)
     assert 5.5 < many[0] <= 6.001
 
@@ -96,9 +96,9 @@ def test_what_reads_the_teacher_is_not_watched_without_one():
     system = make_system(CONFIG)
     stage = system.stages[-1]
     watched = ["alpha_embed", "alpha_block_0", "routing_entropy", "routing_variance"]
-    assert names(stage.watched) == watched
+    assert names(stage.probes, "eval") == watched
     own = ["rank_tokens", "rank_compressed"]
-    assert names(stage.measured)[:2] == own
-    assert "band_error_alpha" in names(stage.measured)
+    assert names(stage.probes, "end")[:2] == own
+    assert "band_error_alpha" in names(stage.probes, "end")
     alone = without_teacher(system).stages[-1]
-    assert (alone.watched, names(alone.measured)) == ((), own)
+    assert names(alone.probes) == own

@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from eegkd.config import preset_config
 from eegkd.models import CBraModConfig, LabramConfig, LoraConfig
 from eegkd.models.grid import PATCH
-from eegkd.pipeline.registry import get_entry, get_preset
 from eegkd.systems import SignalConfig
 from eegkd.systems.dlink import make_system
 from eegkd.systems.dlink.config import DlinkConfig, TeacherConfig
+from eegkd.systems.entry import find
 from eegkd.train.optimiser import make_optimiser
 from eegkd.typing import StepKeys
 
@@ -139,7 +140,7 @@ def rates(stage, made, optim):
 
 
 def of_teacher(preset):
-    optim = get_preset(get_entry("dlink"), preset).optim
+    optim = preset_config(find("dlink"), preset).optim
     return dataclasses.replace(
         optim,
         learning_rate=optim.teacher_learning_rate,

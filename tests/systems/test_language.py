@@ -12,6 +12,7 @@ from eegkd.models import LoraConfig, find_linears, merge_adapters
 from eegkd.models.clip import ClipVisionConfig
 from eegkd.models.decoder import Decoder, DecoderConfig
 from eegkd.models.llava import Llava, LlavaConfig
+from eegkd.systems import predict_fn
 from eegkd.systems.language import (
     join_base,
     language_stage,
@@ -151,7 +152,7 @@ def test_whole_weights_are_trained_in_single_precision(batch):
 
 def test_prediction_is_of_the_next_word(adapted, batch):
     module, system, variables = adapted
-    got = jax.jit(functools.partial(system.predict, "student"))(variables, batch)
+    got = jax.jit(predict_fn(system, "student"))(variables, batch)
     assert got.shape == (4, 24)
     np.testing.assert_allclose(got.sum(axis=-1), 1, rtol=1e-5)
     out = jax.jit(lambda v: run_language(module, v, batch, lora=LORA))(variables)

@@ -18,10 +18,13 @@ from eegkd.config import RunConfig
 from eegkd.data.batches.augment import AugmentConfig
 from eegkd.data.batches.loader import make_loader
 from eegkd.data.batches.maker import BatchMaker, BatchPlan
+from eegkd.data.windows.folds import Fold
 from eegkd.errors import InputError, Interrupted
 from eegkd.losses import Term
+from eegkd.pipeline.folds import FoldData
+from eegkd.pipeline.observe import QUIET
 from eegkd.pipeline.teacher_choice import Teacher
-from eegkd.pipeline.teacher_outputs import QUIET, Watch, teacher_outputs
+from eegkd.pipeline.teacher_outputs import teacher_outputs
 from eegkd.systems import add_terms
 from eegkd.train.inputs import teacher_rows, teacher_specs, variables_hash
 from eegkd.train.state import init_state
@@ -52,14 +55,17 @@ def batch_of(store):
     return BatchMaker(store=store)(np.arange(2))
 
 
-def outputs(setting, place, rows, *, mode="cached", augment=None, watch=QUIET, **cache):
+def outputs(
+    setting, place, rows, *, mode="cached", augment=None, observer=QUIET, **cache
+):
     system, _, upstream, store = setting
     config = RunConfig(augment=augment or AugmentConfig(), cache=CacheConfig(**cache))
     specs = teacher_specs(system, "student", NAMES, upstream, batch_of(store))
     given = NAMES if cache.get("given") else ()
+    data = FoldData(store, Fold(0, rows, rows[:0], rows[:0]), None)
     return teacher_outputs(
-        Teacher(mode, specs, given), system, upstream, store, rows, config, place,
-        watch=watch,
+        Teacher(mode, specs, given), system, upstream, data, config, place,
+        observer=observer,
     )  # fmt: skip
 
 
@@ -164,9 +170,10 @@ def test_sigterm_stops_a_fill_after_a_shard_and_the_same_call_resumes(
         if done == 32:
             signal.raise_signal(signal.SIGTERM)
 
-    watch = Watch(said.append, lambda what, rows: contextlib.nullcontext(show))
+    bar = lambda what, rows: contextlib.nullcontext(show)
+    observer = QUIET._replace(say=said.append, bar=bar)
     with pytest.raises(Interrupted, match="row 32 of 60 .* same command again"):
-        outputs(setting, tmp_path / "cut", rows, watch=watch)
+        outputs(setting, tmp_path / "cut", rows, observer=observer)
     assert "28 B a window, 60 windows: 1.6 KiB" in said[0]
     assert "writes 1000 MB/s" in said[0]
     outputs(setting, tmp_path / "cut", rows)

@@ -16,6 +16,7 @@ from eegkd.data.batches.maker import (
     eval_batches,
     fit_train_zscore,
 )
+from eegkd.data.batches.recordings import RecordingMaker, recording_maker
 from eegkd.data.windows.store import WindowStore
 from eegkd.errors import InputError
 
@@ -34,7 +35,7 @@ class BatchSource:
     """A grain source whose element i is the whole batch i (of one shard)."""
 
     order: Order
-    maker: BatchMaker
+    maker: BatchMaker | RecordingMaker
     num_batches: int
     shard: tuple[int, int]
     first: int = 0
@@ -185,6 +186,11 @@ def make_loader(
     """
     if (num_epochs is None) == (num_steps is None):
         raise ValueError("Give num_epochs or num_steps, one of them.")
+    maker: BatchMaker | RecordingMaker = BatchMaker(store=store, plan=plan)
+    balanced = plan.sampler == "balanced" and not plan.recordings
+    if plan.recordings:
+        maker = recording_maker(maker, rows, longest=np.arange(len(store)))
+        rows = np.arange(len(maker.recordings))
     if not 1 <= batch_size <= len(rows):
         raise InputError(
             f"Batch size {batch_size} with {len(rows)} training windows: "
@@ -194,8 +200,6 @@ def make_loader(
         raise InputError(
             f"Batch size {batch_size} cannot be cut into {shard[1]} equal shards."
         )
-    maker = BatchMaker(store=store, plan=plan)
-    balanced = plan.sampler == "balanced"
     if balanced and maker.labels.ndim > 1:
         raise InputError("The balanced sampler needs one label a window.")
     order = Order(

@@ -12,7 +12,7 @@ from eegkd.data.batches.augment import UNCHANGED, AugmentConfig, augment
 from eegkd.data.windows.store import WindowStore
 from eegkd.errors import InputError
 
-Prepare = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+Prepare = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 Cache = Mapping[str, Mapping[str, np.ndarray | TeacherTensor]]
 
 
@@ -56,12 +56,13 @@ class BatchPlan:
     Attributes:
         sampler: "balanced" draws every class equally often.
         labels: Labels aligned with the store's rows; None takes the store's.
-        prepare: A system's `prepare`; None adds nothing, and is faster.
+        prepare: `batch -> batch`, a system's own; None adds nothing.
         zscore: Statistics from `fit_train_zscore`, where the store asks for them.
         augment: Random changes, after the z-score; `prepare` sees their result.
         cache: Stage name -> tensor name -> array aligned with the store's rows, or
             a `TeacherTensor`, which is asked for the view that the signal shows.
         extras: More arrays by key, aligned with the store's rows.
+        recordings: Whether a batch is so many whole recordings, in place of windows.
     """
 
     sampler: Literal["natural", "balanced"] = "natural"
@@ -71,6 +72,7 @@ class BatchPlan:
     augment: AugmentConfig = UNCHANGED
     cache: Cache | None = None
     extras: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    recordings: bool = False
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves memory-mapped tensors as file names: a worker maps them again."""
@@ -103,27 +105,30 @@ class BatchMaker:
         return self.store.labels if self.plan.labels is None else self.plan.labels
 
     def __call__(self, rows: np.ndarray, view: np.ndarray | int = 0) -> dict[str, Any]:
-        """Returns `signal label subject window_id`, what `prepare` adds, the cache.
+        """Returns what the store reads, `label subject window_id` and what is added.
+
+        That is the extras, what `prepare` makes of all this, and the cache.
 
         Args:
             rows: Rows of the store.
             view: Which view of each, where windows are augmented: one, or `[b]`.
         """
         plan = self.plan
-        signal = np.asarray(self.store.signal[rows])
-        if plan.zscore is not None:
-            signal = (signal - plan.zscore.mean[:, None]) / plan.zscore.std[:, None]
         window_id = self.store.index["window_id"][rows]
-        signal = augment(signal, window_id, view, plan.augment)
-        batch: dict[str, Any] = {
-            "signal": signal,
+        batch: dict[str, Any] = dict(self.store.read(rows))
+        if "signal" in batch:
+            signal = batch["signal"]
+            if plan.zscore is not None:
+                signal = (signal - plan.zscore.mean[:, None]) / plan.zscore.std[:, None]
+            batch["signal"] = augment(signal, window_id, view, plan.augment)
+        batch |= {
             "label": self.labels[rows],
             "subject": self.store.subjects.codes[rows],
             "window_id": window_id.astype(np.int32),
             **{key: values[rows] for key, values in plan.extras.items()},
         }
         if plan.prepare is not None:
-            batch |= _prepare_each(batch, plan.prepare)
+            batch = dict(plan.prepare(batch))
         if plan.cache:
             batch["cache"] = _each(plan.cache, lambda array: _read(array, rows, view))
         return batch
@@ -175,22 +180,22 @@ class Order:
 
 
 def eval_batches(
-    store: WindowStore,
-    rows: np.ndarray,
-    *,
-    batch_size: int,
-    plan: BatchPlan = PLAIN,
-) -> Iterator[dict[str, Any]]:
-    """Yields `rows` in order, in full batches; `valid` is False where one is padding.
+    maker: Callable[[np.ndarray], dict[str, Any]], rows: np.ndarray, *, batch_size: int
+) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+    """Yields batches of `rows` in order, and `bool[b]`, False where one is padding.
 
     The last batch repeats its last row, so every batch has one compiled shape.
+
+    Args:
+        maker: `rows -> batch`.
+        rows: What it is asked for.
+        batch_size: Rows per batch.
     """
-    maker = BatchMaker(store=store, plan=plan)
     for start in range(0, len(rows), batch_size):
         part = rows[start : start + batch_size]
         pad = batch_size - len(part)
         batch = maker(np.concatenate([part, np.repeat(part[-1:], pad)]))
-        yield batch | {"valid": np.arange(batch_size) < len(part)}
+        yield batch, np.arange(batch_size) < len(part)
 
 
 def _each(cache: Cache | None, fn: Callable[[Any], Any]) -> Any:
@@ -207,14 +212,6 @@ def _read(
     if isinstance(array, TeacherTensor):
         return array.gather(rows, view)
     return np.asarray(array[rows])
-
-
-def _prepare_each(batch: Mapping[str, Any], prepare: Prepare) -> dict[str, np.ndarray]:
-    examples = [
-        prepare({key: value[i] for key, value in batch.items()})
-        for i in range(len(batch["signal"]))
-    ]
-    return {key: np.stack([row[key] for row in examples]) for key in examples[0]}
 
 
 def _to_reference(array: np.ndarray | TeacherTensor) -> Any:

@@ -120,6 +120,10 @@ class WindowStore:
             return WindowStore.open, (self.path, "size")
         return WindowStore, (self.signal, self.index, self.manifest)
 
+    def read(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Reads some rows: what a batch begins with."""
+        return {"signal": np.asarray(self.signal[rows])}
+
     def __len__(self) -> int:
         """Number of windows."""
         return len(self.signal)

@@ -1,5 +1,59 @@
 """DistilCLIP-EEG: windows aligned with class texts, distilled into a small tower."""
 
-from eegkd.systems.distilclip_eeg.system import make_system
+from eegkd.systems.distilclip_eeg.config import DistilClipConfig
+from eegkd.systems.distilclip_eeg.system import deployed, make_system
+from eegkd.systems.distilclip_eeg.text import text_notes
+from eegkd.systems.entry import Entry
 
-__all__ = ["make_system"]
+__all__ = ["ENTRY", "make_system"]
+
+_SMALL = {
+    "eeg.dim": 64,
+    "eeg.depth": 4,
+    "eeg.ffn_mult": 2,
+    "eeg.num_heads": 4,
+    "eeg.stem_kernels": (15, 5),
+    "text.dim": 128,
+    "text.depth": 2,
+    "text.num_heads": 4,
+    "proj.dim": 128,
+    "student.depth": 2,
+    "train.batch_size": 64,
+    "optim.learning_rate": 1e-3,
+}
+
+ENTRY = Entry(
+    DistilClipConfig,
+    make_system,
+    {
+        "paper": {},
+        "tpu": {"eeg.dim": 512, "eeg.ffn_mult": 1, "eeg.dtype": "bfloat16"},
+        "small": {
+            **_SMALL,
+            # Half the tokens of 200 Hz: minutes instead of hours on a CPU.
+            "data.rate": 100.0,
+            "data.band": (0.5, 40.0),
+            "train.epochs": 20,
+        },
+        "quickstart": {
+            **_SMALL,
+            "text.dim": 64,
+            "text.num_prompts": 4,
+            "proj.dim": 64,
+            "split": "fixed",
+            "num_seeds": 2,
+            "rows": (
+                "alpha_0",
+                "no_teacher",
+                "shuffled_teacher",
+                "small_net",
+                "linear",
+            ),
+            "data.corpus": "synthetic",
+            "train.epochs": 5,
+            "train.quick_compile": True,
+        },
+    },
+    deployed=deployed,
+    notes=text_notes,
+)

@@ -1,4 +1,4 @@
-"""Options of DistilCLIP-EEG and its presets."""
+"""Options of DistilCLIP-EEG."""
 
 import dataclasses
 from typing import ClassVar, Literal
@@ -164,19 +164,3 @@ class DistilClipConfig(SystemConfig):
             dim=dim,
             stem_strides=strides,
         )
-
-
-PRESETS = {
-    "paper": DistilClipConfig(),
-    "tpu": DistilClipConfig(
-        eeg=ConformerConfig(dim=512, ffn_mult=1, dtype="bfloat16"),
-    ),
-    "small": DistilClipConfig(
-        eeg=ConformerConfig(
-            dim=64, depth=4, ffn_mult=2, num_heads=4, stem_kernels=(15, 5)
-        ),
-        text=TextConfig(dim=128, depth=2, num_heads=4),
-        proj=ProjConfig(dim=128),
-        student=StudentConfig(depth=2),
-    ),
-}

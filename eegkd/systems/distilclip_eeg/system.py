@@ -14,6 +14,7 @@ References:
     17.9 M, and every other choice has a switch.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -26,14 +27,23 @@ from eegkd.losses import Term, clip_loss, cosine_distance, cross_entropy, kd_kl
 from eegkd.models import Conformer, LinearHead, Projection, apply_params, skip_init
 from eegkd.systems import Stage, System, keep_all
 from eegkd.systems.channels import see_channels, student_columns
-from eegkd.systems.distilclip_eeg.config import DistilClipConfig
+from eegkd.systems.distilclip_eeg.config import DistilClipConfig, TextConfig
 from eegkd.systems.distilclip_eeg.text import (
     TextSide,
     ensemble,
     fixed_text,
     make_text_side,
 )
-from eegkd.typing import Array, Batch, Float, Int, StepKeys, Tensors, Variables
+from eegkd.typing import (
+    Array,
+    Batch,
+    Float,
+    Int,
+    PyTree,
+    StepKeys,
+    Tensors,
+    Variables,
+)
 
 MAX_LOGIT_SCALE = 100.0
 INITIAL_LOGIT_SCALE = 1 / 0.07
@@ -49,27 +59,29 @@ def make_system(config: DistilClipConfig) -> System:
         InputError: If the student cannot see the channels that are asked for.
     """
     text = make_text_side(config)
-    system = System(
-        name="distilclip_eeg",
-        inputs=("signal",),
-        prepare=keep_all,
-        stages=(_teacher(config, text), _student(config, text)),
-        predict=functools.partial(_predict, config, text),
-    )
+    stages = (_teacher(config, text), _student(config, text))
+    system = System("distilclip_eeg", ("signal",), keep_all, stages)
     return see_channels(system, student_columns(config))
 
 
 def _teacher(config: DistilClipConfig, text: TextSide | None) -> Stage:
     encoder = Conformer(config.encoder("teacher"))
 
-    def init(key: Array, batch: Batch, upstream: Mapping[str, Variables]) -> Variables:
-        return _init_tower(config, encoder, text, key, batch)
+    def init(
+        key: Array,
+        batch: Batch,
+        upstream: Mapping[str, Variables],
+        loaded: PyTree | None = None,
+    ) -> Variables:
+        return _init_tower(config, encoder, text, key, batch, loaded)
 
     return Stage(
         name="teacher",
         init=init,
         forward=functools.partial(_forward, config, encoder, text),
         terms=(_hard_term(config, "teacher", weight=1.0),),
+        predict=functools.partial(_predict, config, encoder, text, "teacher"),
+        load=text.load if text else None,
         labels=parameter_groups(config),
         finish=functools.partial(_finish, text),
     )
@@ -86,9 +98,14 @@ def _student(config: DistilClipConfig, text: TextSide | None) -> Stage:
     student, kd = config.student, config.kd
     columns = student_columns(config)
 
-    def init(key: Array, batch: Batch, upstream: Mapping[str, Variables]) -> Variables:
+    def init(
+        key: Array,
+        batch: Batch,
+        upstream: Mapping[str, Variables],
+        loaded: PyTree | None = None,
+    ) -> Variables:
         if "teacher" not in upstream:
-            return _init_tower(config, encoder, text, key, batch)
+            return _init_tower(config, encoder, text, key, batch, loaded)
         teacher = upstream["teacher"]
         given = fixed_text(teacher.frozen) if text is not None else None
         own = _init_tower(config, encoder, given, key, batch)
@@ -114,6 +131,8 @@ def _student(config: DistilClipConfig, text: TextSide | None) -> Stage:
         init=init,
         forward=functools.partial(_forward, config, encoder, text),
         terms=tuple(terms),
+        predict=functools.partial(_predict, config, encoder, text, "student"),
+        load=text.load if text else None,
         labels=parameter_groups(config),
         finish=functools.partial(_finish, text),
     )
@@ -151,6 +170,7 @@ def _init_tower(
     text: TextSide | None,
     key: Array,
     batch: Batch,
+    loaded: PyTree | None = None,
 ) -> Variables:
     eeg_key, head_key, text_key = jax.random.split(key, 3)
     signal = jnp.asarray(batch["signal"])[:1]
@@ -162,7 +182,7 @@ def _init_tower(
         head = LinearHead(num_classes).init(head_key, pooled)["params"]
         return Variables({"eeg": eeg["params"], "head": head}, {}, state)
     projection = Projection(config.proj.dim).init(head_key, pooled)["params"]
-    params, frozen = text.init(text_key)
+    params, frozen = text.init(text_key, loaded)
     trained = {
         "eeg": eeg["params"],
         "projection": projection,
@@ -257,6 +277,7 @@ def _finish(text: TextSide | None, variables: Variables) -> Variables:
 
 def _predict(
     config: DistilClipConfig,
+    encoder: Conformer,
     text: TextSide | None,
     stage: str,
     variables: Variables,
@@ -267,7 +288,6 @@ def _predict(
     The EEG-to-text half of L1 is cross-entropy on `z + log n` with n the class counts
     of the batch, so the log prior that training saw is added back.
     """
-    encoder = Conformer(config.encoder(stage))
     tensors, _ = _forward(
         config, encoder, text, variables, batch, {}, train=False, key=None
     )
@@ -295,3 +315,11 @@ def parameter_groups(config: DistilClipConfig) -> Callable[[Any], Any] | None:
         )
 
     return labels
+
+
+def deployed(config: DistilClipConfig) -> DistilClipConfig:
+    """Returns options that read no text and no BERT: finished stages hold vectors."""
+    if config.text.source == "none":
+        return config
+    text = TextConfig(source="random_class_vectors")
+    return dataclasses.replace(config, text=text)

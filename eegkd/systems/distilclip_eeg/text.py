@@ -22,7 +22,9 @@ from eegkd.models import (
     apply_params,
     load_pretrained,
 )
+from eegkd.systems import Weights
 from eegkd.systems.distilclip_eeg.config import DistilClipConfig
+from eegkd.systems.loaded import loaded_weights
 from eegkd.typing import Array, Float, PyTree, StepKeys
 
 MAX_LENGTH = 64
@@ -33,14 +35,17 @@ class TextSide(NamedTuple):
     """How class texts become vectors of length one.
 
     Attributes:
-        init: `key -> (trained, frozen)`; trained is empty where nothing learns.
+        init: `(key, loaded) -> (trained, frozen)`; trained is empty where nothing
+            learns, `loaded` is what `load` reads.
         draw: `(trained, frozen, keys) -> [k, d]`, one text a class, for a step.
         encode_all: `(trained, frozen) -> [k, m, d]`, every text of every class.
+        load: The weights that it starts from, where they are given.
     """
 
-    init: Callable[[Array], tuple[dict[str, Any], dict[str, Any]]]
+    init: Callable[..., tuple[dict[str, Any], dict[str, Any]]]
     draw: Callable[[Params, PyTree, StepKeys], Float[Array, "k d"]]
     encode_all: Callable[[Params, PyTree], Float[Array, "k m d"]]
+    load: Weights | None = None
 
 
 def ensemble(every: Float[Array, "k m d"]) -> Float[Array, "k d"]:
@@ -62,7 +67,10 @@ def fixed_text(frozen: Mapping[str, Array]) -> TextSide:
         return every[jnp.arange(k), jax.random.randint(keys.shared, (k,), 0, m)]
 
     return TextSide(
-        init=lambda key: ({}, {n: frozen[n] for n in ("texts", "class_vectors")}),
+        init=lambda key, loaded: (
+            {},
+            {n: frozen[n] for n in ("texts", "class_vectors")},
+        ),
         draw=draw,
         encode_all=lambda trained, frozen: frozen["texts"],
     )
@@ -104,7 +112,7 @@ def text_notes(config: DistilClipConfig) -> tuple[str, ...]:
 def _random_text(num_classes: int, dim: int) -> TextSide:
     """Distinct random vectors in place of language: the control of what it adds."""
 
-    def init(key: Array) -> tuple[dict[str, Any], dict[str, Any]]:
+    def init(key: Array, loaded: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         vectors = jax.random.normal(key, (num_classes, 1, dim))
         every = vectors / jnp.linalg.norm(vectors, axis=-1, keepdims=True)
         return {}, {"texts": every, "class_vectors": every[:, 0]}
@@ -115,32 +123,8 @@ def _random_text(num_classes: int, dim: int) -> TextSide:
 def _bert_text(
     config: DistilClipConfig, groups: tuple[tuple[str, ...], ...]
 ) -> TextSide:
-    given = config.text.bert
-    if given:
-        module, loaded = load_pretrained("bert", given)
-        vocabulary = texts.read_vocabulary(Path(given) / "vocab.txt")
-        if len(vocabulary) > module.cfg.vocab_size:
-            raise InputError(
-                f"{given}: vocab.txt has {len(vocabulary)} tokens, the weights "
-                f"{module.cfg.vocab_size}: take both from one model."
-            )
-    else:
-        vocabulary, loaded = texts.build_vocabulary(groups), None
-        dim = config.text.dim
-        module = Bert(
-            BertConfig(
-                vocab_size=len(vocabulary),
-                dim=dim,
-                depth=config.text.depth,
-                num_heads=config.text.num_heads,
-                ffn_dim=4 * dim,
-                max_positions=MAX_LENGTH,
-                dropout=config.text.dropout,
-                # BERT's own 0.02 leaves [CLS] blind to the words until it is trained.
-                init_std=dim**-0.5,
-                pooler=False,
-            )
-        )
+    """Encodes class texts by BERT, given or random, with its prompts and projection."""
+    module, vocabulary, load = _bert(config, groups)
     ids, mask, counts = texts.tokenize(groups, vocabulary, max_length=MAX_LENGTH)
     learnable = config.prompt.mode == "learnable" and config.text.num_prompts > 0
     prompts = Prompts(
@@ -151,19 +135,19 @@ def _bert_text(
     )
     projection = Projection(config.proj.dim)
     train_bert = config.text.train == "finetune" or (
-        config.text.train == "auto" and not given
+        config.text.train == "auto" and load is None
     )
 
-    def init(key: Array) -> tuple[dict[str, Any], dict[str, Any]]:
+    def init(key: Array, loaded: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         bert_key, prompt_key, head_key = jax.random.split(key, 3)
-        bert = loaded or module.init(bert_key, ids[0])
+        bert = loaded or module.init(bert_key, ids[0])["params"]
         features = jnp.zeros((1, module.cfg.dim))
         trained = {"projection": projection.init(head_key, features)["params"]}
         if learnable:
             trained["prompts"] = prompts.init(prompt_key)["params"]
         if train_bert:
-            return trained | {"bert": bert["params"]}, {}
-        return trained, {"bert": bert["params"]}
+            return trained | {"bert": bert}, {}
+        return trained, {"bert": bert}
 
     def encode(
         trained: Params,
@@ -184,6 +168,49 @@ def _bert_text(
             rngs={} if key is None else {"dropout": key},
         )
         return apply_params(projection, trained["projection"], out["cls"])
+
+    side = _drawn(config, encode, ids, mask, counts)
+    return side._replace(init=init, load=load)
+
+
+def _bert(
+    config: DistilClipConfig, groups: tuple[tuple[str, ...], ...]
+) -> tuple[Bert, Mapping[str, int], Weights | None]:
+    """Builds BERT and its vocabulary: the given ones, or random weights of a size."""
+    given = config.text.bert
+    if given:
+        module, loaded = load_pretrained("bert", given)
+        vocabulary = texts.read_vocabulary(Path(given) / "vocab.txt")
+        if len(vocabulary) > module.cfg.vocab_size:
+            raise InputError(
+                f"{given}: vocab.txt has {len(vocabulary)} tokens, the weights "
+                f"{module.cfg.vocab_size}: take both from one model."
+            )
+        return module, vocabulary, loaded_weights("bert", given, loaded["params"])
+    vocabulary, dim = texts.build_vocabulary(groups), config.text.dim
+    sizes = BertConfig(
+        vocab_size=len(vocabulary),
+        dim=dim,
+        depth=config.text.depth,
+        num_heads=config.text.num_heads,
+        ffn_dim=4 * dim,
+        max_positions=MAX_LENGTH,
+        dropout=config.text.dropout,
+        # BERT's own 0.02 leaves [CLS] blind to the words until it is trained.
+        init_std=dim**-0.5,
+        pooler=False,
+    )
+    return Bert(sizes), vocabulary, None
+
+
+def _drawn(
+    config: DistilClipConfig,
+    encode: Callable[..., Float[Array, "n d"]],
+    ids: np.ndarray,
+    mask: np.ndarray,
+    counts: np.ndarray,
+) -> TextSide:
+    """Draws one text per class for a step, or encodes all; without an `init`."""
 
     def centred(vectors: Float[Array, "n d"]) -> Float[Array, "n d"]:
         # [CLS] of different texts differ little (their cosine is 0.95 and more), and
@@ -209,4 +236,4 @@ def _bert_text(
         flat = ids.reshape(k * m, length), mask.reshape(k * m, length)
         return centred(encode(trained, frozen, *flat, key=key)).reshape(k, m, -1)
 
-    return TextSide(init, draw, encode_all)
+    return TextSide(fixed_text({}).init, draw, encode_all)

@@ -1,41 +1,11 @@
-"""Options of DLink and its presets."""
+"""Options of DLink."""
 
 import dataclasses
 from typing import ClassVar, Literal
 
-from eegkd.models.cbramod import CBraModConfig
 from eegkd.models.dlink_student import DlinkStudentConfig
-from eegkd.models.labram import LabramConfig
-from eegkd.models.lora import LoraConfig
 from eegkd.systems import SystemConfig
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TeacherConfig:
-    """The foundation model, and how it is brought to the task.
-
-    Attributes:
-        name: Which.
-        weights: Its folder or file, of the sizes below; empty: from scratch.
-        head: On CBraMod: all tokens through three layers, two or one, or their mean
-            through one. LaBraM has its own, on the mean.
-        train: All of it; the head alone on a backbone that stays as it is; or, on such
-            a backbone, low-rank adapters beside its linear layers, and the head.
-        label_smoothing: Of the teacher's cross-entropy; None: 0.1 for three classes or
-            more, else none.
-        cbramod: Sizes; channels, patches and scale are the data's.
-        labram: The same.
-        lora: Sizes of the adapters, and the paths of the layers that have them.
-    """
-
-    name: Literal["cbramod", "labram"] = "cbramod"
-    weights: str = ""
-    head: Literal["all_patch", "two_layer", "one_layer", "average"] = "all_patch"
-    train: Literal["full", "frozen", "lora"] = "full"
-    label_smoothing: float | None = None
-    cbramod: CBraModConfig = CBraModConfig()
-    labram: LabramConfig = LabramConfig()
-    lora: LoraConfig = LoraConfig()
+from eegkd.systems.foundation import TeacherConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -149,15 +119,3 @@ class DlinkConfig(SystemConfig):
     loss: LossConfig = LossConfig()
     spec: SpecConfig = SpecConfig()
     kd: KdConfig = KdConfig()
-
-
-PRESETS = {
-    "paper": DlinkConfig(),
-    "labram": DlinkConfig(teacher=TeacherConfig(name="labram")),
-    "small": DlinkConfig(
-        teacher=TeacherConfig(
-            head="two_layer",
-            cbramod=CBraModConfig(filters=10, depth=4, num_heads=4, ffn_dim=160),
-        ),
-    ),
-}

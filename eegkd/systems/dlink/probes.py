@@ -1,4 +1,4 @@
-"""What is watched of DLink's student and router, and never trained on."""
+"""What is measured of DLink's student and router, and never trained on."""
 
 import functools
 
@@ -8,36 +8,40 @@ from eegkd.losses import Term, negative_entropy, spectral_view
 from eegkd.ops.bands import BANDS, power_in_band
 from eegkd.ops.mixing import standardise
 from eegkd.ops.rank import effective_rank
+from eegkd.systems import Probe
 from eegkd.systems.dlink.config import DlinkConfig
 from eegkd.typing import Array, Float
 
 _ALPHA = ("student.router_alpha",)
+LAYERS = "routing"
+"""The group of the weights of layers, which are drawn in one figure."""
 
 
-def routing(config: DlinkConfig, layers: tuple[str, ...]) -> tuple[Term, ...]:
+def routing(config: DlinkConfig, layers: tuple[str, ...]) -> tuple[Probe, ...]:
     """Lists the weights of layers, their entropy and their variance over windows."""
     if not (config.router.learns and config.router.log_weights):
         return ()
+    columns = (functools.partial(_column, i=i) for i in range(len(layers)))
     weights = (
-        Term(f"alpha_{name}", functools.partial(_column, i=i), _ALPHA)
-        for i, name in enumerate(layers)
+        Probe(Term(f"alpha_{name}", column, _ALPHA), "eval", LAYERS)
+        for name, column in zip(layers, columns, strict=True)
     )
     return (
         *weights,
-        Term("routing_entropy", _entropy, _ALPHA),
-        Term("routing_variance", _variance, _ALPHA),
+        Probe(Term("routing_entropy", _entropy, _ALPHA), "eval"),
+        Probe(Term("routing_variance", _variance, _ALPHA), "eval"),
     )
 
 
-def ranks() -> tuple[Term, ...]:
+def ranks() -> tuple[Probe, ...]:
     """Lists effective ranks of the student before and after its compression."""
     return (
-        Term("rank_tokens", _rank, ("student.tokens",)),
-        Term("rank_compressed", _rank, ("student.compressed",)),
+        Probe(Term("rank_tokens", _rank, ("student.tokens",))),
+        Probe(Term("rank_compressed", _rank, ("student.compressed",))),
     )
 
 
-def fidelity(grid: tuple[int, int], dim: int) -> tuple[Term, ...]:
+def fidelity(grid: tuple[int, int], dim: int) -> tuple[Probe, ...]:
     """Lists the error of band power against the mixture of layers, and its rank.
 
     Args:
@@ -54,7 +58,8 @@ def fidelity(grid: tuple[int, int], dim: int) -> tuple[Term, ...]:
         for name, band in BANDS.items()
         if band[0] < dim / 2
     )
-    return (*errors, Term("rank_target", _rank, ("student.router_mixed",)))
+    target = Term("rank_target", _rank, ("student.router_mixed",))
+    return tuple(Probe(term) for term in (*errors, target))
 
 
 def band_error(

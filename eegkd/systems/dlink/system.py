@@ -15,12 +15,6 @@ References:
 """
 
 import dataclasses
-import functools
-from collections.abc import Callable, Mapping
-from typing import Any
-
-import jax
-import jax.numpy as jnp
 
 from eegkd.errors import InputError
 from eegkd.models import (
@@ -29,14 +23,14 @@ from eegkd.models import (
     LayerRouter,
     RoutedTarget,
 )
-from eegkd.systems import Stage, System, keep_all
+from eegkd.systems import System, keep_all
 from eegkd.systems.bridge import add_bridge
 from eegkd.systems.channels import see_channels, student_columns, student_signal
 from eegkd.systems.dlink.config import DlinkConfig
 from eegkd.systems.dlink.probes import fidelity, ranks, routing
 from eegkd.systems.dlink.terms import decodes, label_term, router_terms, student_terms
 from eegkd.systems.foundation import grid_fields, make_foundation
-from eegkd.typing import Array, Batch, Float, StepKeys, Tensors, Variables
+from eegkd.systems.stages import module_stage
 
 
 def make_system(config: DlinkConfig) -> System:
@@ -49,35 +43,14 @@ def make_system(config: DlinkConfig) -> System:
         InputError: If the teacher cannot take the data, its weights cannot be read, or
             a layer or channel is asked for that there is not.
     """
-    teacher = make_foundation(config)
+    teacher = make_foundation(config.signal, config.teacher)
     student = DlinkStudent(student_config(config, teacher.module.cfg.dim))
     of_teacher = label_term("teacher", config, config.teacher.label_smoothing, 1.0)
     stages = (
-        Stage(
-            "teacher",
-            teacher.init,
-            teacher.forward,
-            (of_teacher,),
-            labels=teacher.labels,
-            depths=teacher.depths,
-            finish=teacher.finish,
-        ),
-        Stage(
-            "student",
-            functools.partial(_init_student, student),
-            functools.partial(_forward_student, student),
-            student_terms(config),
-            measured=ranks(),
-        ),
+        teacher.stage("teacher", (of_teacher,)),
+        module_stage("student", student, student_terms(config), probes=ranks()),
     )
-    forwards = {stage.name: stage.forward for stage in stages}
-    system = System(
-        name="dlink",
-        inputs=("signal",),
-        prepare=keep_all,
-        stages=stages,
-        predict=functools.partial(_predict, forwards),
-    )
+    system = System("dlink", ("signal",), keep_all, stages)
     system = see_channels(system, student_columns(config))
     if not config.loss.lambda_feat and not config.loss.lambda_spec:
         return system
@@ -103,47 +76,6 @@ def student_config(config: DlinkConfig, dim: int) -> DlinkStudentConfig:
         filters=dim // 8,
         num_classes=len(config.signal.classes),
     )
-
-
-def _init_student(
-    module: DlinkStudent,
-    key: Array,
-    batch: Batch,
-    upstream: Mapping[str, Variables],
-) -> Variables:
-    del upstream
-    variables = dict(module.init({"params": key}, jnp.asarray(batch["signal"])[:1]))
-    return Variables(variables.pop("params"), {}, variables)
-
-
-def _forward_student(
-    module: DlinkStudent,
-    variables: Variables,
-    batch: Batch,
-    upstream: Mapping[str, Tensors],
-    *,
-    train: bool,
-    key: StepKeys | None,
-) -> tuple[Tensors, Any]:
-    apply: Any = module.apply  # Linen's type does not know `mutable`
-    out, state = apply(
-        {"params": variables.params, **variables.state},
-        batch["signal"],
-        train=train,
-        rngs={"dropout": key.local} if key is not None else {},
-        mutable=list(variables.state) if train else [],
-    )
-    return out, {**variables.state, **state}
-
-
-def _predict(
-    forwards: Mapping[str, Callable[..., tuple[Tensors, Any]]],
-    stage: str,
-    variables: Variables,
-    batch: Batch,
-) -> Float[Array, "b k"]:
-    tensors, _ = forwards[stage](variables, batch, {}, train=False, key=None)
-    return jax.nn.softmax(tensors["logits"], axis=-1)
 
 
 def _offered(config: DlinkConfig, layers: tuple[str, ...]) -> tuple[str, ...]:
@@ -183,8 +115,7 @@ def _with_router(
         bridge,
         inputs,
         *router_terms(config, seen),
-        watched=routing(config, layers),
-        measured=fidelity(seen, dim),
+        probes=(*routing(config, layers), *fidelity(seen, dim)),
     )
 
 

@@ -134,7 +134,7 @@ def _own_terms(config: DlinkConfig) -> list[Term]:
         inputs = ("student.router_probe", "batch.label")
         weight = router.aux_weight
         terms.append(
-            Term("router_probe", cross_entropy, inputs, weight, "batch.probed")
+            Term("router_probe", cross_entropy, inputs, weight, "batch.unseen_labelled")
         )
     if router.entropy_bonus and router.entropy_steps:
         weight = functools.partial(

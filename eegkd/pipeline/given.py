@@ -1,0 +1,56 @@
+"""Stages that are given, not trained: each that predicts has its row."""
+
+from collections.abc import Iterator
+
+from eegkd.evaluate.predictions import load_predictions
+from eegkd.pipeline.compiled import Program, make_program
+from eegkd.pipeline.finished import TEST, VAL, check_results, is_finished, write_results
+from eegkd.pipeline.fit import Fitted, Job, judge_rows
+from eegkd.pipeline.jobs import FoldState, Setting, upstream_of
+from eegkd.pipeline.schedule import Training
+from eegkd.systems.loaded import weight_hashes
+from eegkd.train.distributed import first_only
+from eegkd.train.inputs import variables_hash
+
+
+def judge_given(
+    setting: Setting, state: FoldState
+) -> Iterator[tuple[str, Program, Fitted]]:
+    """Evaluates a fold's given stages once, and keeps their predictions.
+
+    Yields:
+        The row's name, the program and what it says.
+
+    Raises:
+        InputError: If kept predictions are damaged.
+    """
+    for variant, system in setting.systems.items():
+        if variant and setting.same_teacher:
+            continue
+        for stage in system.stages[:-1]:
+            if stage.terms or stage.predict is None:
+                continue
+            upstream = upstream_of(setting, state, variant, system.stages[-1])
+            training = Training(state.data.fold.index, stage.name, stage.name, variant)
+            folder = setting.folder / training.place
+            program = make_program(system, stage.name, setting.config)
+            variables = upstream[stage.name]
+            if is_finished(folder):
+                done = check_results(folder)
+                val, test = (load_predictions(folder / name) for name in (VAL, TEST))
+                fitted = Fitted(variables, val, test, done["seconds"])
+            else:
+                job = Job(training.model, 0, folder, upstream=upstream)
+                val, test = judge_rows(program, variables, state.data, job)
+                fitted = Fitted(variables, val, test, 0.0)
+                loaded = weight_hashes(stage.load) if stage.load else {}
+                facts = {
+                    "seconds": 0.0,
+                    "given": loaded or variables_hash({stage.name: variables}),
+                }
+                first_only(
+                    lambda f=folder, x=fitted, k=facts: write_results(
+                        f, None, x.val, x.test, k
+                    )
+                )
+            yield training.model, program, fitted

@@ -1,0 +1,173 @@
+"""What a run trains, as a table: one line per training, in the order they can go.
+
+Progress, estimates, resuming, `evaluate`, `predict`, `export` and the reuse of teachers
+read this table; nothing else says where a training lies.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from eegkd.evaluate.controls import OUTPUT_CONTROLS, SYSTEM_CONTROLS
+from eegkd.pipeline.baselines import TRIALS
+from eegkd.pipeline.finished import is_finished
+from eegkd.systems import System
+
+STUDENT = "student"
+"""The row of the student itself, whatever its stage is called."""
+SMALL_NET = "small_net"
+STUDENT_ROWS = (STUDENT, *SYSTEM_CONTROLS, *OUTPUT_CONTROLS)
+
+Wave = tuple["Training", ...]
+"""Trainings that need nothing of each other."""
+
+
+class Training(NamedTuple):
+    """One training of a run.
+
+    Attributes:
+        fold: Number of the fold.
+        row: Its row: a stage before the student, the student, a control or a baseline.
+        stage: The stage that is trained.
+        variant: The further system it belongs to; "" is the run's own.
+        seed: Which repetition; None for stages before the student, trained once.
+        trial: Which settings of a tuned row.
+        part: Which part of the training subjects a cross-fitted stage leaves out.
+    """
+
+    fold: int
+    row: str
+    stage: str
+    variant: str = ""
+    seed: int | None = None
+    trial: str = ""
+    part: str = ""
+
+    @property
+    def place(self) -> Path:
+        """Where it lies in the run folder."""
+        folder = Path(f"fold{self.fold}", self.variant, self.row)
+        if self.part:
+            return folder / f"part{self.part}"
+        if self.seed is None:
+            return folder
+        return folder / "-".join(filter(None, (f"seed{self.seed}", self.trial)))
+
+    @property
+    def model(self) -> str:
+        """Its name in results.json."""
+        return row_name(self.variant, self.row)
+
+    def done(self, run: Path) -> bool:
+        """Tells whether it has ended and its folder is whole."""
+        return is_finished(run / self.place)
+
+
+def row_name(variant: str, row: str) -> str:
+    """Returns the name of a variant's row in results.json."""
+    if not variant:
+        return row
+    return variant if row == STUDENT else f"{variant}_{row}"
+
+
+def schedule(
+    systems: Mapping[str, System],
+    config: Any,
+    num_folds: int,
+    *,
+    skipped: Mapping[str, frozenset[str]] | None = None,
+    same_teacher: bool = False,
+) -> tuple[Wave, ...]:
+    """Lists all trainings of a run but the repeats of tuned rows, in waves.
+
+    Args:
+        systems: Variant name -> system; "" is the run's own.
+        config: The run's.
+        num_folds: Number of folds.
+        skipped: Variant name -> stages whose outputs another framework gave.
+        same_teacher: Whether the variants' earlier stages are the run's own.
+
+    Returns:
+        Fold by fold: each stage with its parts, then a system's student with its
+        controls, then the trials of the tuned small net.
+    """
+    waves: list[Wave] = []
+    for fold in range(num_folds):
+        for variant, system in systems.items():
+            if not (same_teacher and variant):
+                without = (skipped or {}).get(variant, frozenset())
+                waves += stage_waves(system, fold, variant, without)
+            rows = (STUDENT, *(() if variant else config.rows))
+            student = system.stages[-1].name
+            waves.append(
+                tuple(
+                    Training(fold, row, student, variant, seed)
+                    for seed in range(config.num_seeds)
+                    for row in rows
+                    if row in STUDENT_ROWS
+                )
+            )
+        if SMALL_NET in config.rows:
+            waves.append(
+                tuple(
+                    Training(fold, SMALL_NET, STUDENT, seed=0, trial=trial.name)
+                    for trial in TRIALS
+                )
+            )
+    return tuple(waves)
+
+
+def stage_waves(
+    system: System, fold: int, variant: str, without: frozenset[str]
+) -> list[Wave]:
+    """Lists the trainings of the stages before the student, in order."""
+    waves = []
+    for stage in system.stages[:-1]:
+        if not stage.terms or stage.name in without:
+            continue
+        whole = Training(fold, stage.name, stage.name, variant)
+        parts = range(1, stage.options.crossfit + 1)
+        waves.append((whole, *(whole._replace(part=str(part)) for part in parts)))
+    return waves
+
+
+def repeats(fold: int, trial: str, config: Any) -> Wave:
+    """Lists the repetitions of a tuned row, once its trial is chosen."""
+    return tuple(
+        Training(fold, SMALL_NET, STUDENT, seed=seed, trial=trial)
+        for seed in range(1, config.num_seeds)
+    )
+
+
+def num_repeats(config: Any) -> int:
+    """Returns the number of repetitions per fold that `schedule` cannot name yet."""
+    return config.num_seeds - 1 if SMALL_NET in config.rows else 0
+
+
+def unfinished(waves: Sequence[Wave], run: Path) -> list[Training]:
+    """Lists the trainings that have not ended."""
+    return [t for wave in waves for t in wave if not t.done(run)]
+
+
+def missing(
+    systems: Mapping[str, System], config: Any, num_folds: int, run: Path
+) -> list[Path]:
+    """Lists where the trainings of a run lie that have not ended.
+
+    Stages before the student count as trained, whoever gave their outputs.
+
+    Args:
+        systems: Variant name -> system; "" is the run's own.
+        config: The run's.
+        num_folds: Number of folds.
+        run: The run's folder.
+    """
+    waves = schedule(systems, config, num_folds)
+    left = [training.place for training in unfinished(waves, run)]
+    for fold in range(num_folds):
+        for seed in range(1, num_repeats(config) + 1):
+            # Which trial they repeat is only known from the first one's scores.
+            pattern = f"fold{fold}/{SMALL_NET}/seed{seed}-*"
+            if not any(is_finished(place) for place in run.glob(pattern)):
+                left.append(Path(pattern))
+    return left
