@@ -27,12 +27,12 @@ class Trial(NamedTuple):
 
     @property
     def structure(self) -> str:
-        """What needs a compiled step of its own; the rate is an input of the step."""
+        """Key of the compiled step; the rate is an input of the step."""
         return f"dropout{self.dropout:g}"
 
     @property
     def name(self) -> str:
-        """Its part of a folder's name."""
+        """Part of a folder's name."""
         return f"{self.structure}-rate{self.rate:g}"
 
 
@@ -67,7 +67,7 @@ def band_features(
 
     Args:
         data: The fold.
-        rows: Of its windows.
+        rows: Rows of the windows.
         columns: Channels; () is all.
     """
     store = data.store
@@ -87,7 +87,7 @@ def linear(
 
     Args:
         data: The fold.
-        seed: Of the fit.
+        seed: Seed of the fit.
         columns: Channels that it sees, as the student does; () is all.
     """
     store, fold = data.store, data.fold

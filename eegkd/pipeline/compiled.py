@@ -38,9 +38,9 @@ class Program(NamedTuple):
     """The functions of one stage, each compiled on first use.
 
     Attributes:
-        system: The system it belongs to.
+        system: System of the stage.
         stage: Name of the stage.
-        tx: Optimiser of its training.
+        tx: Optimiser.
         runner: The training step on the devices.
         init: `(key, upstream) -> Variables`.
         finish: `variables -> variables` for use after training.
@@ -48,8 +48,8 @@ class Program(NamedTuple):
             judged.
         probed: `(variables in training, sample) -> numbers of windows, by term`, of
             what is measured at evaluations; None where nothing is.
-        probed_end: The same of all that is measured after training.
-        many: `() -> ` the functions of members that are trained together.
+        probed_end: As `probed`, for all that is measured after training.
+        many: `() -> ManyPrograms` for members that are trained together.
         num_steps: Updates of a training, which its schedule is made for.
         train: Options of the training, the stage's own included.
         balancer: Scales the terms; None where their weights alone do.
@@ -75,10 +75,10 @@ class ManyPrograms(NamedTuple):
 
     Attributes:
         make_step: Step of one member, as runners take it.
-        sweep: Its training step, mapped.
-        finish: The program's, mapped.
+        sweep: Training step, mapped over members.
+        finish: The program's `finish`, mapped.
         predict: `(variables, batch) -> probabilities [b, members, k]`.
-        probed: The program's, mapped: one number per member and window.
+        probed: The program's `probed`, mapped: one number per member and window.
     """
 
     make_step: Callable[..., Any]
@@ -89,7 +89,7 @@ class ManyPrograms(NamedTuple):
 
 
 def program_key(training: Training) -> Key:
-    """Returns what the program of a training is known by."""
+    """Returns the key of a training's program."""
     if training.row == SMALL_NET:
         return "", SMALL_NET, training.trial.partition("-")[0]
     alone = training.row == "no_teacher"
@@ -110,8 +110,8 @@ def compile_programs(
         systems: Variant name -> system; "" is the run's own.
         store: Windows.
         folds: The run's folds.
-        config: The run's.
-        same_teacher: Whether the variants' earlier stages are the run's own.
+        config: Options of the run.
+        same_teacher: True if the variants share the run's own earlier stages.
 
     Raises:
         InputError: If some fold cannot fill a batch.
@@ -154,7 +154,7 @@ def make_program(
     Args:
         system: The system.
         stage_name: Name of the stage.
-        config: The run's.
+        config: Options of the run.
         sizes: Number of examples that each fold trains on; () is for prediction alone.
     """
     stage = get_stage(system, stage_name)

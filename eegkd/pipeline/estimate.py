@@ -1,4 +1,4 @@
-"""How long a run will take: its own compiled steps timed on its own data's shapes."""
+"""How long a run will take: compiled steps, timed on the shapes of its data."""
 
 import functools
 import time
@@ -55,11 +55,11 @@ def measure(
 
     Args:
         program: What to time.
-        config: The run's.
+        config: Options of the run.
         upstream: Earlier stages' variables.
-        kept: Outputs that a step reads: random ones stand for them.
-        at_once: Trainings that go on side by side; a step's time is that of all
-            steps together, divided by their number.
+        kept: Shapes of kept outputs that a step reads; random ones stand for them.
+        at_once: Trainings side by side; a step's time is that of all their steps
+            together, divided by their number.
         num_judged: Windows to predict.
 
     Returns:
@@ -128,10 +128,10 @@ def expect(
     """Compiles and times every program; returns seconds and bytes of what is left.
 
     Args:
-        waves: The run's trainings.
-        setting: The run.
-        store: Its windows.
-        folds: Its folds.
+        waves: Trainings of the run.
+        setting: Setting of the run.
+        store: Windows.
+        folds: Folds of the store.
     """
     num_judged = min(TIMED_WINDOWS, len(store))
     costs = _measure_all(setting, num_judged)
@@ -199,7 +199,7 @@ def _measure_all(setting: Setting, num_judged: int) -> dict[Key, Cost]:
 def _untimed(
     program: Program, upstream: Mapping[str, Variables]
 ) -> tuple[Cost, Variables]:
-    """Leaves a stage untimed that reads outputs which are not there yet."""
+    """Returns a cost without times, for a stage whose inputs do not exist yet."""
     variables = program.finish(program.init(init_key(0), dict(upstream)))
     size = sum(x.nbytes for x in jax.tree.leaves(variables))
     return Cost(0.0, 0.0, size), variables
@@ -233,7 +233,7 @@ def share_left(waves: Sequence[Wave], setting: Setting, num_folds: int) -> float
 
 
 def describe(seconds: float, disk: Any) -> str:
-    """Formats a duration and a size as a person would."""
+    """Formats a duration and a size for people."""
     minutes = seconds / 60
     span = f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min"
     return f"{span}, {disk / 2**20:.0f} MiB of disk"

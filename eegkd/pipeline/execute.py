@@ -22,10 +22,10 @@ def execute(
 
     Args:
         wave: Trainings of one fold.
-        setting: The run.
-        state: The fold.
-        observer: Whom to tell.
-        num_folds: How many folds there are, for the words shown.
+        setting: Setting of the run.
+        state: State of the fold.
+        observer: Receiver of progress and log rows.
+        num_folds: Number of folds, for display.
 
     Raises:
         Interrupted: On Ctrl-C or SIGTERM, after every training has saved.

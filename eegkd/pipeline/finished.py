@@ -1,8 +1,7 @@
 """What a finished training leaves: weights and predictions, sealed by `done.json`.
 
 Whoever opens a finished training, to judge, predict or export, compares its files with
-the hashes in `done.json` first. Runs that are older than those hashes have none, and
-are opened as they are.
+the hashes in `done.json` first. Runs older than those hashes are opened unchecked.
 """
 
 from collections.abc import Mapping
@@ -22,7 +21,7 @@ WEIGHTS, VAL, TEST = RESULTS
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a training has ended and its folder is whole."""
+    """Checks that a training has ended and its folder is complete."""
     return (folder / DONE).is_file()
 
 
@@ -33,10 +32,10 @@ def write_results(
     test: Predictions | None,
     facts: Mapping[str, Any],
 ) -> None:
-    """Writes the files there are, then `done.json` with `facts` and their hashes.
+    """Writes variables and predictions, then `done.json` with `facts` and hashes.
 
-    A stage that is not judged has no predictions, and one that is given, not trained,
-    has no variables here.
+    A stage that is not judged has no predictions; one that is not trained has no
+    variables.
 
     Raises:
         InputError: If the folder is read-only or full.
@@ -54,11 +53,10 @@ def write_results(
 
 
 def check_results(folder: Path) -> dict[str, Any]:
-    """Returns the fields of `done.json`; refuses what the training did not leave.
+    """Returns the fields of `done.json`, after checking the files it names.
 
     Raises:
-        InputError: If a file is gone, or is not what was written; the message names
-            it.
+        InputError: If a file is missing or altered; the message names it.
     """
     done = read_json(folder / DONE)
     files = done.get("files", {}) if isinstance(done, dict) else None

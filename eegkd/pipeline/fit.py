@@ -43,16 +43,16 @@ class Job(NamedTuple):
     """One training, with all that it reads.
 
     Attributes:
-        model: The row's name in results.json.
-        seed: Which repetition.
-        folder: Where its checkpoints and results go.
+        model: Name of the row in results.json.
+        seed: Number of the repetition.
+        folder: Folder of checkpoints and results.
         weights: Weights of the terms, where they differ from the program's.
         upstream: Variables of earlier stages by name.
         cache: Outputs of earlier stages: stage -> tensor -> values per store row.
-        labels: Aligned with the store's rows; -1 where this model may not look.
-        learning_rate: The schedule's peak, where it differs from the program's.
-        samples: Windows that its probes measure.
-        extras: More that its batches hold, aligned with the store's rows.
+        labels: Labels, aligned with the store's rows; -1 where hidden from this model.
+        learning_rate: Peak of the schedule, where it differs from the program's.
+        samples: Windows that the probes measure.
+        extras: Further arrays of its batches, aligned with the store's rows.
     """
 
     model: str
@@ -71,11 +71,11 @@ class Fitted(NamedTuple):
     """A finished training.
 
     Attributes:
-        variables: Its variables, for use.
+        variables: Finished variables.
         val: Predictions of the validation windows; None for a stage that is not judged.
         test: Predictions of the test windows, likewise.
-        seconds: Time that it took.
-        measured: What its probes measured.
+        seconds: Duration.
+        measured: Measurements of the probes.
     """
 
     variables: Variables
@@ -86,7 +86,7 @@ class Fitted(NamedTuple):
 
 
 class Start(NamedTuple):
-    """What a training starts from; a `train.sweep.Member` without its name."""
+    """Start of a training: a `train.sweep.Member` without its name."""
 
     state: TrainState
     frozen: Any
@@ -104,13 +104,13 @@ def fit(
     progress: Callable[[int], None] | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> Fitted:
-    """Trains a model, or reads it where it is finished already.
+    """Trains a model, or reads it if it is finished.
 
     The state with the best validation score is kept; each epoch is scored once.
 
     Raises:
         Interrupted: On Ctrl-C, SIGTERM or `stop`, after a checkpoint.
-        InputError: If what is there are the weights of another model, or damaged.
+        InputError: If the folder holds another model's weights, or damaged ones.
     """
     if is_finished(job.folder):
         return read_fitted(program, job, config)
@@ -154,7 +154,7 @@ def fit(
 
 
 def start(program: Program, job: Job, data: FoldData, config: RunConfig) -> Start:
-    """Draws a model's start, and opens its batches."""
+    """Initialises a model, and opens its batches."""
     store, fold = data.store, data.fold
     seed = _seed(config.seed, fold.index, job.seed)
     stage = get_stage(program.system, program.stage)
@@ -224,7 +224,7 @@ def finish(
     history: History,
     seconds: float,
 ) -> Fitted:
-    """Finishes a trained model, judges it on validation and test windows, keeps it."""
+    """Finishes a trained model, predicts validation and test windows, and saves it."""
     began = time.monotonic()
     final = fetch(program.finish(variables))
     val, test = judge_rows(program, final, data, job)
@@ -289,7 +289,7 @@ def read_fitted(program: Program, job: Job, config: RunConfig) -> Fitted:
         InputError: If a file is gone, altered, or of another model.
     """
     done = check_results(job.folder)
-    # A kill may have come between the end of the training and this.
+    # The process may have been killed between the end of the training and this.
     _drop_checkpoints(job.folder)
     stage = get_stage(program.system, program.stage)
     batch = stage_example(program.system, stage, config.signal)

@@ -1,4 +1,4 @@
-"""The run folder: what was asked, what came out, and how to repeat it."""
+"""The run folder: options, results, and how to repeat them."""
 
 import contextlib
 import dataclasses
@@ -28,7 +28,7 @@ _logger = logging.getLogger(__name__)
 
 
 def to_json(value: Any) -> Any:
-    """Turns configs, arrays and numbers into what JSON holds; NaN becomes null."""
+    """Converts configs, arrays and numbers to JSON values; NaN becomes null."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
             field.name: to_json(getattr(value, field.name))
@@ -69,10 +69,10 @@ def read_json(path: Path) -> Any:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """Reads how a run was begun: the fields of its config.json.
+    """Reads the fields of a run's config.json.
 
     Raises:
-        InputError: If the folder is no run's.
+        InputError: If the folder holds no run.
     """
     path = folder / "config.json"
     if not path.is_file() and any(folder.glob("store*")):
@@ -122,7 +122,7 @@ def open_run(folder: Path, record: dict[str, Any]) -> None:
 
 
 def _check_same(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
-    """Refuses to continue a run as another one; fields that it lacks match any."""
+    """Checks that a run is continued with its own options; absent fields match any."""
     cure = (
         "Choose another --out, or resume it as it is with "
         f"`eegkd distill --resume {folder}`."
@@ -157,7 +157,7 @@ def _check_same(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
 
 
 def _check_weights(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
-    """Refuses published weights other than those that the run began with."""
+    """Checks that the published weights are those that the run began with."""
     for name, stages in old.items():
         for stage, was in stages.items():
             now = new.get(name, {}).get(stage, {"files": {}})
@@ -172,7 +172,7 @@ def _check_weights(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> No
 
 
 def _without_placement(train: dict[str, Any]) -> dict[str, Any]:
-    """Leaves out what another machine may do differently, to the same numbers."""
+    """Drops placement options, which do not change the numbers."""
     return {key: value for key, value in train.items() if key not in PLACEMENT}
 
 
@@ -216,7 +216,7 @@ def _drop_cut_line(path: Path) -> None:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Reads the rows of a file of JSON lines; says which are damaged."""
+    """Reads the rows of a file of JSON lines; warns of damaged ones."""
     rows = []
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:

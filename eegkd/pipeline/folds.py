@@ -22,7 +22,7 @@ class FoldData(NamedTuple):
 
 
 def fold_data(store: WindowStore, fold: Fold) -> FoldData:
-    """Fits what training rows decide, if the store asks for it."""
+    """Fits the statistics of a fold's training rows, if the store needs any."""
     fitted = store.manifest["preprocessing"].get("zscore") == "train_set"
     return FoldData(
         store, fold, fit_train_zscore(store, fold.train) if fitted else None
@@ -30,7 +30,7 @@ def fold_data(store: WindowStore, fold: Fold) -> FoldData:
 
 
 def predictions_of(data: FoldData, rows: np.ndarray, prob: np.ndarray) -> Predictions:
-    """Joins probabilities with where their windows come from."""
+    """Joins probabilities with the origin of their windows."""
     index = data.store.index
     return make_predictions(
         prob,
@@ -43,24 +43,24 @@ def predictions_of(data: FoldData, rows: np.ndarray, prob: np.ndarray) -> Predic
 
 
 def selection_metric(store: WindowStore) -> str:
-    """Names the metric that epochs are chosen by."""
+    """Returns the name of the metric that epochs are chosen by."""
     return task_of(store.manifest).monitor
 
 
 def val_score(data: FoldData, prob: np.ndarray) -> dict[str, float]:
-    """Scores the probabilities of the validation windows."""
+    """Computes the metrics of the validation windows."""
     p = predictions_of(data, data.fold.val, prob)
     metric = selection_metric(data.store)
     return {f"val/{name}": value for name, value in score(p, [metric]).items()}
 
 
 def hold_out(data: FoldData, share: float, seed: int) -> np.ndarray | None:
-    """Chooses whom stages before the student are not trained on.
+    """Chooses the subjects held out from stages before the student.
 
     Args:
         data: The fold.
         share: Share of the training subjects whose labels the student may use.
-        seed: The run's.
+        seed: Seed of the run.
 
     Returns:
         `bool[n]` over the store's rows; None where nobody is to be held out.

@@ -1,4 +1,4 @@
-"""Stages that are given, not trained: each that predicts has its row."""
+"""Stages without training: each that predicts has a row of results."""
 
 from collections.abc import Iterator
 
@@ -16,10 +16,10 @@ from eegkd.train.inputs import variables_hash
 def judge_given(
     setting: Setting, state: FoldState
 ) -> Iterator[tuple[str, Program, Fitted]]:
-    """Evaluates a fold's given stages once, and keeps their predictions.
+    """Evaluates a fold's untrained stages once, and saves their predictions.
 
     Yields:
-        The row's name, the program and what it says.
+        Name of the row, program and predictions.
 
     Raises:
         InputError: If kept predictions are damaged.

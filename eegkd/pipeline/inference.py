@@ -1,4 +1,4 @@
-"""What finished or half-trained stages say of rows of a store, in full batches."""
+"""Inference of finished or half-trained stages over a store, in full batches."""
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,7 +40,7 @@ def batch_maker(
     """Makes a system's batches with all labels shown.
 
     Args:
-        system: Whose `prepare`.
+        system: System whose `prepare` is called.
         store: Windows.
         stages: Names of the stages that will run; None is all.
         zscore: Statistics of the training subjects, if the store asks for them.
@@ -81,7 +81,7 @@ def embed_rows(
     """Computes the pooled embedding of some windows, f32[n, d].
 
     Returns:
-        None for a stage that pools nothing or cannot be run on windows alone.
+        Embeddings; None if the stage pools nothing or cannot run on windows alone.
     """
     system, stage = program.system, get_stage(program.system, program.stage)
     if stage.needs or stage.scope == "recording":
@@ -110,7 +110,7 @@ def upstream_outputs(
     rows: np.ndarray,
     zscore: ZScore | None = None,
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Runs the stages that one stage reads, over some windows.
+    """Computes the outputs that one stage reads of earlier ones, over some windows.
 
     Returns:
         Stage name -> tensor name -> array aligned with the store's rows. Rows that
@@ -140,8 +140,8 @@ def validation_loss(
 ) -> float:
     """Computes the weighted sum of a stage's mean losses over some windows.
 
-    A stage that predicts nothing is selected by it. Scheduled weights are those of the
-    training's end.
+    A stage that predicts nothing is selected by it. Scheduled weights take their
+    values at the end of training.
     """
     stage = get_stage(program.system, program.stage)
 
@@ -205,7 +205,7 @@ def _batches(
     zscore: ZScore | None,
     cache: Cache | None,
 ) -> Iterator[tuple[Batch, np.ndarray]]:
-    """Yields batches of one size, and which examples of each are no padding."""
+    """Yields batches of one size, each with a mask of its real examples."""
     maker = batch_maker(
         system, store, stages=running(system, stage), zscore=zscore, cache=cache
     )
@@ -221,7 +221,7 @@ def _batches(
 
 
 def running(system: System, stage: Stage) -> list[str]:
-    """Names a stage and those before it, which may run with it."""
+    """Lists the names of a stage and of those before it, which may run with it."""
     names = [other.name for other in system.stages]
     return names[: names.index(stage.name) + 1]
 

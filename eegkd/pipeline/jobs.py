@@ -1,4 +1,4 @@
-"""What each training of a wave reads: variables, outputs of earlier stages, labels."""
+"""Inputs of each training of a wave: variables, earlier stages' outputs, labels."""
 
 import functools
 from collections.abc import Mapping
@@ -28,15 +28,15 @@ from eegkd.typing import Variables
 
 
 class Setting(NamedTuple):
-    """What is the same for all trainings of a run.
+    """Values that all trainings of a run share.
 
     Attributes:
         systems: Variant name -> system; "" is the run's own.
-        programs: What is compiled, by `program_key`.
-        teachers: Variant name -> where its student gets earlier stages' outputs.
-        config: The run's options.
-        folder: The run's folder.
-        same_teacher: Whether the variants' earlier stages are the run's own.
+        programs: Compiled programs, by `program_key`.
+        teachers: Variant name -> source of the earlier stages' outputs.
+        config: Options of the run.
+        folder: The run folder.
+        same_teacher: True if the variants share the run's own earlier stages.
     """
 
     systems: Mapping[str, System]
@@ -51,7 +51,7 @@ class FoldState(NamedTuple):
     """One fold in progress.
 
     Attributes:
-        data: Its windows.
+        data: Windows of the fold.
         variables: Finished stages: (variant, stage, part) -> variables.
     """
 
@@ -62,7 +62,7 @@ class FoldState(NamedTuple):
 def make_jobs(
     wave: Wave, setting: Setting, state: FoldState, observer: Observer
 ) -> list[tuple[Training, Program, Job, FoldData]]:
-    """Gathers what the trainings of a wave need.
+    """Makes the jobs of a wave.
 
     Outputs of earlier stages are computed, or opened, only if a training is left that
     reads them.
@@ -82,7 +82,7 @@ def make_jobs(
 
 
 def cache_folder(training: Training, setting: Setting) -> Path:
-    """Returns where the outputs that a student reads lie while it is trained."""
+    """Returns the folder of the outputs that a student reads in training."""
     return setting.folder / f"fold{training.fold}" / training.variant / "cache"
 
 
@@ -91,7 +91,7 @@ def upstream_of(
 ) -> dict[str, Variables]:
     """Returns the variables of the stages before one stage, by name.
 
-    Stages whose outputs another framework gave have none.
+    Stages whose outputs came from another framework have none.
     """
     system = setting.systems[variant]
     position = [other.name for other in system.stages].index(stage.name)
@@ -114,7 +114,7 @@ def given_variables(
     config: RunConfig,
     upstream: Mapping[str, Variables],
 ) -> Variables:
-    """Makes the variables of a stage that is given, not trained."""
+    """Makes the variables of a stage that is not trained."""
     own = start_stage(system, stage, config.signal, upstream)
     return stage.finish(own) if stage.finish else own
 
@@ -177,7 +177,7 @@ def _student_jobs(
     extras = {} if held_out is None else {"held_out": held_out.astype(np.float32)}
     cache: Outputs | None = None
     samples: Samples = {}
-    if left:  # What is finished is read again, and needs no teacher.
+    if left:  # A finished training is only read, and needs no teacher.
         special = None
         if needs_outputs(system, student):
             special = _special(setting, state, variant, student, upstream)
@@ -212,7 +212,7 @@ def _student_jobs(
 
 
 def _as_control(job: Job, training: Training, system: System, data: FoldData) -> Job:
-    """Changes what a control reads; the student's job stays as it is."""
+    """Returns the job of a control: the student's with other inputs."""
     if training.row == STUDENT:
         return job
     if training.row == "no_teacher":
@@ -230,7 +230,7 @@ def _as_control(job: Job, training: Training, system: System, data: FoldData) ->
 
 
 def _moved(training: Training, cache: Any, data: FoldData) -> Outputs:
-    """Lets windows read outputs of others, as an output control has it."""
+    """Permutes or averages the teacher's outputs over windows, as a control asks."""
     rows, labels = data.fold.train, data.store.student_labels
 
     def move(tensor: TeacherTensor) -> TeacherTensor:
@@ -255,7 +255,7 @@ def _special(
     stage: Stage,
     upstream: Mapping[str, Variables],
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Computes what a stage reads of others that cannot be run on its own batches."""
+    """Computes outputs that a stage reads of others that cannot run on its batches."""
     system, owner = setting.systems[variant], "" if setting.same_teacher else variant
     parts: Parts = {}
     for (whose, name, part), variables in state.variables.items():

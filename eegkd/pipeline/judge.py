@@ -29,7 +29,7 @@ from eegkd.typing import Variables
 
 
 class Judged:
-    """What all trainings said, gathered as they finish."""
+    """Predictions of all trainings, gathered as they finish."""
 
     def __init__(self) -> None:
         """Starts empty."""
@@ -39,7 +39,7 @@ class Judged:
         self.measured: dict[str, list[Mapping[str, Any]]] = {}
 
     def keep(self, model: str, seed: int, program: Program, fitted: Fitted) -> None:
-        """Takes one training of one fold; the first of a model is kept whole."""
+        """Adds one training of one fold; the first of each model is kept in full."""
         if fitted.val is None or fitted.test is None:
             return  # A stage that is not judged.
         self.add(model, seed, fitted.val, fitted.test)
@@ -61,16 +61,16 @@ def judge(
     notes: Sequence[str],
     console: Console,
 ) -> list[dict[str, Any]]:
-    """Writes the results and the report, and prints what they say.
+    """Writes the results and the report, and prints the table.
 
     Args:
-        runs: Of all folds.
+        runs: Predictions of all folds.
         store: Windows.
-        folds: Of the store, in the order of `runs`.
-        config: The run's.
-        record: More for summary.json: how the run was begun, and what it took.
+        folds: Folds of the store, in the order of `runs`.
+        config: Options of the run.
+        record: Further fields of summary.json: options, and cost of the run.
         notes: Sentences that the reader must not miss.
-        console: Where to print.
+        console: Console to print to.
 
     Returns:
         The rows of results.json.
@@ -103,7 +103,7 @@ def gather(
     record: Mapping[str, Any],
     notes: Sequence[str],
 ) -> Evidence:
-    """Collects what assays read; models are those of the first fold."""
+    """Collects the evidence that assays read; models are those of the first fold."""
     data = fold_data(store, folds[0])
     split = config.split
     if split != "fixed":
@@ -156,7 +156,7 @@ def _cost(variables: Variables) -> Cost:
 def _groups(
     kept: Mapping[str, tuple[Program, Fitted]],
 ) -> dict[str, tuple[str, ...]]:
-    """Names the measures that are drawn in one figure, by their group."""
+    """Returns the names of measures by group: one figure per group."""
     found: dict[str, set[str]] = {}
     for program, _ in kept.values():
         for probe in get_stage(program.system, program.stage).probes:

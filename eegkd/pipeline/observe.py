@@ -1,4 +1,4 @@
-"""How a run tells what it is doing: lines, bars, and rows of its log."""
+"""Progress of a run: lines, bars, and rows of its log."""
 
 import contextlib
 import logging
@@ -22,18 +22,18 @@ from eegkd.train.distributed import is_first
 _logger = logging.getLogger(__name__)
 
 Advance = Callable[[int], None]
-"""Takes how much is done."""
+"""Called with the amount done."""
 
 
 class Observer(NamedTuple):
-    """Whom a run tells what happens.
+    """Receiver of what a run reports.
 
     Attributes:
-        say: Takes a line.
-        bar: `(what, total) -> context` whose value takes how much of it is done.
+        say: Called with a line of text.
+        bar: `(what, total) -> context` whose value is called with the amount done.
         advance: `(what, done)`: names what is trained now, and adds updates to the
             run's own bar.
-        log: Takes a row of metrics.
+        log: Called with a row of metrics.
     """
 
     say: Callable[[str], None]
@@ -61,7 +61,7 @@ def show(console: Console, log_file: Path, total: int) -> Iterator[Observer]:
     """Shows a run's progress in a terminal, and writes its log.
 
     Args:
-        console: Where to write.
+        console: Console to write to.
         log_file: JSON lines of metrics.
         total: Updates of the whole run.
     """
@@ -93,7 +93,7 @@ def show(console: Console, log_file: Path, total: int) -> Iterator[Observer]:
 
 
 def moving(observer: Observer, what: str) -> Advance:
-    """Returns a function of the updates done so far, which moves the run's bar."""
+    """Returns a function that moves the run's bar to a number of updates done."""
     before = 0
 
     def moved(done: int) -> None:

@@ -1,4 +1,4 @@
-"""What a stage's probes measure, over the same few windows at every evaluation."""
+"""Probes of a stage, measured over the same few windows at every evaluation."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -55,15 +55,15 @@ def take_samples(
     """Takes windows evenly from each part of a fold, and runs earlier stages on them.
 
     Args:
-        system: Its student is measured.
-        upstream: Variables of its earlier stages.
+        system: System whose student is measured.
+        upstream: Variables of the earlier stages.
         data: The fold; all labels are shown.
         cache: Outputs of earlier stages that cover all of the fold's windows, where
             those cannot be run on windows alone.
 
     Returns:
-        Nothing where there are no probes, or where an earlier stage has no variables
-        here because its outputs were given.
+        Samples; empty if there are no probes, or if an earlier stage has no variables
+        here because its outputs came from outside.
     """
     stage, fold = system.stages[-1], data.fold
     if not stage.probes:
@@ -87,8 +87,8 @@ def take_samples(
     samples = {}
     parts = {"train": fold.train, "val": fold.val, "test": fold.test}
     for part, rows in parts.items():
-        # A smaller part repeats windows, so that all have one number of them and
-        # nothing new is compiled.
+        # A smaller part repeats windows: all have as many, and nothing new is
+        # compiled.
         batch = maker(rows[np.linspace(0, len(rows) - 1, num).round().astype(int)])
         outputs: dict[str, dict[str, np.ndarray]] = {}
         for name, value in (run(batch) if run else {}).items():

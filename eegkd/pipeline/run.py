@@ -59,8 +59,8 @@ def run_distillation(
 ) -> list[dict[str, Any]]:
     """Trains and judges a system with its controls, and writes the run folder.
 
-    Everything that is finished is kept: called again with the same options, it goes on
-    where it was stopped, to the same numbers.
+    Called again with the same options, it resumes where it stopped, to the same
+    numbers.
 
     Args:
         make_system: `config -> System`; `config.signal` is filled from the store.
@@ -69,17 +69,17 @@ def run_distillation(
         config: A `RunConfig` that also holds the system's options.
         variants: More systems, each with its own teacher; a variant's student becomes
             the row of its name.
-        same_teacher: Whether the variants' stages before the student are the system's
-            own, and trained once for all.
+        same_teacher: True if the variants share the system's own stages before the
+            student, trained once for all.
         notes: Sentences the reader of the report must not miss.
-        console: Where to write; None makes one.
+        console: Console to write to; None makes one.
 
     Returns:
         The rows of results.json.
 
     Raises:
-        InputError: On bad options or data, a run folder of others, or one that another
-            process is at work in.
+        InputError: On bad options or data, another run's folder, or one that another
+            process is writing.
         Interrupted: On Ctrl-C or SIGTERM, after saving.
     """
     # The table needs 110 columns; a log file has 80.
@@ -117,7 +117,7 @@ def run_record(
     folds: Sequence[Fold],
     config: RunConfig,
 ) -> dict[str, Any]:
-    """Returns what config.json says of how a run was begun."""
+    """Returns the record of a run that config.json holds."""
     record = {
         "system": systems[""].name,
         "run": config,
@@ -142,7 +142,7 @@ def _train_and_judge(
     notes: Sequence[str],
     console: Console,
 ) -> list[dict[str, Any]]:
-    """Trains what is left; the caller holds the folder's lock."""
+    """Runs the distillation; the caller holds the folder's lock."""
     config, folder = setting.config, setting.folder
     waves = schedule(
         setting.systems,
@@ -182,7 +182,7 @@ def _train_and_judge(
             _run_fold(own, setting, data, observer, judged, len(folds))
     spent = time.monotonic() - began
     if not left and (folder / "summary.json").is_file():
-        # Judged again: what the training took is still the news.
+        # Judged again: the cost of the training is still the one to report.
         before = read_json(folder / "summary.json")
         expected, spent = (before["expected_s"], expected[1]), before["spent_s"]
     rows: list[dict[str, Any]] = []
@@ -215,7 +215,7 @@ def _run_fold(
     judged: Judged,
     num_folds: int,
 ) -> None:
-    """Runs the waves of one fold, and keeps what each training says."""
+    """Runs the waves of one fold, and keeps the predictions of each training."""
     config, state = setting.config, FoldState(data, {})
 
     def run(wave: Wave) -> list[tuple[Training, Fitted]]:
@@ -255,7 +255,7 @@ def _best(
 
 
 def _terms(system: System) -> dict[str, dict[str, Any]]:
-    """Lists what each stage is trained with: no checkpoint says which loss it is of."""
+    """Returns the terms of each stage, which no checkpoint records."""
     return {
         stage.name: {
             term.name: "schedule" if callable(term.weight) else float(term.weight)

@@ -1,7 +1,7 @@
-"""What a run trains, as a table: one line per training, in the order they can go.
+"""The table of a run's trainings: one line per training, in a possible order.
 
 Progress, estimates, resuming, `evaluate`, `predict`, `export` and the reuse of teachers
-read this table; nothing else says where a training lies.
+read this table; nothing else knows the folder of a training.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,12 +27,12 @@ class Training(NamedTuple):
 
     Attributes:
         fold: Number of the fold.
-        row: Its row: a stage before the student, the student, a control or a baseline.
-        stage: The stage that is trained.
-        variant: The further system it belongs to; "" is the run's own.
-        seed: Which repetition; None for stages before the student, trained once.
-        trial: Which settings of a tuned row.
-        part: Which part of the training subjects a cross-fitted stage leaves out.
+        row: Name of the row: an earlier stage, the student, a control or a baseline.
+        stage: Name of the trained stage.
+        variant: Name of the variant; "" is the run's own system.
+        seed: Number of the repetition; None for earlier stages, trained once.
+        trial: Name of the settings of a tuned row.
+        part: Part of the training subjects that a cross-fitted stage leaves out.
     """
 
     fold: int
@@ -45,7 +45,7 @@ class Training(NamedTuple):
 
     @property
     def place(self) -> Path:
-        """Where it lies in the run folder."""
+        """Folder of the training, relative to the run folder."""
         folder = Path(f"fold{self.fold}", self.variant, self.row)
         if self.part:
             return folder / f"part{self.part}"
@@ -55,11 +55,11 @@ class Training(NamedTuple):
 
     @property
     def model(self) -> str:
-        """Its name in results.json."""
+        """Name of the model in results.json."""
         return row_name(self.variant, self.row)
 
     def done(self, run: Path) -> bool:
-        """Tells whether it has ended and its folder is whole."""
+        """Checks that the training has ended and its folder is complete."""
         return is_finished(run / self.place)
 
 
@@ -82,10 +82,10 @@ def schedule(
 
     Args:
         systems: Variant name -> system; "" is the run's own.
-        config: The run's.
+        config: Options of the run.
         num_folds: Number of folds.
-        skipped: Variant name -> stages whose outputs another framework gave.
-        same_teacher: Whether the variants' earlier stages are the run's own.
+        skipped: Variant name -> stages whose outputs come from another framework.
+        same_teacher: True if the variants share the run's own earlier stages.
 
     Returns:
         Fold by fold: each stage with its parts, then a system's student with its
@@ -145,28 +145,28 @@ def num_repeats(config: Any) -> int:
 
 
 def unfinished(waves: Sequence[Wave], run: Path) -> list[Training]:
-    """Lists the trainings that have not ended."""
+    """Lists the unfinished trainings."""
     return [t for wave in waves for t in wave if not t.done(run)]
 
 
 def missing(
     systems: Mapping[str, System], config: Any, num_folds: int, run: Path
 ) -> list[Path]:
-    """Lists where the trainings of a run lie that have not ended.
+    """Lists the folders of a run's unfinished trainings.
 
-    Stages before the student count as trained, whoever gave their outputs.
+    Stages before the student count even where their outputs came from outside.
 
     Args:
         systems: Variant name -> system; "" is the run's own.
-        config: The run's.
+        config: Options of the run.
         num_folds: Number of folds.
-        run: The run's folder.
+        run: The run folder.
     """
     waves = schedule(systems, config, num_folds)
     left = [training.place for training in unfinished(waves, run)]
     for fold in range(num_folds):
         for seed in range(1, num_repeats(config) + 1):
-            # Which trial they repeat is only known from the first one's scores.
+            # Their trial is known only once the first repetition is scored.
             pattern = f"fold{fold}/{SMALL_NET}/seed{seed}-*"
             if not any(is_finished(place) for place in run.glob(pattern)):
                 left.append(Path(pattern))

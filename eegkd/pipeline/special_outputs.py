@@ -1,8 +1,8 @@
 """Outputs of earlier stages that are read through a cache alone.
 
-A stage whose scope is a recording cannot be run on a batch of windows, and a stage that
-is cross-fitted says of a training window what the training that has not seen it says.
-So what later stages read of them is computed once, for all windows of a fold.
+A stage whose scope is a recording cannot be run on a batch of windows, and a
+cross-fitted stage describes a training window by the training that has not seen it. So
+what later stages read of them is computed once, for all windows of a fold.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from eegkd.train.inputs import Specs, teacher_specs, upstream_tensors
 from eegkd.typing import Batch, Variables
 
 Parts = dict[str, dict[str, Variables]]
-"""Stage name -> part -> variables of the training that has left the part out."""
+"""Stage name -> part -> variables of the training without that part."""
 Tensors = dict[str, dict[str, np.ndarray]]
 
 
@@ -37,7 +37,7 @@ def output_specs(
     upstream: Mapping[str, Variables],
     signal: SignalConfig,
 ) -> Specs:
-    """Traces what a window's outputs of earlier stages are, by tensor name.
+    """Traces the shapes of one window's outputs of earlier stages, by tensor name.
 
     Raises:
         InputError: If a tensor has no row per window.
@@ -72,9 +72,9 @@ def stage_outputs(
         system: The system.
         reader: The stage that reads them.
         upstream: Variables of the stages before it.
-        parts: Variables of the parts of cross-fitted ones.
+        parts: Variables of the parts of cross-fitted stages.
         data: The fold.
-        seed: The run's, which divides the training subjects.
+        seed: Seed of the run, which divides the training subjects.
 
     Returns:
         Stage name -> tensor name -> array aligned with the store's rows; NaN outside
@@ -123,7 +123,7 @@ def _run(
     rows: np.ndarray,
     cache: Tensors,
 ) -> dict[str, np.ndarray]:
-    """Runs one stage over rows; what it reads itself is in the cache."""
+    """Runs one stage over rows; its inputs of earlier stages are in the cache."""
 
     @jax.jit
     def forward(variables: Variables, batch: Batch) -> dict:
@@ -139,7 +139,7 @@ def _run(
 
 
 def _wanted(system: System, reader: Stage) -> list[str]:
-    """Lists what the reader reads, and what those stages read themselves."""
+    """Lists the tensors that the reader reads, and those that their stages read."""
     wanted = list(upstream_inputs(reader))
     for stage in reversed(system.stages):
         if any(_of(stage, name) for name in wanted):

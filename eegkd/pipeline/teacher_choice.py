@@ -1,4 +1,4 @@
-"""Where a student's training gets its teacher's outputs: memory, disk, or each step."""
+"""Source of the teacher's outputs in a student's training: memory, disk or step."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,13 +26,13 @@ Mode = Literal["none", "memory", "cached", "online"]
 
 
 class Teacher(NamedTuple):
-    """How a system's student gets the outputs of earlier stages.
+    """Source of the outputs that a system's student reads.
 
     Attributes:
-        mode: none where it reads none.
-        specs: What a window's outputs are, where they are kept.
+        mode: Source; none if the student reads no outputs.
+        specs: Shapes and dtypes of one window's outputs, where they are kept.
         given: Tensors that another framework computed.
-        text: The choice and its reason, in one line.
+        text: Choice and reason, in one line.
     """
 
     mode: Mode = "none"
@@ -42,11 +42,11 @@ class Teacher(NamedTuple):
 
     @property
     def kept(self) -> bool:
-        """Whether outputs are computed once and read in every step."""
+        """True if outputs are computed once and read in every step."""
         return self.mode in ("memory", "cached")
 
     def given_stages(self, system: System) -> frozenset[str]:
-        """Names the stages of which all that the student reads is given."""
+        """Returns the stages whose outputs all come from another framework."""
         wanted: dict[str, set[str]] = {}
         for name in upstream_inputs(system.stages[-1]):
             wanted.setdefault(name.partition(".")[0], set()).add(name)
@@ -56,16 +56,16 @@ class Teacher(NamedTuple):
 def choose_teachers(
     systems: Mapping[str, System], folds: Sequence[Fold], config: Any, folder: Path
 ) -> dict[str, Teacher]:
-    """Decides where each system's student gets its teacher's outputs.
+    """Chooses the source of the teacher's outputs for each system's student.
 
-    The choice is kept in the run folder: a run that goes on does not choose again, on
-    a disk that has filled since.
+    The choice is kept in the run folder: a resumed run does not choose again, on a disk
+    that has filled since.
 
     Args:
         systems: Variant name -> system; "" is the run's own.
         folds: The run's folds.
-        config: The run's.
-        folder: The run's.
+        config: Options of the run.
+        folder: The run folder.
 
     Raises:
         InputError: If options contradict each other, or a cache is too large.
@@ -91,14 +91,14 @@ def choose_teacher(
     rows: Sequence[str] = (),
     chosen: Mode | None = None,
 ) -> Teacher:
-    """Decides where the outputs are kept, before anything is trained.
+    """Chooses where the outputs are kept, before anything is trained.
 
     Args:
-        system: Its student reads them.
+        system: System of the student.
         num_windows: Most windows that a fold trains on.
-        config: The run's, with its `signal`.
+        config: Options of the run, with `signal`.
         rows: Wanted controls.
-        chosen: What an earlier start of this run decided.
+        chosen: Choice of an earlier start of this run.
 
     Raises:
         InputError: If options contradict each other, or the cache is too large.
@@ -155,7 +155,7 @@ def choose_teacher(
 
 
 def cache_forms(specs: Specs, cache: CacheConfig) -> dict[str, TensorForm]:
-    """Decides how each tensor is stored.
+    """Chooses the storage form of each tensor.
 
     Raises:
         InputError: If a form does not fit, or names a tensor that is not read.
@@ -181,7 +181,7 @@ def cache_forms(specs: Specs, cache: CacheConfig) -> dict[str, TensorForm]:
 
 
 def read_specs(teacher: Teacher, cache: CacheConfig) -> Specs:
-    """Returns the tensors as a training step reads them."""
+    """Returns the shapes and dtypes of the tensors that a training step reads."""
     if teacher.mode != "cached":
         return teacher.specs
     forms = cache_forms(teacher.specs, cache)

@@ -52,19 +52,19 @@ def teacher_outputs(
     Args:
         teacher: What `choose_teacher` decided.
         system: The system.
-        upstream: Variables of its earlier stages; of stages that are given, none.
-        data: The fold: outputs of its training windows are kept.
-        config: The run's: `cache`, `augment` and the system's own options.
+        upstream: Variables of the earlier stages that have any.
+        data: The fold, whose training windows' outputs are kept.
+        config: Options of the run: `cache`, `augment` and those of the system.
         folder: Folder of the cache, unless runs share one.
-        special: Outputs that were computed already, aligned with the store's rows.
-        observer: Shows a fill.
+        special: Outputs computed already, aligned with the store's rows.
+        observer: Receiver of progress.
 
     Returns:
         Stage name -> tensor name -> tensor in the order of the store; None where the
         teacher runs online.
 
     Raises:
-        InputError: If the cache is of something else, damaged or too large.
+        InputError: If the cache holds other outputs, is damaged or too large.
         Interrupted: On Ctrl-C or SIGTERM; the same call resumes.
     """
     if not teacher.kept:
@@ -99,7 +99,7 @@ def _taken(
     rows: np.ndarray,
     names: Sequence[str],
 ) -> Produce:
-    """Makes `(places, views) -> arrays` of outputs that are there already."""
+    """Makes `(places, views) -> arrays` from outputs computed already."""
 
     def produce(places: np.ndarray, views: np.ndarray) -> dict[str, np.ndarray]:
         del views  # Windows are shown unchanged.
@@ -173,7 +173,7 @@ def _producer(
     config: RunConfig,
     given: Given | None,
 ) -> Produce:
-    """Makes `(places, views) -> arrays` of this run's stages and of what is given."""
+    """Makes `(places, views) -> arrays` from this run's stages and external outputs."""
     own = [name for name in teacher.specs if name not in teacher.given]
     maker = batch_maker(system, data.store, zscore=data.zscore, augment=config.augment)
     run = teacher_rows(system, system.stages[-1].name, own, upstream) if own else None
@@ -194,7 +194,7 @@ def _key_fields(
     given: Given | None,
     special: Mapping[str, Mapping[str, np.ndarray]] | None,
 ) -> dict[str, Any]:
-    """Lists everything that the outputs depend on, by the name a user knows it by."""
+    """Returns everything that the outputs depend on, by names that users know."""
     of_run, of_both = (
         {field.name for field in dataclasses.fields(cls)}
         for cls in (RunConfig, SystemConfig)
@@ -225,7 +225,7 @@ def _key_fields(
         "augment": view,
     }
     if special is not None:
-        # Of recordings or of parts: what they say is all that is known of them.
+        # Of recordings or of parts: only their outputs are known here.
         arrays = [special[s][name] for s in sorted(special) for name in special[s]]
         fields["outputs"] = hash_arrays(*arrays)
     return fields

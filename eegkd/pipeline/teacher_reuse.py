@@ -1,4 +1,4 @@
-"""Teachers that another run has trained: one training for the students of many runs."""
+"""Teachers trained by another run: one training for the students of many runs."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -19,8 +19,8 @@ from eegkd.pipeline.folder import (
 )
 from eegkd.pipeline.schedule import Training
 
-# What no stage before the student reads, or what the splits and the store's
-# fingerprint say better.
+# Options that no stage before the student reads, or that the splits and the store's
+# fingerprint cover.
 _NOT_COMPARED = ("out", "store", "data", "signal", "student_channels", "split",
                  "num_folds", "num_seeds", "rows", "cache", "events",
                  "teacher_run")  # fmt: skip
@@ -30,14 +30,14 @@ _NOT_TRAINING = (*PLACEMENT, "epochs", "sweep", "teacher", "quick_compile")
 def check_teachers(
     record: Mapping[str, Any], splits: Any, stages: Sequence[str]
 ) -> None:
-    """Refuses a run `teacher_run` whose teachers are none for this run.
+    """Checks that the other run's teachers fit this run.
 
-    Before this run's folder is made: a refused command leaves nothing behind.
+    Called before this run's folder is made: a refused command leaves nothing behind.
 
     Args:
-        record: How this run is begun; the other run is its `teacher_run`.
-        splits: Who is in which fold, as in splits.json.
-        stages: Names of those before the student.
+        record: Record of this run; the other run is its `teacher_run`.
+        splits: Subjects of each fold, as in splits.json.
+        stages: Names of the stages before the student.
 
     Raises:
         InputError: If the other run's stages were trained on other windows, in other
@@ -86,20 +86,20 @@ def take_teachers(
 ) -> str:
     """Copies the finished stages before the student of the run `teacher_run`.
 
-    A stage that this run has finished stays as it is. A copy's files carry their
-    hashes, as those of a stage trained here do, and are checked when they are read.
+    Stages that this run has finished are not replaced. Copied files carry their hashes
+    and are checked when they are read.
 
     Args:
-        folder: This run's folder.
-        record: How it was begun, as `check_teachers` found it right.
-        trainings: Those of the stages before the student.
+        folder: Folder of this run.
+        record: Record of this run, checked by `check_teachers`.
+        trainings: Trainings of the stages before the student.
 
     Returns:
-        What was taken, in one line. What the other run has not finished is trained
-        here.
+        Summary of the copies, in one line. Stages that the other run has not finished
+        are trained here.
 
     Raises:
-        InputError: If a file of theirs is gone.
+        InputError: If one of their files is missing.
     """
     source = Path(record["run"].teacher_run).absolute()
     missing = []
@@ -117,7 +117,7 @@ def take_teachers(
 
 
 def teacher_notes(config: RunConfig) -> tuple[str, ...]:
-    """Says whose teachers these are."""
+    """Formats the origin of reused teachers for the report."""
     if not config.teacher_run:
         return ()
     source = config.teacher_run
@@ -160,5 +160,5 @@ def _copy(source: Path, target: Path) -> None:
             open_atomic(target / name) as new,
         ):
             shutil.copyfileobj(old, new)
-    # Last: it says that the stage is finished.
+    # Last: it marks the stage as finished.
     write_json(target / DONE, {**done, "taken_from": str(source)})

@@ -1,8 +1,8 @@
 """Small models trained side by side on a CPU, each by a thread of its own.
 
 A small step is many short operations, which keep one core busy and leave the others
-waiting. Independent trainings fill them. Every training does what it would do alone, to
-the last bit: no thread reads what another writes.
+waiting. Independent trainings fill them. Every training has the numbers that it would
+have alone, to the last bit: no thread reads what another writes.
 """
 
 import math
@@ -33,7 +33,7 @@ _POLL_S = 0.2
 def threads_at_once(
     program: Program, upstream: Mapping[str, Any], config: RunConfig
 ) -> int:
-    """Returns how many trainings of a program go on at the same time; 1 is alone."""
+    """Returns the number of trainings of a program at the same time; 1 is alone."""
     train = config.train
     alone = train.sweep not in ("auto", "threads") or program.runner.num_devices > 1
     if alone or jax.process_count() > 1 or jax.devices()[0].platform != "cpu":
@@ -58,18 +58,18 @@ def fit_threads(
     """Trains small models of a fold side by side; each ends in its folder.
 
     Args:
-        trainings: Those that are finished, or best done alone, are left out.
+        trainings: Trainings; finished ones, and those best done alone, are skipped.
         data: The fold.
-        config: The run's.
+        config: Options of the run.
         log: Receives a job and a row; called by one thread at a time.
         progress: Receives the updates done, added up over models.
 
     Returns:
-        What was trained.
+        Trainings that were done.
 
     Raises:
         Interrupted: On Ctrl-C or SIGTERM, when every training has saved.
-        InputError: What the first training to fail raised; the others have saved.
+        InputError: As the first training to fail raised it; the others have saved.
     """
     left = [
         (program, job)
@@ -122,7 +122,7 @@ def _wait(
     signalled: Callable[[], bool],
     stop: threading.Event,
 ) -> None:
-    """Waits for all; after a signal or an error, tells those that run to save."""
+    """Waits for all; after a signal or an error, asks running ones to save."""
     pending = set(futures)
     while pending:
         done, pending = wait(pending, timeout=_POLL_S)

@@ -1,7 +1,7 @@
 """Models of one structure trained together, ahead of their turn.
 
-A sweep leaves every member's folder as a training of its own would, so what comes after
-(controls, evaluation, a resumed run) reads finished models and need not know of it.
+A sweep leaves every member's folder as a separate training would, so later steps
+(controls, evaluation, a resumed run) read finished models and need not know of it.
 """
 
 import hashlib
@@ -40,13 +40,13 @@ def fit_many(
     log: Callable[[Job, Mapping[str, Any]], None],
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Trains models together, and leaves each in its folder as `fit` does.
+    """Trains models together, and saves each as `fit` does.
 
     Args:
-        program: Of all of them.
-        jobs: What differs; those that are finished stay as they are.
+        program: Program that all share.
+        jobs: Jobs; finished ones are not trained again.
         data: One fold.
-        config: The run's.
+        config: Options of the run.
         log: Receives a job and a row.
         progress: Receives the updates done, added up over members.
 
@@ -57,8 +57,8 @@ def fit_many(
     began = time.monotonic()
     checkpoints = _folder(jobs)
     if not checkpoints.is_dir():
-        # With a checkpoint of all, members that finished after it are trained again
-        # for its sake: from its last step, that is, not at all.
+        # A checkpoint of all also resumes members that have finished since: from its
+        # last step, that is, they are not trained again.
         jobs = [job for job in jobs if not is_finished(job.folder)]
         checkpoints = _folder(jobs)
     starts: list[Start] = []
@@ -95,9 +95,9 @@ def groups(
     config: RunConfig,
     say: Callable[[str], None] = lambda text: None,
 ) -> list[tuple[Program, list[Job]]]:
-    """Divides trainings into sweeps, of equal size as far as that goes.
+    """Divides trainings into sweeps of nearly equal size.
 
-    Trainings that are best done alone, or are finished, are in none.
+    Trainings that are finished, or best done alone, are in none.
 
     Raises:
         InputError: If `--train.sweep vmap` and the runner contradict each other.
@@ -125,7 +125,7 @@ def groups(
 def _by_program(
     trainings: Sequence[tuple[Program, Job]],
 ) -> list[tuple[Program, list[Job]]]:
-    """Groups trainings whose compiled program is one and the same."""
+    """Groups trainings that share a compiled program."""
     found: list[tuple[Program, list[Job]]] = []
     for program, job in trainings:
         for other, jobs in found:
@@ -144,7 +144,7 @@ def _goes_together(jobs: Sequence[Job]) -> bool:
 
 
 def _shares_batches(config: RunConfig) -> str | None:
-    """Names the option by which devices work on one model, if there is one."""
+    """Returns the option by which devices share one model, if one is set."""
     train = config.train
     if train.runner not in _RUNNERS:
         return f"--train.runner {train.runner} shares its batches"
@@ -162,7 +162,7 @@ def _at_once(
     config: RunConfig,
     say: Callable[[str], None],
 ) -> int:
-    """Decides how many of the jobs one program trains, and says why."""
+    """Returns how many of the jobs one program trains, and the reason."""
     devices = program.many().sweep.devices
     how, num = config.train.sweep, len(jobs)
     if how == "threads":
@@ -189,9 +189,9 @@ def _at_once(
 def _scores(
     program: Program, variables: Variables, data: FoldData, first: Job
 ) -> list[dict[str, float]]:
-    """Scores all members in one pass over the validation windows, with their probes.
+    """Scores and probes all members in one pass over the validation windows.
 
-    Members have one program, and so the probes' windows of the first.
+    Members share a program, and so the probes' windows of the first.
     """
     many, stage = program.many(), get_stage(program.system, program.stage)
     finished, given = many.finish(variables), inputs_of(program.system, stage)
@@ -209,7 +209,7 @@ def _scores(
 
 
 def _folder(jobs: Sequence[Job]) -> Path:
-    """Names the checkpoints of these members and of no others."""
+    """Returns the checkpoint folder of exactly these members."""
     common = os.path.commonpath([job.folder.parent for job in jobs])
     names = repr([os.path.relpath(job.folder, common) for job in jobs])
     return Path(common) / f"sweep-{hashlib.sha256(names.encode()).hexdigest()[:8]}"
