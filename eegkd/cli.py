@@ -10,7 +10,7 @@ VERBS = {
     "evaluate": "Judge a finished run again and rewrite its report.",
     "predict": "Detect events in a recording with a run's student.",
     "export": "Write a run's student as StableHLO, ONNX and safetensors.",
-    "bench": "Measure a training step: windows a second, and where the time goes.",
+    "bench": "Measure a training step: windows per second, and where the time goes.",
     "plan": "Print parameters, FLOPs and memory of a system or model; nothing runs.",
 }
 

@@ -14,6 +14,7 @@ from eegkd.bench.bench import run_bench
 from eegkd.bench.nested import Choice
 from eegkd.bench.setup import draw_store
 from eegkd.commands.verbs import parse_verb, spell_out
+from eegkd.config import override
 from eegkd.data.windows.store import WindowStore
 from eegkd.errors import InputError
 from eegkd.host.process import force_cpu_devices, keep_freed_memory
@@ -26,21 +27,21 @@ _MAX_REST = 0.05
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Bench:
-    """Measure a training step: windows a second, and where the time goes.
+    """Measure a training step: windows per second, and where the time goes.
 
     Windows are noise of the preset's shape, or those of --store. Weights are untrained.
 
     Attributes:
         preset: The system's options to start from.
-        stage: Whose step.
+        stage: Stage whose step is measured.
         teacher: For the student: read the teacher's outputs, or compute them in the
             step.
         runner: How devices share the step; auto is one device, or shard_map.
         devices: How many; 0 is all. On a CPU more than one are made of the same cores.
         fully_sharded: Cut parameters and optimiser over all devices (runner mesh).
-        batch: Windows a step; 0 is --train.batch_size.
-        dtype: Of activations; auto leaves the preset's.
-        repeats: Turns; what is printed are medians.
+        batch: Windows per step; 0 is --train.batch_size.
+        dtype: Number type of activations; auto leaves the preset's.
+        repeats: Number of turns; what is printed are medians.
         json: Write the account to this file.
     """
 
@@ -69,9 +70,7 @@ def main(args: Sequence[str]) -> None:
     keep_freed_memory()
     force_cpu_devices(options.devices)
     size = options.batch or config.train.batch_size
-    train = dataclasses.replace(config.train, batch_size=size)
-    config = dataclasses.replace(config, train=train)
-    config = with_dtype(config, options.dtype)
+    config = with_dtype(override(config, {"train.batch_size": size}), options.dtype)
     store = WindowStore.open(config.store) if config.store else None
     if store is None:
         store = draw_store(config.signal, 4 * size)
@@ -137,34 +136,27 @@ def with_dtype(config: Any, dtype: str) -> Any:
     """
     if dtype == "auto":
         return config
-    if not list(_dtypes(config)):
+    found = _dtypes(config)
+    if not found:
         raise InputError("This system's models have no --dtype.")
-    return _replace_dtype(config, dtype)
+    return override(config, dict.fromkeys(found, dtype))
 
 
 def dtype_of(config: Any) -> str:
     """Returns the activations' dtype of the first model that has one, or float32."""
-    return next(_dtypes(config), "float32")
+    return next(iter(_dtypes(config).values()), "float32")
 
 
-def _dtypes(config: Any) -> Any:
+def _dtypes(config: Any, group: str = "") -> dict[str, str]:
+    """Returns the dtypes of all models by their dotted names."""
+    found: dict[str, str] = {}
     for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
+        name, value = group + field.name, getattr(config, field.name)
         if dataclasses.is_dataclass(value):
-            yield from _dtypes(value)
+            found |= _dtypes(value, f"{name}.")
         elif field.name == "dtype" and value in _DTYPES:
-            yield value
-
-
-def _replace_dtype(config: Any, dtype: str) -> Any:
-    changes = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            changes[field.name] = _replace_dtype(value, dtype)
-        elif field.name == "dtype" and value in _DTYPES:
-            changes[field.name] = dtype
-    return dataclasses.replace(config, **changes)
+            found[name] = value
+    return found
 
 
 def show(account: Mapping[str, Any], console: Console) -> None:

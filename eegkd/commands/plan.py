@@ -11,6 +11,7 @@ from rich.table import Table
 
 from eegkd.commands.options import parse
 from eegkd.commands.verbs import parse_verb, spell_out
+from eegkd.config import override
 from eegkd.data.windows.store import WindowStore
 from eegkd.errors import InputError, suggest
 from eegkd.plan.account import DEVICE_COUNTS, make_plan, plan_model
@@ -44,7 +45,7 @@ class Plan:
 
     Attributes:
         preset: The system's options to start from.
-        devices: How many share a batch; 0 is --train.devices, and with --chip a table
+        devices: Devices of a batch; 0 is --train.devices, and with --chip a table
             of 1 to 1,024.
         chip: Adds the least time of a step: A100, H100, H200, v5e, v5p or v6e.
         runner: How they share it; auto is --train.runner.
@@ -134,8 +135,7 @@ def _plan_system(
         windows = windows or len(store)
     runner = config.train.runner if options.runner == "auto" else options.runner
     devices = options.devices or config.train.devices
-    train = dataclasses.replace(config.train, devices=devices, runner=runner)
-    config = dataclasses.replace(config, train=train)
+    config = override(config, {"train.devices": devices, "train.runner": runner})
     table = chip is not None and not devices and runner != "single"
     return make_plan(
         make_system,
