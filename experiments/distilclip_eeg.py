@@ -26,9 +26,9 @@ from experiments.families import FAMILIES
 from experiments.tables import Experiment, run_table, vary
 
 _CHANGES = {
-    "text_hp": {"prompt": {"mode": "handcrafted"}},
-    "base_wp": {"prompt": {"mode": "none"}},
-    "random_class_vectors": {"text": {"source": "random_class_vectors"}},
+    "text_hp": {"prompt.mode": "handcrafted"},
+    "base_wp": {"prompt.mode": "none"},
+    "random_class_vectors": {"text.source": "random_class_vectors"},
 }
 # What keeps a run under 45 minutes on two cores.
 _FEWER_TOKENS = (

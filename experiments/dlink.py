@@ -32,27 +32,27 @@ from typing import Any
 from eegkd.systems.dlink import make_system
 from experiments.tables import Experiment, run_table, vary
 
-_NO_FEATURES = {"lambda_feat": 0.0, "lambda_spec": 0.0}
+_NO_FEATURES = {"loss.lambda_feat": 0.0, "loss.lambda_spec": 0.0}
 
-_CHANGES: dict[str, dict[str, dict[str, Any]]] = {
-    "ce": {"loss": _NO_FEATURES},
-    "logit_kd": {"loss": _NO_FEATURES, "kd": {"alpha": 0.5}},
-    "last": {"router": {"mode": "last"}},
-    "mean": {"router": {"mode": "mean"}},
-    "static_softmax": {"router": {"mode": "static_softmax"}},
-    "no_spectral": {"loss": {"lambda_spec": 0.0}},
-    "spectral": {"loss": {"lambda_spec": 0.5}},
-    "magnitude": {"spec": {"beta": 0.0}},
-    "phase": {"spec": {"magnitude": False}},
-    "patch": {"spec": {"axis": "patch"}},
-    "channel_series": {"spec": {"axis": "channel_series"}},
-    "feature": {"spec": {"axis": "feature"}},
-    "project": {"spec": {"site": "project"}},
-    "compress": {"spec": {"site": "compress"}},
-    "both": {"spec": {"site": "both"}},
-    "no_probe": {"router": {"aux_probe": False}},
-    "compress_only": {"student": {"order": "compress_only"}},
-    "no_spectrum": {"student": {"spectrum": False}},
+_CHANGES: dict[str, dict[str, Any]] = {
+    "ce": _NO_FEATURES,
+    "logit_kd": {**_NO_FEATURES, "kd.alpha": 0.5},
+    "last": {"router.mode": "last"},
+    "mean": {"router.mode": "mean"},
+    "static_softmax": {"router.mode": "static_softmax"},
+    "no_spectral": {"loss.lambda_spec": 0.0},
+    "spectral": {"loss.lambda_spec": 0.5},
+    "magnitude": {"spec.beta": 0.0},
+    "phase": {"spec.magnitude": False},
+    "patch": {"spec.axis": "patch"},
+    "channel_series": {"spec.axis": "channel_series"},
+    "feature": {"spec.axis": "feature"},
+    "project": {"spec.site": "project"},
+    "compress": {"spec.site": "compress"},
+    "both": {"spec.site": "both"},
+    "no_probe": {"router.aux_probe": False},
+    "compress_only": {"student.order": "compress_only"},
+    "no_spectrum": {"student.spectrum": False},
 }
 VARIANTS = {
     name: functools.partial(vary, make_system, changes)

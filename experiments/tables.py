@@ -1,11 +1,11 @@
 """One program for every experiment: a system, and a table of its variants."""
 
-import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from eegkd.commands.options import open_data, parse_run, take_option
+from eegkd.config import override
 from eegkd.data import DataConfig
 from eegkd.errors import InputError, Interrupted
 from eegkd.host.process import tune_process
@@ -44,15 +44,9 @@ class Experiment(NamedTuple):
     same_teacher: tuple[str, ...] = ()
 
 
-def vary(
-    make_system: MakeSystem, changes: Mapping[str, Mapping[str, Any]], config: Any
-) -> System:
-    """Makes the system of other options, `{group: {option: value}}`."""
-    groups = {
-        group: dataclasses.replace(getattr(config, group), **values)
-        for group, values in changes.items()
-    }
-    return make_system(dataclasses.replace(config, **groups))
+def vary(make_system: MakeSystem, changes: Mapping[str, Any], config: Any) -> System:
+    """Makes the system of other options, by their dotted names."""
+    return make_system(override(config, changes))
 
 
 def run_table(experiment: Experiment, argv: Sequence[str]) -> int:

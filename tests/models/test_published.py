@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from eegkd.errors import InputError
 from eegkd.models import PUBLISHED, licences_of, load_pretrained, published
 from eegkd.models.saving import save_pretrained
-from eegkd.plan.catalogue import Sizes, get_model
+from eegkd.plan.catalogue import ModelPlan, get_model
 
 TOY = """
 import dataclasses
@@ -78,7 +78,7 @@ def test_a_model_of_one_file_is_loaded_saved_licensed_and_planned(toy, tmp_path)
     jax.tree.map(np.testing.assert_array_equal, variables, again)
     (licence,) = licences_of("toy_net")
     assert licence.source == "example.org/toy"
-    known = get_model("toy-4", sizes=Sizes(), dtype="float32")
+    known = get_model("toy-4", ModelPlan(dtype="float32"))
     assert (known.module.cfg.dim, known.group) == (4, "toy")
     assert known.trained == (("out",), None)
 

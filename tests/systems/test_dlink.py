@@ -56,7 +56,12 @@ BATCH = {
 
 def changed(**changes):
     """Makes a system of other options, `group={option: value}`."""
-    return vary(make_system, changes, CONFIG)
+    dotted = {
+        f"{group}.{name}": value
+        for group, values in changes.items()
+        for name, value in values.items()
+    }
+    return vary(make_system, dotted, CONFIG)
 
 
 def shapes_of(system):
