@@ -25,31 +25,32 @@ class TrainConfig:
 
     Attributes:
         epochs: Passes over the training windows.
-        teacher_epochs: The same of stages before the student; 0: as many.
-        batch_size: Of the global batch.
-        sampler: Draw classes equally often, or windows as they come.
+        teacher_epochs: Passes for stages before the student; 0: as many.
+        batch_size: Global batch size.
+        sampler: Draw all classes equally often, or all windows.
         runner: How devices share a step; auto is one device, or shard_map on several.
-        devices: How many to use, those of all processes; 0 is all.
-        processes: How many share a step, each with its part of the batch and of the
-            devices. They are started on this machine, unless `--coordinator HOST:PORT
-            --process_id K`, or `--coordinator auto` on a cluster, makes this command
-            one of them.
+        devices: Number of devices, over all processes; 0 is all.
+        processes: Number of processes that share a step, each with its part of the
+            batch and of the devices. They are started on this machine, unless
+            `--coordinator HOST:PORT --process_id K`, or `--coordinator auto` on a
+            cluster, makes this command one of them.
         model_axis: Devices that share examples, and parameters, under mesh.
         fully_sharded: Cut parameters and optimiser over all devices, under mesh.
-        accumulate: Micro-batches a step.
+        accumulate: Micro-batches per step.
         held_out: Share of those training subjects whose labels the student may use that
             no stage before it is trained on. DLink's router then learns its probe from
             them alone: of subjects that the teacher was tuned on, the last layers know
             the labels almost by heart. 0 holds out none.
-        balance: How the terms of a stage are scaled against each other, beside their
-            weights: not at all (fixed), each by a learned variance (uncertainty), or
-            to gradient norms alike (gradnorm; a pass back through the model a term).
-            A stage with one term, as of the row no_teacher, has nothing to balance.
-        sweep: Train seeds and controls together: those of one structure in one program
+        balance: Scaling of a stage's terms against each other, besides their weights:
+            none (fixed), a learned variance for each (uncertainty), or equal gradient
+            norms (gradnorm; one pass back through the model per term). A stage with one
+            term, as of the row no_teacher, has nothing to balance.
+        sweep: Train seeds and controls of one structure together: in one program
             (vmap), side by side in threads, or one after another (sequential). auto:
             vmap on a GPU or TPU, as many as fit; threads on a CPU, for small models.
-        teacher: Keep the teacher's outputs in memory, cached on disk, or compute them
-            every step. auto is memory up to 2 GiB, then disk up to --cache.limit_gb.
+        teacher: Keep the teacher's outputs in memory, cache them on disk, or compute
+            them in every step. auto is memory up to 2 GiB, then disk up to
+            --cache.limit_gb.
         workers: Processes that make batches; 0 reads in threads.
         save_every_s: Seconds between checkpoints.
         max_steps: Stop every training after so many updates; 0 is no limit.
@@ -94,23 +95,23 @@ class TrainConfig:
 
 PLACEMENT = ("runner", "devices", "processes", "model_axis", "fully_sharded",
              "workers", "save_every_s")  # fmt: skip
-"""Options of `TrainConfig` that a run may be resumed with others of."""
+"""Options of `TrainConfig` that may differ when a run is resumed."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig(SystemConfig):
-    """What every run has.
+    """Options that every run has.
 
     Attributes:
         out: The run folder; empty: runs/SYSTEM-CORPUS-PRESET-sSEED.
-        seed: Of everything that is drawn.
-        num_seeds: Students (and controls) a fold.
+        seed: Seed of all random numbers.
+        num_seeds: Students (and of each control) per fold.
         split: How subjects are divided; random-windows leaks them and says so.
-        num_folds: Of kfold and random-windows.
-        rows: Controls and baselines beside teacher and student.
+        num_folds: Number of folds of kfold and random-windows.
+        rows: Controls and baselines besides teacher and student.
         teacher_run: Folder of another run on the same windows and folds whose finished
-            teachers are taken; empty: they are trained. The run may differ in all that
-            the student alone reads.
+            teachers are taken; empty: they are trained. Options that only the student
+            reads may differ.
         store: A window store that `eegkd prepare` wrote; empty prepares one inside
             the run folder.
         data: Corpus and preprocessing.
@@ -145,7 +146,7 @@ def override(config: Any, changes: Mapping[str, Any]) -> Any:
         changes: Options and values, as `{"eeg.dim": 64, "seed": 1}`.
 
     Raises:
-        InputError: If there is no option of a name.
+        InputError: If an option does not exist.
     """
     groups: dict[str, dict[str, Any]] = {}
     for name, value in changes.items():
@@ -186,15 +187,15 @@ def preset_config(entry: Entry, preset: str) -> Any:
 
 
 def stage_config(config: Any, stage: Stage, *, last: bool) -> Any:
-    """Returns a run's options as one of its stages is trained.
+    """Returns a run's options for one of its stages.
 
-    What the stage itself asks for comes first, then, for stages before the student,
-    `train.teacher_epochs` and `optim.teacher_learning_rate`, then the run's own.
+    The stage's own options come first, then, for stages before the student,
+    `train.teacher_epochs` and `optim.teacher_learning_rate`, then the run's.
 
     Args:
-        config: The run's.
+        config: Options of the run.
         stage: The stage.
-        last: Whether it is the student.
+        last: True for the student.
     """
     train, optim, own = config.train, config.optim, stage.options
     epochs = own.epochs or (not last and train.teacher_epochs) or train.epochs
@@ -210,7 +211,7 @@ def stage_config(config: Any, stage: Stage, *, last: bool) -> Any:
 def num_steps(config: TrainConfig, sizes: Sequence[int]) -> int:
     """Returns the updates of one training of `config.epochs` epochs.
 
-    It is the same in every fold, so that all share a schedule and a compiled step.
+    The number is the same in every fold: all share a schedule and a compiled step.
 
     Args:
         config: Options of the stage (`stage_config`).

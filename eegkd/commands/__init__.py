@@ -1,1 +1,1 @@
-"""One module a verb: its options, and what it calls."""
+"""The verbs, one module each: options, and the calls they make."""

@@ -32,16 +32,16 @@ class Bench:
     Windows are noise of the preset's shape, or those of --store. Weights are untrained.
 
     Attributes:
-        preset: The system's options to start from.
-        stage: Stage whose step is measured.
+        preset: Preset of the system's options.
+        stage: Name of the stage.
         teacher: For the student: read the teacher's outputs, or compute them in the
             step.
         runner: How devices share the step; auto is one device, or shard_map.
-        devices: How many; 0 is all. On a CPU more than one are made of the same cores.
+        devices: Number of devices; 0 is all. On a CPU they share the same cores.
         fully_sharded: Cut parameters and optimiser over all devices (runner mesh).
         batch: Windows per step; 0 is --train.batch_size.
-        dtype: Number type of activations; auto leaves the preset's.
-        repeats: Number of turns; what is printed are medians.
+        dtype: Dtype of activations; auto leaves the preset's.
+        repeats: Measurements, of which the median is printed.
         json: Write the account to this file.
     """
 
@@ -66,7 +66,7 @@ def main(args: Sequence[str]) -> None:
         raise InputError("--devices and --batch are 0 or more.")
     if options.json and not Path(options.json).absolute().parent.is_dir():
         raise InputError(f"--json {options.json}: there is no such folder.")
-    # Compiled afresh, so that the time to compile is what a first run would see.
+    # Compiled afresh: the time to compile is that of a first run.
     keep_freed_memory()
     force_cpu_devices(options.devices)
     size = options.batch or config.train.batch_size

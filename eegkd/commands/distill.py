@@ -51,7 +51,7 @@ def run(
     coordinator: str | None = None,
     process_id: str | None = None,
 ) -> None:
-    """Trains and judges a system as its options say; `quickstart` does so too."""
+    """Trains and judges a system by its options; `quickstart` calls it too."""
     tune_process(quick_compile=config.train.quick_compile)
     join(config.train, coordinator, process_id)
     store, folds = open_data(config)
@@ -107,8 +107,8 @@ def _read(folder: str, rest: list[str]) -> tuple[Entry, Any]:
     """Reads a run to go on with, whatever command began it.
 
     Raises:
-        InputError: If there are options that would change its numbers, the folder is no
-            run's, or only the program that began it can go on.
+        InputError: If options would change its numbers, the folder holds no run, or
+            only the program that began it can resume it.
     """
     entry, config = read_run(Path(folder))
     refuse_variants(Path(folder), entry)

@@ -58,7 +58,7 @@ def main(args: Sequence[str]) -> None:
 
 
 def _left(folder: Path, entry: Entry, config: Any, num_folds: int) -> list[Path]:
-    """Lists where trainings lie that have not ended."""
+    """Lists the folders of unfinished trainings."""
     system = entry.make_system(config)
     systems = {"": system} | {
         name: entry.make_system(override(config, variant.changes))

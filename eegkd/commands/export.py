@@ -28,8 +28,8 @@ class Export:
 
     Attributes:
         run: The run folder.
-        row: Which of the run's models (fold 0, seed 0): student, teacher, or a control.
-        format: Which files; none named: all that can be written here. onnx needs the
+        row: Row of the model (fold 0, seed 0): student, teacher, or a control.
+        format: Formats to write; none: all that can be written here. onnx needs the
             extra `export`.
         out: The folder to write; empty: RUN/ROW.
         runs: Timed calls of one window in each runtime, with one thread and with all,

@@ -1,4 +1,4 @@
-"""Typed options from dataclasses, and what the verbs share."""
+"""Typed options from dataclasses, and functions that the verbs share."""
 
 import dataclasses
 import os
@@ -79,7 +79,7 @@ def parse_run(
     default = preset_config(entry, preset)
     config = parse(type(default), rest, verb, default=default)
     data = with_root(config.data)
-    # A run is resumed from any folder: what it reads is named in full.
+    # A run is resumed from any folder: paths are absolute.
     data = dataclasses.replace(data, root=_in_full(data.root))
     config = dataclasses.replace(config, data=data, store=_in_full(config.store))
     if not config.out:
@@ -93,7 +93,7 @@ def _in_full(path: str) -> str:
 
 
 def with_root(config: DataConfig) -> DataConfig:
-    """Fills an empty root from `$EEGKD_REAL_DATA`, which holds a folder per corpus."""
+    """Fills an empty root from `$EEGKD_REAL_DATA`: one folder per corpus."""
     collection = os.environ.get(REAL_DATA)
     return fill_root(config, collection) if collection else config
 
@@ -102,7 +102,7 @@ def read_run(folder: Path) -> tuple[Entry, Any]:
     """Reads the system and options of a run folder.
 
     Raises:
-        InputError: If the folder is no run's.
+        InputError: If the folder holds no run.
     """
     record = read_record(folder)
     entry = find(record["system"])
@@ -111,7 +111,7 @@ def read_run(folder: Path) -> tuple[Entry, Any]:
 
 
 def refuse_variants(folder: Path, entry: Entry) -> None:
-    """Refuses a run of systems that no command can build.
+    """Checks that commands can build all systems of a run.
 
     Raises:
         InputError: If the run has variants that the system does not declare.

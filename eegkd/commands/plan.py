@@ -44,13 +44,13 @@ class Plan:
     """Account for a system by its shapes; nothing is compiled or run.
 
     Attributes:
-        preset: The system's options to start from.
-        devices: Devices of a batch; 0 is --train.devices, and with --chip a table
-            of 1 to 1,024.
+        preset: Preset of the system's options.
+        devices: Devices that share a batch; 0 is --train.devices, and with --chip a
+            table of 1 to 1,024.
         chip: Adds the least time of a step: A100, H100, H200, v5e, v5p or v6e.
-        runner: How they share it; auto is --train.runner.
+        runner: Runner of the step; auto is --train.runner.
         fully_sharded: Cut parameters and optimiser over all devices (runner mesh).
-        windows: Tell the cache's size for so many; 0 takes those of --store.
+        windows: Windows to size the cache for; 0 takes those of --store.
         json: Print JSON in place of tables.
     """
 
@@ -102,7 +102,7 @@ def _print(
 
 
 def _check_name(name: str) -> None:
-    """Prints the names for --help; refuses what is neither a system nor a model."""
+    """Prints the names for --help; checks that a name is a system or a model."""
     known = f"{', '.join(names())}; or of the models {', '.join(NAMES)}"
     if name in ("-h", "--help"):
         sys.stdout.write(

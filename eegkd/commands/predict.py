@@ -30,13 +30,13 @@ from eegkd.host.process import tune_process
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PredictData:
-    """How the recording is read; what is left open is as in the run.
+    """Reading of the recording; options left empty are those of the run.
 
     Attributes:
         corpus: RECORDING is the folder of this corpus (scalp, chbmit, folder, ...);
             empty: a file.
-        unit: What one number of the file means, where it does not say so rightly.
-        policy: What to do where a channel of the model is missing.
+        unit: Unit of the file's numbers, where it states none or a wrong one.
+        policy: Treatment of channels that the model needs and the recording lacks.
         band: Other band-pass edges in Hz, where the recording's rate is too low.
         notch: Another line frequency in Hz; 0 removes none.
         zscore: Another scope of the normalisation.
@@ -59,9 +59,9 @@ class Predict:
     Attributes:
         recording: A file that MNE or WFDB reads, or a folder with --data.corpus.
         model: The run folder.
-        row: Which of the run's models: student, teacher, or a control.
-        out: Where NAME_events.tsv and NAME.png go.
-        data: How the recording is read.
+        row: Row of the model: student, teacher, or a control.
+        out: Folder of NAME_events.tsv and NAME.png.
+        data: Reading of the recording.
     """
 
     recording: tyro.conf.Positional[str]
@@ -90,7 +90,7 @@ def main(args: Sequence[str]) -> None:
     )
     cuts = (cut_subject(intake, subject, changes) for subject in subjects)
     # The first recording is read before the model is built, which takes seconds: a
-    # file that is bad is refused at once.
+    # bad file is refused at once.
     first = next(cuts, None)
     if first is None:
         return
@@ -113,7 +113,7 @@ def _write_events(
     config: RunConfig,
     console: Console,
 ) -> list[EventScores]:
-    """Writes the table and the plot; returns the score where there is a truth."""
+    """Writes the table and the plot; returns the score if true events are known."""
     recording, track = found.recording, found.track
     tsv = write_szcore_tsv(
         out / f"{subject.name}_events.tsv",
@@ -167,7 +167,7 @@ def _words(scores: EventScores) -> str:
 def _write_windows(
     out: Path, subject: Subject, found: Prediction, model: Model, console: Console
 ) -> None:
-    """Writes probabilities over time: classes without a background are no events."""
+    """Writes probabilities over time, for classes without a background class."""
     manifest = model.intake.manifest
     classes: Any = manifest["classes"]
     text = window_table(found, classes, model.temperature, manifest["window_s"])

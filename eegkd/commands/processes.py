@@ -54,10 +54,10 @@ def launch(args: Sequence[str], config: TrainConfig) -> None:
 
 
 def join(config: TrainConfig, coordinator: str | None, process_id: str | None) -> None:
-    """Makes this process one of several, where there are to be several.
+    """Joins this process to the others, if the options ask for several.
 
     Raises:
-        InputError: If `process_id` is no number, or the others are not found.
+        InputError: If `process_id` is no number, or the others cannot be reached.
     """
     force_cpu_devices(config.devices // config.processes)
     if config.processes == 1:
@@ -100,7 +100,7 @@ def _start(
 
 
 def _wait(children: Children) -> int | None:
-    """Waits for all; returns the one that failed first, by its own doing."""
+    """Waits for all; returns the index of the first that failed by itself."""
     while True:
         codes = [child.poll() for child in children]
         bad = [i for i, code in enumerate(codes) if code]
@@ -133,7 +133,7 @@ def _fail(index: int, code: int, logs: Sequence[Path]) -> None:
 
 @contextlib.contextmanager
 def _handed_on(children: Children) -> Iterator[None]:
-    """Hands Ctrl-C and SIGTERM on to the children, and goes on waiting for them."""
+    """Forwards Ctrl-C and SIGTERM to the children, and keeps waiting for them."""
 
     def hand_on(number: int, frame: FrameType | None) -> None:
         del frame
@@ -151,7 +151,7 @@ def _handed_on(children: Children) -> Iterator[None]:
 
 
 def _follow_parent() -> None:
-    """Stops this process, saving first, when the one that launched it is gone."""
+    """Stops this process, saving first, when its parent is gone."""
     # Not `sys.stdin`: a thread that waits there holds its lock, on which Python aborts
     # when it exits.
     while os.read(0, 1):

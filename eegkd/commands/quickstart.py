@@ -20,7 +20,7 @@ class Quickstart:
     Attributes:
         world: transfer: the teacher saw more patients than the student has labels
             for. null: it knows nothing extra, and the verdict should say so.
-        seed: Of patients and training.
+        seed: Seed of patients and training.
         out: The run folder.
         epochs: Passes over the training windows, of the student and of the teacher; 0
             is the preset's.

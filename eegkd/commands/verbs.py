@@ -1,4 +1,4 @@
-"""Verbs of a system that have options beside those of a run."""
+"""Verbs of a system that have options besides those of a run."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ Options = TypeVar("Options")
 def parse_verb(
     cls: type[Options], args: Sequence[str], verb: str
 ) -> tuple[Entry, Options, Any]:
-    """Reads `SYSTEM [options]` of a verb that has options beside the run's own.
+    """Reads `SYSTEM [options]` of a verb that has options besides the run's.
 
     Args:
-        cls: The verb's options: a frozen dataclass with a field `preset`.
-        args: What follows the verb; `--help` alone is that of the first system.
-        verb: Its name.
+        cls: Options of the verb: a frozen dataclass with a field `preset`.
+        args: Arguments after the verb; `--help` alone is that of the first system.
+        verb: Name of the verb.
 
     Returns:
         The system, the verb's options, and the run's.
@@ -56,7 +56,7 @@ def parse_verb(
 
 
 def spell_out(args: Sequence[str], *flags: str) -> list[str]:
-    """Lets a flag stand alone: `--json` is `--json True`."""
+    """Expands a bare flag: `--json` becomes `--json True`."""
     spelled = []
     for i, arg in enumerate(args):
         spelled.append(arg)

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and folders that one process writes at a time."""
+"""Files written whole or not at all, and folders with one writer at a time."""
 
 import contextlib
 import logging
@@ -22,8 +22,8 @@ _logger = logging.getLogger(__name__)
 def write_atomic(path: str | os.PathLike[str], content: str | bytes) -> Path:
     """Writes beside `path`, then renames; makes the folder if needed.
 
-    Content and name are on the disk when it returns: what is written next, such as
-    the mark that something is finished, is never there without it.
+    Content and name are on the disk when it returns: a file written next, such as a
+    mark of completion, never exists without it.
 
     Raises:
         InputError: If the folder cannot be written (read-only, full).
@@ -36,7 +36,7 @@ def write_atomic(path: str | os.PathLike[str], content: str | bytes) -> Path:
 
 @contextlib.contextmanager
 def open_atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """Opens a file to write piece by piece, as `write_atomic` does at once.
+    """Opens a file for atomic writing piece by piece.
 
     Raises:
         InputError: If the folder cannot be written (read-only, full).
@@ -62,7 +62,7 @@ def open_atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
 
 def remove_parts(folder: Path) -> None:
-    """Removes what `write_atomic` left below a folder when its process was killed.
+    """Removes leftovers of killed `write_atomic` calls below a folder.
 
     For the sole writer of the folder: it cannot tell them from parts in progress.
     """
@@ -92,12 +92,11 @@ def sync_tree(folder: Path) -> None:
 def sole_writer(folder: Path) -> Iterator[None]:
     """Makes a folder and keeps other processes out of it.
 
-    The lock is the operating system's: it ends with the process, however that ends; a
-    file that a kill has left locks nothing.
+    The lock is the operating system's and ends with the process, however that ends; a
+    leftover lock file locks nothing.
 
     Raises:
-        InputError: If another process is at work in the folder, or it cannot be
-            written.
+        InputError: If another process is writing the folder, or it is not writable.
     """
     path = folder / _LOCK
     with output_errors(folder):

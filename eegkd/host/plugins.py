@@ -1,6 +1,6 @@
 """Parts that are found by name: modules of a package, and third parties' entry points.
 
-Nothing is imported but what is asked for. A distribution adds a part by an entry point
+Parts are imported only on request. A distribution adds a part by an entry point
 in its `pyproject.toml`, whose value is a module that looks like those of the package:
 
     [project.entry-points."eegkd.corpora"]
@@ -16,7 +16,7 @@ from eegkd.errors import InputError
 
 
 def find_names(package: str, group: str, *, folders: bool = False) -> tuple[str, ...]:
-    """Lists what the modules of a package and the entry points of a group are called.
+    """Lists the names of a package's modules and of a group's entry points.
 
     Args:
         package: Dotted name of the package.
@@ -30,13 +30,13 @@ def find_names(package: str, group: str, *, folders: bool = False) -> tuple[str,
 def load_part(
     package: str, group: str, name: str, *, what: str, folders: bool = False
 ) -> Any:
-    """Imports one part, or returns None if there is none of this name.
+    """Imports one part; returns None if there is none of this name.
 
     Args:
         package: Dotted name of the package.
         group: Group of the entry points.
         name: Name of the part.
-        what: What the parts are, for messages: "corpus".
+        what: Kind of the parts, for messages: "corpus".
         folders: Take sub-packages only, and not modules.
 
     Raises:

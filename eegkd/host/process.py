@@ -17,8 +17,8 @@ def tune_process(*, quick_compile: bool = False) -> None:
     process.
 
     Args:
-        quick_compile: Also leave out the slow passes of XLA's compiler for CPUs. It
-            changes last digits, so a run that began with it has to go on with it.
+        quick_compile: Skip the slow passes of XLA's compiler for CPUs. It changes last
+            digits, so a run that began with it has to go on with it.
     """
     keep_freed_memory()
     if quick_compile:
@@ -28,7 +28,7 @@ def tune_process(*, quick_compile: bool = False) -> None:
 
 
 def keep_compiled_programs() -> None:
-    """Keeps compiled programs between runs, where the user has not said otherwise."""
+    """Keeps compiled programs between runs, unless the user has set otherwise."""
     import jax
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -48,7 +48,7 @@ def keep_freed_memory() -> bool:
     Variables such as MALLOC_ARENA_MAX, where the user set them, win.
 
     Returns:
-        Whether it was done: not where the C library is another one.
+        True if it was done; False where the C library is another one.
     """
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "mallopt") or not hasattr(libc, "gnu_get_libc_version"):
@@ -72,8 +72,8 @@ def force_cpu_devices(num: int) -> None:
     try:
         jax.config.update("jax_num_cpu_devices", num)
     except RuntimeError:
-        # JAX has started: its devices are what they are. `pick_devices` says so where
-        # they are too few.
+        # JAX has started, and its devices are fixed. `pick_devices` reports it if they
+        # are too few.
         return
 
 

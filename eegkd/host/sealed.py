@@ -1,7 +1,7 @@
-"""Files that are verified when they are opened: hashes, and records with their own.
+"""Files that are verified when they are opened: hashes, and sealed records.
 
 A folder of whole files has a JSON record that names each of them with its SHA-256, and
-carries the hash of all its own fields. A window store, a teacher cache and a checkpoint
+carries a hash of its own fields. A window store, a teacher cache and a checkpoint
 are such folders; a finished training names its files in `done.json` likewise.
 """
 
@@ -19,18 +19,18 @@ Verify = Literal["sha256", "once", "size"]
 """How files are compared with their record: by content; by content once per process,
 until the file changes; by size alone."""
 
-# Files found whole in this process: path, and what changes when the file does.
+# Files verified in this process: path, and stamps that change when the file does.
 _found_whole: set[tuple[Any, ...]] = set()
 
 
 def hash_json(value: Any) -> str:
-    """Hashes what JSON can say, whatever the order of its keys."""
+    """Computes the hash of a JSON value, whatever the order of its keys."""
     text = json.dumps(value, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def hash_arrays(*arrays: np.ndarray) -> str:
-    """Hashes arrays with their types and shapes."""
+    """Computes the hash of arrays, their types and shapes."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype} {array.shape}".encode())
@@ -45,7 +45,7 @@ def hash_file(path: Path) -> str:
 
 
 def hash_files(folder: Path) -> dict[str, str]:
-    """Hashes every file below a folder: its name there -> SHA-256."""
+    """Computes relative name -> SHA-256 of every file below a folder."""
     return {
         path.relative_to(folder).as_posix(): hash_file(path)
         for path in sorted(folder.rglob("*"))
@@ -61,7 +61,7 @@ def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def seal(record: Mapping[str, Any]) -> str:
-    """Formats a record with the hash of its fields, as `read_sealed` wants it."""
+    """Formats a record with the hash of its fields, for `read_sealed`."""
     return json.dumps(sealed(record), indent=1, sort_keys=True) + "\n"
 
 
@@ -74,9 +74,9 @@ def parse_sealed(
 
     Args:
         file: The record.
-        version: What its `version` must be; None leaves that to the caller.
-        check: Returns what is wrong with a field, "" for nothing: it names a field
-            where the hash of all only tells that there is one.
+        version: Expected `version`; None leaves that to the caller.
+        check: Returns what is wrong with a field, "" for nothing: it names the field
+            where the hash only shows that one is wrong.
 
     Raises:
         ValueError: With what is wrong, in a few words.
@@ -112,10 +112,10 @@ def read_sealed(
 
     Args:
         file: The record.
-        what: The folder's kind, as an error begins: "Window store".
-        version: As `parse_sealed` has it.
+        what: Kind of the folder, which begins the error: "Window store".
+        version: As in `parse_sealed`.
         cure: A sentence that ends the error.
-        check: As `parse_sealed` has it.
+        check: As in `parse_sealed`.
 
     Raises:
         InputError: Naming the folder, the field and the cure.
@@ -129,13 +129,13 @@ def read_sealed(
 def bad_files(
     folder: Path, files: Mapping[str, Any], how: Verify = "sha256"
 ) -> dict[str, str]:
-    """Finds files that are not what was written.
+    """Finds files that differ from their record.
 
     Args:
-        folder: Where they are.
+        folder: Folder of the files.
         files: Name -> `{"bytes", "sha256"}`, or the SHA-256 alone.
-        how: "size" reads no content, and finds what has no size recorded only where
-            it is missing.
+        how: "size" reads no content: of files without a recorded size, it finds only
+            missing ones.
 
     Returns:
         Name -> what is wrong.
@@ -157,7 +157,7 @@ def bad_files(
 
 
 def note_whole(file: Path, sha256: str) -> None:
-    """Spares this process the hashing of a file whose content it knows."""
+    """Records that a file is verified, so that this process need not hash it."""
     _found_whole.add(_stamp(file, sha256))
 
 
@@ -186,12 +186,12 @@ def first_difference(
 
     Args:
         was: A record, or a value.
-        now: The same; its order of fields comes first.
-        depth: How many levels of records within records are entered.
+        now: Another record or value; its order of fields comes first.
+        depth: Levels of nested records to enter.
 
     Returns:
-        The field's dotted name ("" for the whole) with both values, None for one that
-        is absent; None if both are equal.
+        Dotted name of the field ("" for the record) with both values, None for an
+        absent one; None if both are equal.
     """
     if was == now:
         return None

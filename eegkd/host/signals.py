@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
-# Python drops what a handler raises where it runs inside a destructor: the request
-# stands here until a command ends, for the next work that watches.
+# Python drops an exception that a handler raises inside a destructor: the request
+# stays here until a command ends, for the next work that watches.
 _asked: list[int] = []
 
 
@@ -36,7 +36,7 @@ def end_unread() -> Iterator[None]:
     """Ends a command quietly whose output nobody reads any more, as after `| head`.
 
     Raises:
-        SystemExit: 141, what a shell says of a program that SIGPIPE ended.
+        SystemExit: 141, a shell's code for a program that SIGPIPE ended.
     """
     try:
         yield
@@ -48,7 +48,7 @@ def end_unread() -> Iterator[None]:
         poll.register(output, 0)
         if not poll.poll(0):
             raise  # another pipe
-        # What is left of it goes nowhere, or Python would complain at its end.
+        # The rest of the output goes nowhere, or Python would complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), output)
         raise SystemExit(141) from None
 
@@ -57,8 +57,8 @@ def end_unread() -> Iterator[None]:
 def watch_signals() -> Iterator[Callable[[], bool]]:
     """Turns the first Ctrl-C or SIGTERM into a flag; the second acts as ever.
 
-    One that nobody has asked about at the end, as it came with the last of the work,
-    acts then.
+    A request that arrives with the last of the work, and so is never asked about, acts
+    at the end.
     """
     caught, told = list(_asked), []
 
@@ -80,7 +80,7 @@ def watch_signals() -> Iterator[Callable[[], bool]]:
 
 @contextlib.contextmanager
 def _handlers(handle: Callable[[int, Any], None]) -> Iterator[dict[int, Any]]:
-    """Handles both signals, in the main thread alone; yields the handlers before."""
+    """Handles both signals, in the main thread alone; yields the previous handlers."""
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
         for number in _NUMBERS:

@@ -43,8 +43,8 @@ class Weights(NamedTuple):
     """Published weights that a stage starts from, read once, outside jit.
 
     Attributes:
-        name: The model's name, as `eegkd.models.load_pretrained` knows it.
-        files: What is read; a run is bound to their SHA-256.
+        name: Name of the model for `eegkd.models.load_pretrained`.
+        files: Files that are read; a run is bound to their SHA-256.
         shapes: `() -> tree` of shapes and dtypes, without reading values.
         read: `() -> tree` of arrays.
     """
@@ -56,10 +56,10 @@ class Weights(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """Something measured of a stage like a term, and never trained on.
+    """A term that is measured and never trained on.
 
     Attributes:
-        term: What is measured: its mean over windows is logged.
+        term: Measured term; its mean over windows is logged.
         when: "eval" measures some training and validation windows at every evaluation,
             and test windows at the end; "end" measures test windows alone.
         group: Probes of one group are drawn in one figure ("layers"); "" is no group.
@@ -71,7 +71,7 @@ class Probe(NamedTuple):
 
 
 class StageOptions(NamedTuple):
-    """How one stage is trained, where that differs from the run; None takes the run's.
+    """Options of one stage that differ from the run's; None takes the run's.
 
     Attributes:
         epochs: Passes over the training windows; the run has `train.teacher_epochs`
@@ -103,23 +103,23 @@ class Stage(NamedTuple):
             `loaded` is what `load` reads, and is passed only where `load` is set.
         forward: `(variables, batch, upstream, *, train, key) -> (tensors, state)`;
             `upstream` maps earlier stage names to their stopped tensors.
-        terms: Losses it is trained with; without any it is given, and never trained.
+        terms: Training losses; a stage without any is never trained.
         predict: `(variables, batch) -> probabilities`; None for a stage that is no
             classifier of rows (a tower, a projector): it is not judged, and selected by
             the least mean validation loss of its terms.
         explain: `(variables, batch) -> token ids` of an answer in words.
         needs: Upstream tensors that `forward` itself reads, as "teacher.block_3".
-        borrowed: The stage's own tensors that are made of upstream's, as
-            "student.mhca_aligned": a term that reads one is the teacher's too.
+        borrowed: Tensors of the stage that are made from upstream's, as
+            "student.mhca_aligned": a term that reads one needs the teacher too.
         labels: Parameter groups for `optax.multi_transform`, if any.
         depths: Parameters -> the depth of each, for layer-wise rates, if any: a number,
             or one per row where equal layers are stacked; 0 is next to the input.
         finish: Run once on trained Variables: drops what only training needs (a text
-            tower becomes its class vectors). None: they are used unchanged.
-        probes: Measured like terms and never trained on.
+            tower becomes its class vectors). None leaves them unchanged.
+        probes: Terms that are measured and never trained on.
         load: Published weights. Those that stay untrained lie in `frozen["loaded"]`,
-            paths as `read` gives them: a run keeps their SHA-256 in place of a copy.
-        options: How it is trained, where that differs from the run.
+            at the paths of `read`: a run keeps their SHA-256 in place of a copy.
+        options: Training options that differ from the run's.
         scope: "row": a batch is windows. "recording": a batch is whole recordings in
             time order, padded, `[r, n, ...]`, with `mask bool[r, n]`; such a stage is
             read through the cache alone.
@@ -163,18 +163,18 @@ def window_row(signal: SignalConfig) -> Batch:
 
 
 class System(NamedTuple):
-    """Stages in training order, and what the last one, the student, needs alone.
+    """Stages in training order, and the inputs of the last one, the student.
 
     Attributes:
-        name: The system's name.
+        name: Name of the system.
         inputs: Batch keys the student needs at inference.
-        prepare: `(batch, names of the stages that will run) -> batch`: NumPy, a whole
-            batch, in the loader's workers. What one stage alone reads lies under
+        prepare: `(batch, names of the stages that will run) -> batch` in NumPy, called
+            by the loader's workers. Inputs of one stage alone lie under
             `batch[its name]`.
         stages: In training order; the last one is the student.
         row: `signal config -> batch of one row`, zeros, without the leading axis.
         measure: `(signals of one recording in time order, signal config) -> f32[n, m]`:
-            dear numbers of each window, computed once per store.
+            expensive features of each window, computed once per store.
         decode: `token ids -> words`, for stages that explain.
         columns: Columns of the signal that the student sees; () is all. Set by
             `eegkd.systems.channels.see_channels`.
@@ -228,14 +228,14 @@ def replace_stage(system: System, stage: Stage) -> System:
 
 
 def add_terms(system: System, stage_name: str, *terms: Term) -> System:
-    """Returns `system` with `terms` added to what one stage is trained with.
+    """Returns `system` with `terms` added to one stage.
 
     Example:
         >>> system = add_terms(system, "student", Term("ot", token_ot, (
         ...     "student.tokens", "teacher.tokens"), 0.1))  # doctest: +SKIP
 
     Raises:
-        ValueError: If a term of that name is there already.
+        ValueError: If the stage has a term of that name already.
     """
     stage = get_stage(system, stage_name)
     taken = {term.name for term in stage.terms}
@@ -246,7 +246,7 @@ def add_terms(system: System, stage_name: str, *terms: Term) -> System:
 
 
 def upstream_inputs(stage: Stage) -> tuple[str, ...]:
-    """Lists the upstream tensors a stage reads: what a teacher cache must hold."""
+    """Lists the upstream tensors a stage reads: the contents of a teacher cache."""
     named = [
         name
         for term in stage.terms

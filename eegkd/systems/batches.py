@@ -1,7 +1,7 @@
-"""What a batch of a system looks like, and its variables by shape alone.
+"""Example batches of a system, and its variables by shape alone.
 
 Whatever needs the shapes of a batch (initialisation, plans, estimates, benchmarks,
-exports, caches) reads them from `example_batch`, and from nothing else.
+exports, caches) reads them from `example_batch` alone.
 """
 
 import functools
@@ -41,7 +41,7 @@ def _prepare(
     who: str,
     batch: Batch,
 ) -> Batch:
-    """Calls `prepare`, and refuses what holds another number of examples."""
+    """Calls `prepare`, and checks that it keeps the number of examples."""
     num, whole = batch_length(batch), prepare(batch, stages)
     for path, array in jax.tree_util.tree_leaves_with_path(dict(whole)):
         if np.shape(array)[:1] != (num,):
@@ -59,8 +59,8 @@ def prepare_fn(
     """Returns `batch -> batch` for the stages that will run; None if it adds nothing.
 
     Args:
-        system: Whose `prepare`.
-        stages: Names of those that run; None is all.
+        system: System whose `prepare` is called.
+        stages: Names of the stages that run; None is all.
     """
     if system.prepare is keep_all:
         return None
@@ -80,10 +80,10 @@ def example_batch(
     """Returns a batch of zeros with the keys, dtypes and shapes of a real one.
 
     Args:
-        system: Whose rows, and whose `prepare` adds to them.
-        signal: What the store's signals are.
+        system: System whose `row` and `prepare` are used.
+        signal: Description of the store's signals.
         size: Number of examples.
-        stages: Names of those that run; None is all.
+        stages: Names of the stages that run; None is all.
     """
     row = {name: np.asarray(value) for name, value in system.row(signal).items()}
     batch = {name: np.repeat(value[None], size, axis=0) for name, value in row.items()}
@@ -142,7 +142,7 @@ def start_stage(
     *,
     seed: int = 0,
 ) -> Variables:
-    """Draws the start of one stage, with its loaded weights if it has any."""
+    """Initialises one stage, with its loaded weights if it has any."""
     batch = stage_example(system, stage, signal)
     loaded = stage.load.read() if stage.load else None
     run = jax.jit(functools.partial(init_stage, stage))
@@ -152,7 +152,7 @@ def start_stage(
 def init_shapes(
     stage: Stage, batch: Batch, upstream: Mapping[str, Variables]
 ) -> Variables:
-    """Traces the start of one stage; loaded weights are shapes alone."""
+    """Traces the initialisation of one stage; loaded weights are shapes alone."""
     loaded = stage.load.shapes() if stage.load else None
     return jax.eval_shape(
         functools.partial(init_stage, stage), init_key(0), batch, dict(upstream), loaded
@@ -160,7 +160,7 @@ def init_shapes(
 
 
 def num_bytes(tree: Any) -> int:
-    """Adds up the bytes of all arrays of a tree."""
+    """Counts the bytes of all arrays of a tree."""
     sizes = (
         math.prod(x.shape) * x.dtype.itemsize
         for x in jax.tree.leaves(tree)

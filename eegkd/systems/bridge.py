@@ -1,4 +1,4 @@
-"""A stage with a bridge, trained beside it, that brings a teacher's tensors to it."""
+"""A stage trained with a bridge that brings a teacher's tensors to it."""
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -24,20 +24,20 @@ def add_bridge(
 ) -> System:
     """Returns `system` with a bridge, and terms that read it, on one stage.
 
-    `module(*inputs)` is trained with the stage, by the terms alone. What it returns is
+    `module(*inputs)` is trained with the stage, by the terms alone. Its outputs are
     read as "<stage>.<name>_<tensor>". A finished stage has no bridge, and neither has
     one that was started without the earlier stages it reads (the row `no_teacher`).
-    The stage itself starts from the same numbers as without it.
+    The stage starts from the same numbers as without a bridge.
 
     Args:
-        system: Whose stage.
-        stage_name: Which, as "student".
+        system: System of the stage.
+        stage_name: Name of the stage, as "student".
         name: Name of the bridge, and of its parameters.
         module: A module of `eegkd.models.bridges`, or any that returns a dict of
             tensors.
-        inputs: What it is called with, as "student.tokens", "teacher.tokens".
+        inputs: Tensors it is called with, as "student.tokens", "teacher.tokens".
         terms: Losses of the stage and the bridge.
-        probes: More that is measured, as `Stage` explains.
+        probes: Further probes of the stage.
 
     Example:
         >>> system = add_bridge(
@@ -50,7 +50,7 @@ def add_bridge(
         ... )  # doctest: +SKIP
 
     Raises:
-        ValueError: If a term of that name is there already.
+        ValueError: If the stage has a term of that name already.
     """
     stage = get_stage(system, stage_name)
     taken = {term.name for term in stage.terms} & {term.name for term in terms}
@@ -139,7 +139,7 @@ def _run(
     batch: Batch,
     upstream: Mapping[str, Variables],
 ) -> dict[str, Tensors]:
-    """Runs the earlier stages there are, and the stage."""
+    """Runs the available earlier stages, and the stage."""
     found: dict[str, Tensors] = {}
     for other in system.stages:
         if other.name in upstream:

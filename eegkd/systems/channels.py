@@ -2,9 +2,9 @@
 
 A system has the switch `student_channels` when it builds its student's module for
 `student_signal(config)`, and hands `see_channels(system, student_columns(config))` on
-before it adds bridges. Everything that trains the student gives it whole windows. A
-finished student's system is `make_system(as_deployed(config))`: it takes windows of its
-own channels.
+before it adds bridges. In training the student is given windows of all channels. A
+finished student's system is `make_system(as_deployed(config))`: it takes windows of the
+student's channels.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ def student_columns(config: SystemConfig) -> tuple[int, ...]:
     """Returns the columns of the signal that the student sees; () is all.
 
     Raises:
-        InputError: If the data have no channel of that name, or it is named twice.
+        InputError: If the data lack a channel, or one is named twice.
     """
     have, asked = config.signal.channels, config.student_channels
     found = [_find(name, have) for name in asked]
@@ -46,7 +46,7 @@ def student_columns(config: SystemConfig) -> tuple[int, ...]:
 
 
 def student_signal(config: SystemConfig) -> SignalConfig:
-    """Returns what the student is given.
+    """Returns the description of the student's signals.
 
     Raises:
         InputError: As `student_columns`.
@@ -72,8 +72,8 @@ def see_channels(system: System, columns: tuple[int, ...]) -> System:
     """Returns `system` with a student that sees some columns of the signal.
 
     Args:
-        system: Whose student is built for so many channels.
-        columns: Which, in its order; () changes nothing.
+        system: System whose student is built for as many channels.
+        columns: Columns, in the student's order; () changes nothing.
     """
     if not columns:
         return system
@@ -105,7 +105,7 @@ def see_channels(system: System, columns: tuple[int, ...]) -> System:
 
 
 def _find(name: str, channels: Sequence[str]) -> int | None:
-    """Looks a name up as it is written, then by what it stands for ("T3" is "T7")."""
+    """Returns the index of a channel by its name or an alias ("T3" is "T7")."""
     for spell in (str.upper, lambda name: canonical_name(name).upper()):
         spelled = [spell(channel) for channel in channels]
         if spell(name) in spelled:
@@ -114,10 +114,10 @@ def _find(name: str, channels: Sequence[str]) -> int | None:
 
 
 def check_columns(config: SystemConfig, systems: Mapping[str, System]) -> None:
-    """Refuses systems whose student does not see what the options say.
+    """Checks that every system honours `student_channels`.
 
     Raises:
-        InputError: If there is one, or the data have no such channels.
+        InputError: If one does not, or the data have no such channels.
     """
     columns = student_columns(config)
     for system in systems.values():
@@ -130,7 +130,7 @@ def check_columns(config: SystemConfig, systems: Mapping[str, System]) -> None:
 
 
 def channel_notes(config: SystemConfig, store: WindowStore) -> tuple[str, ...]:
-    """Says who sees what, and what a recording of the student's channels lacks."""
+    """Formats which channels teacher and student see, and what deployment lacks."""
     if not config.student_channels:
         return ()
     names = ", ".join(config.signal.channels[i] for i in student_columns(config))
@@ -148,5 +148,5 @@ def channel_notes(config: SystemConfig, store: WindowStore) -> tuple[str, ...]:
 
 
 def needs_all(preprocessing: Mapping[str, object]) -> bool:
-    """Whether a channel's windows are made of other channels too."""
+    """Returns True if a channel's windows are made from other channels too."""
     return preprocessing.get("montage") == "average"

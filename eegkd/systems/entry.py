@@ -1,4 +1,4 @@
-"""What a system says of itself, and how systems are found without a list."""
+"""Declarations of systems, and their discovery without a list."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,12 +12,12 @@ GROUP = "eegkd.systems"
 
 
 class Variant(NamedTuple):
-    """A further row of a system: the same system with some options changed.
+    """A further row of results: the system with some options changed.
 
     Attributes:
         changes: Dotted options and their values.
-        sentence: What the row shows, for the report's reader.
-        same_teacher: Whether its earlier stages are the system's own.
+        sentence: Meaning of the row, for the report's reader.
+        same_teacher: True if it shares the system's own earlier stages.
     """
 
     changes: Mapping[str, Any]
@@ -26,10 +26,10 @@ class Variant(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One system: its options, and how it is made.
+    """One system: its options and its builder.
 
     Attributes:
-        config: Type of its options, a frozen dataclass that inherits `SystemConfig`.
+        config: Type of the options, a frozen dataclass that inherits `SystemConfig`.
         make_system: `config -> System`.
         presets: Preset name -> dotted options of a run, as a user types them.
         deployed: `config -> config` that predicts the same with finished variables,
@@ -49,7 +49,7 @@ class Entry(NamedTuple):
 
 
 def names() -> tuple[str, ...]:
-    """Lists the systems there are, without importing one."""
+    """Lists the names of all systems, without importing one."""
     return find_names("eegkd.systems", GROUP, folders=True)
 
 
@@ -58,7 +58,7 @@ def find(name: str) -> Entry:
 
     Raises:
         InputError: If there is none, or another distribution's cannot be imported or
-            takes the name of one that is there.
+            takes the name of a built-in one.
     """
     found = load_part("eegkd.systems", GROUP, name, what="system", folders=True)
     if found is None:

@@ -43,20 +43,20 @@ _AS_FAST_AS_THE_HEAD = ("norm", "time")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TeacherConfig:
-    """The foundation model, and how it is brought to the task.
+    """The foundation model, and its tuning on the task.
 
     Attributes:
-        name: Which.
-        weights: Its folder or file, of the sizes below; empty: from scratch.
+        name: Name of the model.
+        weights: Folder or file of weights, of the sizes below; empty: from scratch.
         head: On CBraMod: all tokens through three layers, two or one, or their mean
             through one. LaBraM has its own, on the mean.
-        train: All of it; the head alone on a backbone that stays as it is; or, on such
-            a backbone, low-rank adapters beside its linear layers, and the head.
-        label_smoothing: Of the teacher's cross-entropy; None: 0.1 for three classes or
-            more, else none.
-        cbramod: Sizes; channels, patches and scale are the data's.
-        labram: The same.
-        lora: Sizes of the adapters, and the paths of the layers that have them.
+        train: Trained part: all; the head on a frozen backbone; or, on such a backbone,
+            low-rank adapters of its linear layers, and the head.
+        label_smoothing: Smoothing of the teacher's labels; None: 0.1 for three classes
+            or more, else none.
+        cbramod: Sizes of a CBraMod; channels, patches and scale are the data's.
+        labram: Sizes of a LaBraM, likewise.
+        lora: Sizes of the adapters, and the paths of their layers.
     """
 
     name: Literal["cbramod", "labram"] = "cbramod"
@@ -70,17 +70,17 @@ class TeacherConfig:
 
 
 class Foundation(NamedTuple):
-    """The two functions of a stage, and what others must know of the model.
+    """The functions of a stage, and the facts of its model.
 
     Attributes:
         module: The backbone.
-        layers: Names of what can be mimicked, the embedding first.
-        init: As a stage's.
-        forward: As a stage's; adds `logits` to the backbone's tensors.
-        labels: As a stage's: "head", or "default".
-        depths: As a stage's: 0 before the layers, then theirs, then the head's.
-        finish: As a stage's: the whole backbone with what adapters it has learned.
-        load: As a stage's: the published weights that it starts from.
+        layers: Names of the layers that can be mimicked, the embedding first.
+        init: `Stage.init`.
+        forward: `Stage.forward`; adds `logits` to the backbone's tensors.
+        labels: `Stage.labels`: "head", or "default".
+        depths: `Stage.depths`: 0 before the layers, then theirs, then the head's.
+        finish: `Stage.finish`: the backbone with its adapters merged.
+        load: `Stage.load`: the published weights that it starts from.
     """
 
     module: Any
@@ -93,7 +93,7 @@ class Foundation(NamedTuple):
     load: Weights | None
 
     def stage(self, name: str, terms: tuple[Term, ...]) -> Stage:
-        """Makes a stage of it."""
+        """Makes a stage of the model."""
         return Stage(
             name,
             self.init,
@@ -138,10 +138,10 @@ def make_foundation(signal: SignalConfig, teacher: TeacherConfig) -> Foundation:
 
 
 def grid_fields(signal: SignalConfig) -> dict[str, Any]:
-    """Returns what the data says of a `GridConfig`: channels, patches, scale.
+    """Returns the fields of a `GridConfig` that the data decide.
 
     Raises:
-        InputError: If they are no patches of a second at 200 Hz, or units are mixed.
+        InputError: If windows are not patches of one second at 200 Hz, or units differ.
     """
     names = signal.channels
     if not names:
@@ -168,7 +168,7 @@ def grid_fields(signal: SignalConfig) -> dict[str, Any]:
 def _backbone(
     signal: SignalConfig, teacher: TeacherConfig
 ) -> tuple[Any, Weights | None]:
-    """Builds the backbone by the options' sizes, which weights have to have too."""
+    """Builds the backbone, and checks that loaded weights have the options' sizes."""
     fields = grid_fields(signal)
     model: Any = CBraMod
     sizes: Any = teacher.cbramod
@@ -188,7 +188,7 @@ def _backbone(
 
 
 def _check_sizes(file: str, name: str, wanted: Any, found: Any) -> None:
-    """Refuses weights of other sizes: a run is read again without their file."""
+    """Checks the sizes of loaded weights: a run is read again without their file."""
     sizes = (field.name for field in dataclasses.fields(wanted))
     cures = [
         f"--teacher.{name}.{size} {getattr(found, size)}"
@@ -238,7 +238,7 @@ def _forward(
     del upstream
     params = {**variables.frozen, **variables.params}
     rngs = {} if key is None else {"dropout": key.local}
-    # A frozen backbone gives the head what it will give in use: no dropout.
+    # A frozen backbone runs as in use, without dropout.
     noisy = train and not {"backbone", "lora"}.isdisjoint(variables.params)
     out = apply_adapted(
         module,
@@ -257,7 +257,7 @@ def _forward(
 
 
 def _finish(alpha: float, variables: Variables) -> Variables:
-    """Makes one model of frozen and trained parts, as if all had been trained."""
+    """Merges frozen and trained parts into one model."""
     params = {**variables.frozen, **variables.params}
     backbone = params["backbone"]
     if "lora" in params:
@@ -279,7 +279,7 @@ def _group(part: str) -> str:
 
 
 def _depths(depth: int, params: PyTree) -> PyTree:
-    """Counts from the input, as LaBraM's published fine-tuning does."""
+    """Returns depths from the input, as LaBraM's published fine-tuning counts them."""
 
     def of(path: Any, leaf: Array) -> int | np.ndarray:
         part, name = (str(key.key) for key in path[:2])

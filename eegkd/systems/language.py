@@ -1,7 +1,8 @@
 """A language model, with or without images, trained on next tokens: one stage.
 
-Whole, or with LoRA: the base weights are `frozen` then, and have neither gradient nor
-optimiser slot. Nothing here is about EEG; systems that answer in words build on it.
+All weights are trained, or LoRA adapters: the base weights are `frozen` then, and have
+neither gradient nor optimiser slot. Nothing here is about EEG; systems that answer in
+words build on it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,7 @@ from eegkd.typing import Array, Batch, Float, Key, PyTree, Tensors, Variables
 
 TEXT = ("ids", "mask", "positions")
 IMAGES = ("visual_at", "pixels", "visual_index", "visual", "visual_mask")
-"""What a model takes of a batch, where it is there (`eegkd.data.language.packing`)."""
+"""Batch keys that a model takes, where present (`eegkd.data.language.packing`)."""
 
 _BASE, _LORA, _LANGUAGE, _HEAD = "base", "lora", "language", "lm_head"
 
@@ -45,7 +46,7 @@ def language_stage(
     weighs it by their number: the mean is one over all targets of the batch. Labels of
     the batch are ids aligned with the tokens; negative ones are no targets. The head is
     applied inside the loss, some tokens at a time, and inside `forward`, so that an
-    accumulated step never keeps tokens of other micro-batches.
+    accumulated step never keeps the tokens of other micro-batches.
 
     Args:
         module: The model.
@@ -53,7 +54,7 @@ def language_stage(
         linears: The model's linear layers, of `find_linears`; needed with adapters.
         trained: Top-level groups of its own weights that are trained, as "projector";
             None is all without adapters, and none with them.
-        name: Of the stage.
+        name: Name of the stage.
         chunk: Tokens of an example whose logits are in memory at once.
     """
 
@@ -88,7 +89,7 @@ def language_stage(
 
 
 def language_system(module: Any, **options: Any) -> System:
-    """Makes a system of that one stage; `predict` gives the next word's probabilities.
+    """Makes a system of one language stage; `predict` returns next-word probabilities.
 
     Args:
         module: A `Decoder` or a `Llava`.
@@ -106,7 +107,7 @@ def split_variables(
 ) -> Variables:
     """Divides a model's weights, as loaded, into trained and frozen; adds adapters.
 
-    Arguments as `language_stage`'s.
+    Arguments are those of `language_stage`.
 
     Raises:
         InputError: If a target of the adapters is the head, which the loss applies
@@ -146,14 +147,14 @@ def run_language(
     lora: LoraConfig | None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Calls the model with what the batch has for it.
+    """Calls the model with its inputs of the batch.
 
     Args:
         module: The model.
-        variables: As `split_variables` makes them.
+        variables: Result of `split_variables`.
         batch: Packed rows.
-        lora: As the stage's.
-        options: Of the model; with adapters also of `apply_adapted`.
+        lora: Adapters of the stage.
+        options: Options of the model; with adapters also of `apply_adapted`.
     """
     given = {k: batch[k] for k in (*TEXT, *IMAGES) if k in batch}
     base = join_base(variables)

@@ -14,12 +14,12 @@ from eegkd.typing import PyTree, Variables
 
 
 def loaded_weights(name: str, place: str, tree: PyTree) -> Weights:
-    """Makes `Weights` of what was read from a file or folder already.
+    """Makes `Weights` of arrays that have been read already.
 
     Args:
-        name: The model's name.
-        place: The file, or the folder of the model's files.
-        tree: What was read.
+        name: Name of the model.
+        place: File, or folder of files.
+        tree: Arrays that were read.
     """
     path = Path(place).absolute()
     files = (path,) if path.is_file() else tuple(sorted(path.glob("*.safetensors")))
@@ -50,7 +50,7 @@ def weight_hashes(weights: Weights) -> dict[str, str]:
 
 
 def system_weights(system: System) -> dict[str, dict[str, Any]]:
-    """Returns stage -> model and file hashes, of the stages that load weights."""
+    """Returns stage -> model and file hashes, for stages that load weights."""
     return {
         stage.name: {"model": stage.load.name, "files": weight_hashes(stage.load)}
         for stage in system.stages
@@ -68,9 +68,9 @@ def with_loaded(variables: Variables, tree: PyTree, wanted: Variables) -> Variab
     """Puts loaded weights back: those paths of `tree` that `wanted` has.
 
     Args:
-        variables: Saved without them.
-        tree: What `Weights.read` returned.
-        wanted: Shapes of the whole variables.
+        variables: Variables saved without them.
+        tree: Result of `Weights.read`.
+        wanted: Shapes of all variables.
     """
     if LOADED not in wanted.frozen:
         return variables

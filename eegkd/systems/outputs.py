@@ -1,4 +1,4 @@
-"""What a stage reads of earlier ones: its shapes, and what a cache alone can give."""
+"""Tensors that a stage reads of earlier ones: shapes, and need of a cache."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,10 +11,10 @@ from eegkd.typing import Variables
 
 
 def needs_outputs(system: System, stage: Stage) -> bool:
-    """Tells whether a stage reads others that cannot be run on its own batches.
+    """Returns True if a stage reads others that cannot be run on its own batches.
 
-    Those are stages that look at whole recordings, and cross-fitted ones; and all that
-    a stage reads which looks at whole recordings itself.
+    Those are stages whose scope is a recording, and cross-fitted ones; a stage whose
+    own scope is a recording can run no other.
     """
     reads = {name.partition(".")[0] for name in upstream_inputs(stage)}
     if stage.scope == "recording":
@@ -39,7 +39,7 @@ def output_shapes(
         system: The system.
         reader: The stage that reads.
         variables: Finished variables of the earlier stages, or their shapes.
-        signal: What the store's signals are.
+        signal: Description of the store's signals.
         size: Examples in the reader's batch.
 
     Returns:
@@ -83,7 +83,7 @@ def _scope(system: System, name: str) -> str:
 
 
 def _led(x: Any, was: tuple[int, ...], now: tuple[int, ...]) -> Any:
-    """Gives a tensor that has one row per example the leading axes of another scope."""
+    """Replaces the leading axes of a tensor by those of another scope."""
     if x.shape[: len(was)] != was:
         return x
     return jax.ShapeDtypeStruct((*now, *x.shape[len(was) :]), x.dtype)

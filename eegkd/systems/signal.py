@@ -1,4 +1,4 @@
-"""What a system must know of the data it runs on."""
+"""Facts of the data that a system must know."""
 
 import dataclasses
 from typing import ClassVar
@@ -8,16 +8,16 @@ from eegkd.data.windows.store import WindowStore
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SignalConfig:
-    """What goes in and comes out; filled from the window store where there is one.
+    """Inputs and classes of a system; filled from the window store if there is one.
 
     Attributes:
         n_chans: EEG channels.
         n_times: Samples per window.
         rate: Samples per second.
         classes: Class names.
-        channels: Their names, for models that know them; () where unknown.
+        channels: Names of the channels; () where unknown.
         units: One per channel: "uV", "mV" or "zscore"; () where unknown.
-        multilabel: Whether a label is a 0/1 row over the classes.
+        multilabel: True if a label is a 0/1 row over the classes.
     """
 
     n_chans: int = 19
@@ -31,14 +31,14 @@ class SignalConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SystemConfig:
-    """What the options of every system and of every run have.
+    """Options that every system and every run has.
 
     Attributes:
-        signal: What goes in and comes out.
-        student_channels: Names of those that the student sees, and all rows beside it,
-            of the many that its teacher does; empty: all.
-        student_options: Names of the options, or groups of them, that no stage before
-            the student reads; `signal` and `student_channels` are known.
+        signal: Inputs and classes.
+        student_channels: Channels that the student, its controls and its baselines see,
+            out of the teacher's; empty: all.
+        student_options: Names of options, or of groups of them, that no stage before
+            the student reads; `signal` and `student_channels` need not be named.
     """
 
     student_options: ClassVar[tuple[str, ...]] = ()
@@ -48,7 +48,7 @@ class SystemConfig:
 
 
 def signal_of(store: WindowStore) -> SignalConfig:
-    """Reads what a system must know of the data."""
+    """Reads the `SignalConfig` of a store."""
     manifest = store.manifest
     channels, units = tuple(manifest["channels"]), tuple(manifest["units"])
     if manifest["preprocessing"].get("zscore", "none") != "none":

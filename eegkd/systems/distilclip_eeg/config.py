@@ -18,18 +18,18 @@ class TextConfig:
         file: The CSV of reports, columns label,text.
         bert: Folder of BERT weights (safetensors, config.json, vocab.txt); empty:
             random weights and a vocabulary made from the texts.
-        dim: Width, without given weights.
-        depth: Layers, without given weights.
-        num_heads: Attention heads, without given weights.
+        dim: Width, where weights are random.
+        depth: Layers, where weights are random.
+        num_heads: Attention heads, where weights are random.
         num_prompts: Learnable tokens in every layer, after [CLS].
         draw: Texts of a class in a step: the mean of all, or one at random. With one,
-            random weights see more of the text's number than of its class.
+            random weights learn the text's number rather than its class.
         centre: Subtract the mean over texts from their vectors. Ours, not the paper's:
             without it a random BERT's class vectors stay equal and nothing is learned.
         dropout: Rate inside BERT, where its weights are trained. Class texts are few
             and fixed, and at 0.1 the noise exceeds what tells random weights' apart.
-        train: Whether BERT's own weights are trained, at a tenth of the rate. "auto"
-            keeps given weights frozen and trains random ones.
+        train: Train BERT's own weights, at a tenth of the rate. "auto" keeps loaded
+            weights frozen and trains random ones.
     """
 
     source: Literal["templates", "file", "random_class_vectors", "none"] = "templates"
@@ -64,7 +64,7 @@ class ProjConfig:
     """The shared space.
 
     Attributes:
-        dim: Its width.
+        dim: Width.
     """
 
     dim: int = 512
@@ -76,7 +76,7 @@ class LossConfig:
 
     Attributes:
         positives: Every pair of one class, or the diagonal alone.
-        global_batch: Contrast over the batch of all devices.
+        global_batch: Contrast over the batches of all devices.
     """
 
     positives: Literal["multi", "identity"] = "multi"
@@ -107,10 +107,10 @@ class StudentConfig:
     Attributes:
         depth: Blocks.
         dim: Width; 0 is the teacher's.
-        stem_strides: Of the stem: a token covers the product of samples, so that twice
-            the teacher's makes half its tokens. None is the teacher's.
+        stem_strides: Strides of the stem; a token covers their product in samples, so
+            that twice the teacher's makes half its tokens. None is the teacher's.
         init: Every second block of the teacher, or random.
-        hard: Its loss on labels: L1, or cross-entropy on class logits.
+        hard: Loss on labels: L1, or cross-entropy on class logits.
     """
 
     depth: int = 4

@@ -53,10 +53,10 @@ def make_system(config: DistilClipConfig) -> System:
     """Builds the two stages, `teacher` and `student`, of one configuration.
 
     Args:
-        config: With `signal` filled from the data it is to run on.
+        config: Options, with `signal` filled from the data.
 
     Raises:
-        InputError: If the student cannot see the channels that are asked for.
+        InputError: If the data lack one of the student's channels.
     """
     text = make_text_side(config)
     stages = (_teacher(config, text), _student(config, text))
@@ -139,7 +139,7 @@ def _student(config: DistilClipConfig, text: TextSide | None) -> Stage:
 
 
 def _hard_term(config: DistilClipConfig, stage: str, *, weight: float) -> Term:
-    """L1 against class texts, or cross-entropy on class logits."""
+    """Makes the loss on labels: L1 against class texts, or cross-entropy."""
     labelled = "batch.labelled"
     hard = config.student.hard if stage == "student" else "l1"
     if config.text.source == "none" or hard == "ce":
@@ -160,7 +160,7 @@ def _hard_term(config: DistilClipConfig, stage: str, *, weight: float) -> Term:
 def _local_clip_loss(
     eeg: Array, text: Array, scale: Array, label: Array, *, positives: Any
 ) -> Array:
-    """Takes no `axis_name`: each device contrasts its own part of the batch."""
+    """Computes L1 on each device's own part of the batch: it takes no `axis_name`."""
     return clip_loss(eeg, text, scale, label, positives=positives)
 
 
@@ -299,7 +299,7 @@ def _predict(
 
 
 def parameter_groups(config: DistilClipConfig) -> Callable[[Any], Any] | None:
-    """Labels BERT's given weights, where they are trained, for their smaller rate.
+    """Labels BERT's loaded weights, if they are trained, for their smaller rate.
 
     Random weights have nothing to keep and learn at the full rate.
     """

@@ -1,7 +1,7 @@
 """The text half of a two-tower system: class texts in, class vectors out.
 
-Only the unique texts of a step are encoded, one a class, and indexed by label: never
-one text an example. Every device draws the same ones, so nothing needs gathering.
+Only the unique texts of a step are encoded, one per class, and indexed by label: never
+one text per example. Every device draws the same ones, so nothing needs gathering.
 """
 
 from collections.abc import Callable, Mapping
@@ -32,14 +32,14 @@ Params = Mapping[str, Any]
 
 
 class TextSide(NamedTuple):
-    """How class texts become vectors of length one.
+    """Functions from class texts to vectors of length one.
 
     Attributes:
         init: `(key, loaded) -> (trained, frozen)`; trained is empty where nothing
             learns, `loaded` is what `load` reads.
-        draw: `(trained, frozen, keys) -> [k, d]`, one text a class, for a step.
+        draw: `(trained, frozen, keys) -> [k, d]`, one text per class, for a step.
         encode_all: `(trained, frozen) -> [k, m, d]`, every text of every class.
-        load: The weights that it starts from, where they are given.
+        load: Published weights that it starts from, if any.
     """
 
     init: Callable[..., tuple[dict[str, Any], dict[str, Any]]]
@@ -49,7 +49,7 @@ class TextSide(NamedTuple):
 
 
 def ensemble(every: Float[Array, "k m d"]) -> Float[Array, "k d"]:
-    """Averages the texts of a class and normalises again (prompt ensembling)."""
+    """Averages the texts of each class and normalises again (prompt ensembling)."""
     return unit_length(jnp.mean(every, axis=1))
 
 
@@ -96,7 +96,7 @@ def make_text_side(config: DistilClipConfig) -> TextSide | None:
 
 
 def text_notes(config: DistilClipConfig) -> tuple[str, ...]:
-    """Says what a reader must know of a file of reports: whether it names the class."""
+    """Formats a warning if the file of reports names the classes."""
     if config.text.source != "file":
         return ()
     groups = texts.read_texts(Path(config.text.file), config.signal.classes)
@@ -110,7 +110,7 @@ def text_notes(config: DistilClipConfig) -> tuple[str, ...]:
 
 
 def _random_text(num_classes: int, dim: int) -> TextSide:
-    """Distinct random vectors in place of language: the control of what it adds."""
+    """Makes distinct random vectors in place of language, as a control."""
 
     def init(key: Array, loaded: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         vectors = jax.random.normal(key, (num_classes, 1, dim))
@@ -123,7 +123,7 @@ def _random_text(num_classes: int, dim: int) -> TextSide:
 def _bert_text(
     config: DistilClipConfig, groups: tuple[tuple[str, ...], ...]
 ) -> TextSide:
-    """Encodes class texts by BERT, given or random, with its prompts and projection."""
+    """Encodes class texts by BERT, loaded or random, with prompts and projection."""
     module, vocabulary, load = _bert(config, groups)
     ids, mask, counts = texts.tokenize(groups, vocabulary, max_length=MAX_LENGTH)
     learnable = config.prompt.mode == "learnable" and config.text.num_prompts > 0
@@ -176,7 +176,7 @@ def _bert_text(
 def _bert(
     config: DistilClipConfig, groups: tuple[tuple[str, ...], ...]
 ) -> tuple[Bert, Mapping[str, int], Weights | None]:
-    """Builds BERT and its vocabulary: the given ones, or random weights of a size."""
+    """Builds BERT and its vocabulary, from a folder or with random weights."""
     given = config.text.bert
     if given:
         module, loaded = load_pretrained("bert", given)

@@ -14,16 +14,16 @@ class RouterConfig:
 
     Attributes:
         mode: Weights from the input, one learned set, all equal, or the last layer.
-        layers: Names of those offered, as embed or block_3; empty: all.
+        layers: Names of the mixed layers, as embed or block_3; empty: all.
         hidden: Width of the MLP that scores a layer.
-        temperature: Of the softmax over layers.
-        normalise: Whether layers are standardised before they are mixed.
-        stop_gradient: Whether the student's losses leave the router alone. Without, it
+        temperature: Temperature of the softmax over layers.
+        normalise: Standardise layers before they are mixed.
+        stop_gradient: Train the router by none of the student's losses. Otherwise it
             settles on the layer that is easiest to mimic.
         aux_probe: Train it by a linear probe for the labels on the mixture.
-        aux_weight: Of the probe's cross-entropy.
+        aux_weight: Weight of the probe's cross-entropy.
         entropy_bonus: Weight of the entropy of the weights, in the first updates.
-        entropy_steps: How many those are.
+        entropy_steps: Number of those updates.
         log_weights: Log the mean weight of every layer at each evaluation, over some
             training and validation windows, as `train/alpha_<layer>`, `val/...`.
     """
@@ -42,19 +42,19 @@ class RouterConfig:
 
     @property
     def learns(self) -> bool:
-        """Whether the weights are trained."""
+        """True if the weights are trained."""
         return self.mode in ("input", "static_softmax")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """Weights of what the student learns beside the labels.
+    """Weights of the student's losses other than that on the labels.
 
     Attributes:
-        lambda_feat: Of the distance to the mixture of layers; 0 leaves it out.
-        lambda_spec: Of the spectral loss; 0 leaves it out.
+        lambda_feat: Weight of the distance to the mixture of layers; 0 leaves it out.
+        lambda_spec: Weight of the spectral loss; 0 leaves it out.
         feat: Mean square of standardised tokens, or one minus their cosine.
-        label_smoothing: Of the student's cross-entropy; None is as for the teacher's.
+        label_smoothing: Smoothing of the student's labels; None is as for the teacher.
     """
 
     lambda_feat: float = 1.0
@@ -68,13 +68,13 @@ class SpecConfig:
     """The spectral loss: `lambda_spec (magnitude + beta phase)`.
 
     Attributes:
-        axis: Of the transform: a channel's patches, its patches and features end to
-            end, or a token's features. auto is patch from 8 patches on, else
+        axis: Axis of the transform: a channel's patches, its patches and features end
+            to end, or a token's features. auto is patch from 8 patches on, else
             channel_series.
-        site: At the teacher's width, after compression (through a linear decoder that
-            training alone has), or both. Before it, the feature loss asks for nearly
-            the same; after it, nothing else of the teacher is asked for.
-        magnitude: Whether there is the magnitude part.
+        site: Place: at the teacher's width, after compression (through a linear decoder
+            that training alone has), or both. Before it, the feature loss asks for
+            nearly the same; after it, no other loss reads the teacher's layers.
+        magnitude: Include the magnitude part.
         beta: Weight of the phase part; 0 leaves it out.
     """
 
@@ -90,7 +90,7 @@ class KdConfig:
 
     Attributes:
         alpha: Weight of the soft targets; 1 - alpha is that of the labels.
-        temperature: Of the soft targets.
+        temperature: Temperature of the soft targets.
     """
 
     alpha: float = 0.0

@@ -1,4 +1,4 @@
-"""What is measured of DLink's student and router, and never trained on."""
+"""Probes of DLink's student and router, which are never trained on."""
 
 import functools
 
@@ -46,7 +46,7 @@ def fidelity(grid: tuple[int, int], dim: int) -> tuple[Probe, ...]:
 
     Args:
         grid: Channels and patches of the student's tokens.
-        dim: Their width.
+        dim: Width of the tokens.
     """
     pair = ("student.tokens", "student.router_mixed")
     errors = (
@@ -72,7 +72,7 @@ def band_error(
     """Computes `|P_s - P_t| / P_t`, the mean over channels.
 
     P is the power inside a band of a channel's standardised tokens end to end, read as
-    a signal: a patch lasts a second, so it has as many samples a second as features.
+    a signal: a patch lasts one second, so its rate in Hz is the number of features.
 
     Note:
         The features of a token have no order in time, so these are bands of a learned

@@ -8,7 +8,7 @@ the teacher's tokens before it compresses them, and learns from
 where L_feat is its distance to a mixture of the teacher's layers that a router makes
 for each example, and L_spec compares magnitudes and phases of spectra with that
 mixture's, before or after compression. Router and decoder are trained with the student
-and left behind: a finished student reads the signal alone.
+and then dropped: a finished student reads the signal alone.
 
 References:
     DLink, arXiv 2604.15016. The full text was not at hand: every choice has a switch.
@@ -37,11 +37,11 @@ def make_system(config: DlinkConfig) -> System:
     """Builds the two stages, `teacher` and `student`, of one configuration.
 
     Args:
-        config: With `signal` filled from the data it is to run on.
+        config: Options, with `signal` filled from the data.
 
     Raises:
         InputError: If the teacher cannot take the data, its weights cannot be read, or
-            a layer or channel is asked for that there is not.
+            there is no layer or channel of a wanted name.
     """
     teacher = make_foundation(config.signal, config.teacher)
     student = DlinkStudent(student_config(config, teacher.module.cfg.dim))
@@ -59,7 +59,7 @@ def make_system(config: DlinkConfig) -> System:
 
 
 def student_config(config: DlinkConfig, dim: int) -> DlinkStudentConfig:
-    """Fits the student to the data, and to the teacher's width.
+    """Returns the student's config for the data and the teacher's width.
 
     Raises:
         InputError: If it cannot have that width.
@@ -79,21 +79,21 @@ def student_config(config: DlinkConfig, dim: int) -> DlinkStudentConfig:
 
 
 def _offered(config: DlinkConfig, layers: tuple[str, ...]) -> tuple[str, ...]:
-    """Names the teacher's layers that are mixed, the first one first."""
+    """Returns the names of the teacher's layers to mix, in order of depth."""
     unknown = [name for name in config.router.layers if name not in layers]
     if unknown:
         raise InputError(
             f"--router.layers {' '.join(unknown)}: the teacher has {' '.join(layers)}."
         )
     offered = config.router.layers or layers
-    # Others would be computed, or kept, for nothing.
+    # Other layers would be computed, or kept, for nothing.
     return offered[-1:] if config.router.mode == "last" else offered
 
 
 def _with_router(
     system: System, config: DlinkConfig, layers: tuple[str, ...], dim: int
 ) -> System:
-    """Adds router and decoder, and the terms that read what they make."""
+    """Adds router and decoder, and the terms that read their outputs."""
     router, columns = config.router, student_columns(config)
     fields = grid_fields(student_signal(config))
     seen = len(fields["channels"]), fields["num_patches"]

@@ -1,4 +1,4 @@
-"""What DLink's stages are trained with."""
+"""Terms of DLink's stages."""
 
 import functools
 from collections.abc import Callable
@@ -28,7 +28,7 @@ _COMPRESSED = ("student.router_decoded", "student.router_target")
 def label_term(
     stage: str, config: DlinkConfig, smoothing: float | None, weight: float
 ) -> Term:
-    """Makes the cross-entropy of a stage; without a smoothing, the classes decide."""
+    """Makes the cross-entropy of a stage; a smoothing of None follows the classes."""
     if smoothing is None:
         smoothing = 0.1 if len(config.signal.classes) > 2 else 0.0
     loss = functools.partial(cross_entropy, label_smoothing=smoothing)
@@ -52,7 +52,7 @@ def router_terms(config: DlinkConfig, grid: tuple[int, int]) -> list[Term]:
     """Lists the terms that read the mixture of layers, the router's own last.
 
     Args:
-        config: Of the system.
+        config: Options of the system.
         grid: Channels and patches of the student's tokens.
     """
     terms = [*_feature_terms(config), *_spectral_terms(config, grid)]
@@ -60,14 +60,14 @@ def router_terms(config: DlinkConfig, grid: tuple[int, int]) -> list[Term]:
 
 
 def decodes(config: DlinkConfig) -> bool:
-    """Whether anything is compared after compression, through a decoder."""
+    """Returns True if a loss compares compressed tokens, through a decoder."""
     return _COMPRESSED in _sites(config)
 
 
 def _sites(config: DlinkConfig) -> tuple[tuple[str, str], ...]:
     """Lists the pairs that the spectral loss compares."""
     if config.student.order == "compress_only":
-        # It never has the teacher's tokens: all is compared after compression.
+        # The student never has the teacher's tokens: all is compared after compression.
         return (_COMPRESSED,)
     if not config.loss.lambda_spec:
         return ()
@@ -113,10 +113,10 @@ def _spectral(
     grid: tuple[int, int] | None,
     view: Any,
 ) -> Float[Array, " b"]:
-    """Compares spectra of standardised tokens.
+    """Computes the spectral loss on standardised tokens.
 
-    A mixture of layers is shorter than a layer: without this it would look harder to
-    match than it is.
+    A mixture of layers is shorter than a layer: unstandardised, it would seem harder
+    to match than it is.
     """
     grid = grid or (1, student.shape[1])
     rows = (
