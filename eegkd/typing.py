@@ -40,7 +40,7 @@ class StepKeys(NamedTuple):
     """The random keys of one training step, what `Stage.forward` gets as `key`.
 
     Attributes:
-        shared: Equal on all devices and micro-batches: one draw a step for all, such
+        shared: Equal on all devices and micro-batches: one draw per step for all, such
             as a text template a class.
         local: Differs by device and micro-batch: dropout, augmentation.
     """

@@ -29,7 +29,7 @@ class Nested(NamedTuple):
         runner: The program.
         slot: State that it takes and returns: "slim" without the optimiser's, "full",
             or "cut", the full one with its arrays cut over the devices.
-        online: Whether it computes earlier stages.
+        online: True if it computes earlier stages.
     """
 
     part: str
@@ -44,7 +44,7 @@ class Choice(NamedTuple):
     Attributes:
         name: "single", "pmap", "shard_map" or "mesh".
         devices: Devices to use.
-        fully_sharded: Whether the runner mesh cuts parameters over them.
+        fully_sharded: True if the runner mesh cuts parameters over them.
     """
 
     name: str
@@ -118,7 +118,7 @@ def make_chain(
 
 
 def with_stand_ins(stage: Stage, count: int) -> Stage:
-    """Keeps the first `count` terms; what only the others read has a stand-in.
+    """Keeps the first `count` terms and replaces inputs of the rest by stand-ins.
 
     So the backward pass starts from the same tensors, however many terms there are.
     """

@@ -18,7 +18,7 @@ class CacheConfig:
         pool: Average so many neighbouring tokens to one. The loss sees fewer tokens.
         rank: Keep so many principal components of a token vector; read back at full
             width. 0 keeps it whole.
-        tensors: Which tensors (as teacher.tokens) `form`, `pool` and `rank` are for;
+        tensors: Tensors (as teacher.tokens) that `form`, `pool` and `rank` are for;
             empty: all that have tokens. Logits stay exact unless named.
         limit_gb: Refuse a larger cache, in GB (1e9 bytes).
         given: A folder of another framework's outputs: window_id.npy, and a

@@ -190,9 +190,9 @@ def fill_cache(
         plan: What it holds.
         produce: Makes the rows.
         limit_gb: Refuse a larger cache.
-        verify: How files that are there are checked.
-        refill: Whether damaged shards are made again, with a warning; else refused.
-        progress: Receives the number of rows that are there.
+        verify: How existing files are checked.
+        refill: True to make damaged shards again, with a warning; else refuse them.
+        progress: Receives the number of rows done.
         stop: Asked after every shard.
 
     Raises:
@@ -234,7 +234,7 @@ def _whole(folder: Path, plan: CachePlan, verify: Verify) -> TeacherCache | None
 def _begun(
     folder: Path, plan: CachePlan, verify: Verify, refill: bool
 ) -> tuple[dict[str, Any] | None, float]:
-    """Reads what is there, without the shards that must be made again."""
+    """Reads the existing shards, without those that must be made again."""
     manifest = read_manifest(folder)
     bad, speed = damaged_files(folder, manifest["files"], verify)
     for name, what in bad.items():

@@ -38,7 +38,7 @@ class TensorForm:
 
     @property
     def read_shape(self) -> tuple[int, ...]:
-        """Shape of one window, as it is read."""
+        """Shape of one window, as read."""
         if self.pool == 1:
             return self.shape
         return (*self.shape[:-2], self.shape[-2] // self.pool, self.shape[-1])

@@ -31,9 +31,9 @@ class ModelFile:
     """One written file, and what its gate found.
 
     Attributes:
-        name: Its name in the folder.
+        name: Name in the folder.
         size: Bytes.
-        sha256: Hash of its content.
+        sha256: Hash of the content.
         parity: How it compares with the student.
         audit: What it holds; None for a file of weights, which is no graph.
     """
@@ -72,7 +72,7 @@ class Card:
         licences: What is known of published weights that training started from.
         files: What was written.
         latency: Times on `machine`.
-        machine: Its processor and cores.
+        machine: Processor and cores of the machine.
         versions: Versions of the packages that wrote the files.
         notes: Sentences that the user must not miss.
     """

@@ -59,7 +59,7 @@ def export_model(
         config: Options of the run, without what only training reads
             (`Entry.deployed`); `config.out` is its folder.
         out: The folder to write; one that an export wrote before is replaced.
-        row: Which model: "student", "teacher", or a control of its structure.
+        row: Row of the model: "student", "teacher", or a control of its structure.
         formats: Keys of `FILES`.
         weights: Published weights that training started from: model -> their file.
         runs: Timed calls a runtime; 0 times nothing.

@@ -54,9 +54,9 @@ def make_graph(
     """Makes a stage's prediction a function of its inputs alone.
 
     Args:
-        system: Whose stage.
-        stage: Which.
-        variables: Finished; what prediction does not read is None.
+        system: System of the stage.
+        stage: Name of the stage.
+        variables: Finished variables; those that prediction does not read are None.
         inputs: Shapes of one example, by the names in `system.inputs`.
         standardise: Applied to the signal first, where training did so.
     """
@@ -90,7 +90,7 @@ def plain_operations(
 
     Args:
         fn: A function of arrays that returns one.
-        inputs: Their shapes, symbolic ones included.
+        inputs: Shapes of the arguments, possibly symbolic.
     """
     closed = jax.make_jaxpr(fn)(*inputs)
     # As JAX's own arrays, they are held once, however often they are read.

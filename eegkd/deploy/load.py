@@ -50,10 +50,10 @@ class Model(NamedTuple):
     """A trained model with what it takes to use it.
 
     Attributes:
-        program: Its compiled prediction.
-        variables: Its weights.
-        intake: What it takes.
-        zscore: Fitted on training windows, where the run asked for that.
+        program: Compiled prediction.
+        variables: Weights.
+        intake: Description of its inputs.
+        zscore: Statistics of the training windows, if the run fitted any.
         threshold: Probability from which on there is an event, fitted on validation
             subjects; None without event classes.
         temperature: Calibrates its probabilities, fitted on validation subjects.
@@ -165,7 +165,7 @@ def open_store(config: RunConfig, verify: Verify = "once") -> WindowStore:
 def _unread(
     system: System, stage: str, variables: Variables, signal: SignalConfig
 ) -> frozenset[str]:
-    """Names the variables that prediction does not read, such as a stage's texts."""
+    """Returns the names of variables that prediction does not read, such as texts."""
     batch = inputs_of(system, get_stage(system, stage))(batch_shapes(system, signal))
     jaxpr = jax.make_jaxpr(predict_fn(system, stage))(variables, batch).jaxpr
     read = {id(var) for equation in jaxpr.eqns for var in equation.invars}

@@ -35,8 +35,8 @@ class Cut(NamedTuple):
 
     Attributes:
         subject: As it was read.
-        recording: Preprocessed.
-        store: Its windows.
+        recording: Preprocessed recording.
+        store: Windows of the recording.
     """
 
     subject: Subject

@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say, and one temperature to mend them."""
+"""Reliability of probabilities, and one temperature to mend them."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -128,7 +128,7 @@ def to_logits(predictions: Predictions) -> Float64[np.ndarray, "n k"]:
 
 
 def apply_temperature(predictions: Predictions, temperature: float) -> Predictions:
-    """Replaces probabilities by `softmax(log(p) / T)`; decisions stay as they are.
+    """Replaces probabilities by `softmax(log(p) / T)`; decisions do not change.
 
     Raises:
         ValueError: If the temperature is not positive.

@@ -53,7 +53,7 @@ class Evidence:
         call: `(row, size)` -> a call that predicts `size` windows, and waits.
         title: The headline of the report.
         split: How the folds were made, in words.
-        leaks: Whether windows of one subject are on both sides of the split.
+        leaks: True if windows of one subject are on both sides of the split.
         seed: Seed of the run.
         events: From window probabilities to events.
         columns: Channels that the student sees; () is all.
@@ -120,7 +120,7 @@ def always(evidence: Evidence) -> bool:
 
 
 def of_classes(evidence: Evidence) -> bool:
-    """Applies where a window has one class, and models give probabilities of it."""
+    """Returns True if a window has one class, and models predict its probability."""
     return evidence.task.kind in ("binary", "classes")
 
 
@@ -134,9 +134,9 @@ class Assay(NamedTuple):
     """One thing that is judged.
 
     Attributes:
-        name: Its key in summary.json.
-        applies: Whether it judges such a run; its value is {} where it does not.
-        run: What it finds, as JSON holds it; None adds no key to summary.json.
+        name: Key in summary.json.
+        applies: `evidence -> bool`: True if it judges such a run; else its value is {}.
+        run: Result, as JSON holds it; None adds no key to summary.json.
         section: `(what run returned, evidence)` -> its part of the report, as HTML made
             by `report.parts`; "" where there is nothing to show.
         rows: What it adds to results.json.

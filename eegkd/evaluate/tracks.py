@@ -69,9 +69,9 @@ def detect_events(
     """Detects events of one model, with a threshold fitted on each fold's validation.
 
     Args:
-        test: Its predictions of each fold's test windows.
-        val: Those of validation windows.
-        manifest: The store's.
+        test: Predictions of each fold's test windows.
+        val: Predictions of each fold's validation windows.
+        manifest: Manifest of the store.
         config: A threshold stated there is not fitted.
     """
     found = Events([], [], [], [])

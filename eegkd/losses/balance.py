@@ -24,7 +24,7 @@ class Balancer(NamedTuple):
         weigh: `(state, raw_means, grad_norms) -> (scale, state)`, dicts by term name;
             the scale multiplies each term's own weight. `grad_norms` is None unless
             the step computes one per term.
-        needs_grad_norms: Whether the step computes the norm of the gradient of each
+        needs_grad_norms: True if the step computes the norm of the gradient of each
             term's raw mean: one pass back through the model per term.
         shared: Parameters that those norms are over, by the beginnings of their paths
             ("projection", "block_3/attention"); none given is all. A pass back ends at

@@ -16,7 +16,7 @@ class Term(NamedTuple):
     """One loss of a stage, by the names of the tensors it reads.
 
     Attributes:
-        name: Its name in the metrics.
+        name: Name of the term in the metrics.
         fn: A loss: arrays in the order of `inputs`, one number per example out.
         inputs: Names such as "student.tokens", "teacher.tokens", "batch.label".
         weight: A number, or an optax schedule of the step.

@@ -26,9 +26,9 @@ def fitnet(
         student: Features, already at the teacher's width (`TokenProjector`).
         teacher: Features.
         mask: True where a token counts.
-        normalise: Whether both are standardised over the width first, as DLink's
-            mimic term wants: a mixture of layers is shorter than a layer, so that
-            without it a mixture looks harder to match than it is.
+        normalise: Standardise both over the width first, as DLink's mimic term does: a
+            mixture of layers is shorter than a layer, and would otherwise seem harder
+            to match than it is.
 
     Example:
         >>> import jax.numpy as jnp

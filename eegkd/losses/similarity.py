@@ -33,8 +33,8 @@ def similarity_preserving(
     whose mean over examples is the paper's `||G_t - G_s||_F^2 / b^2`.
 
     Args:
-        student: Activations, flattened an example.
-        teacher: Activations, flattened an example.
+        student: Activations; each example is flattened.
+        teacher: Activations; each example is flattened.
         mask: True where an example counts; 0 for the others.
         eps: Inside the root of a row's length.
         axis_name: The device axis to gather examples over.
@@ -75,8 +75,8 @@ def cka_distance(
     equal have CKA 0.
 
     Args:
-        student: Activations, flattened an example.
-        teacher: Activations, flattened an example.
+        student: Activations; each example is flattened.
+        teacher: Activations; each example is flattened.
         mask: True where an example counts.
         eps: Inside the roots, for activations scaled to about one.
         axis_name: The device axis to gather examples over.

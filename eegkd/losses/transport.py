@@ -45,8 +45,8 @@ def token_ot(
     which is zero on equal sets, where the others are not.
 
     Args:
-        student: Its tokens.
-        teacher: Its tokens, as wide; a narrower student is projected up first.
+        student: Student tokens.
+        teacher: Teacher tokens, as wide; a narrower student is projected up first.
         epsilon: Above zero, in the cost's units, one for all or one per example;
             `relative_epsilon` gives it as a part of the mean cost.
         num_iters: Iterations; `token_plan` gives the marginal error to log.

@@ -144,7 +144,7 @@ class Bert(nn.Module):
             prompts: Deep prompts: layer `i` sees `prompts[i]` after [CLS], in place
                 of the outputs that the prompts of the layer below had. They have no
                 position, so where they stand makes no difference.
-            train: Whether dropout acts.
+            train: True to apply dropout.
 
         Returns:
             `tokens` and `block_i` (of `ids` alone), `embed`, `cls`, and with a pooler

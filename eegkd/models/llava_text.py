@@ -32,7 +32,7 @@ def generate_text(
 
     Args:
         llava: The model.
-        params: Its parameters.
+        params: Parameters of the model.
         ids: Packed prompts; padding may be on any side.
         mask: True where there is a token; None is everywhere.
         inputs: Images, as keywords of `Llava.embed`.

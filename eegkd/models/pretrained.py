@@ -16,7 +16,7 @@ def load_pretrained(
     Args:
         name: "bert", "cbramod", "clip", "eegnet", "labram", "llama", "llava" (1.5 and
             1.6) or "qwen2".
-        folder_or_file: Its files; for "cbramod" and "labram", a folder with
+        folder_or_file: Files of the model; for "cbramod" and "labram", a folder with
             `config.json` and `model.safetensors`, or a safetensors or PyTorch file with
             the names of the authors or of braindecode; for "eegnet", an HDF5 file of
             Keras; for the others, a folder of Hugging Face with `config.json` and

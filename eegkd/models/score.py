@@ -34,7 +34,7 @@ def score_continuations(
 
     Args:
         decoder: The model.
-        params: Its parameters.
+        params: Parameters of the model.
         ids: Prompts, or else `embeds`.
         mask: True where a prompt has a token, padding being on any side; None is
             everywhere.

@@ -36,7 +36,7 @@ def dot_product_attention(
         k: Keys; g divides h.
         v: Values.
         mask: True where a query sees a key; None is all.
-        causal: Whether a query sees itself and earlier keys only, besides the mask;
+        causal: True if a query sees itself and earlier keys only, besides the mask;
             needs n = m, as with a cache the mask has to say what is earlier.
         scale: Factor on the scores; None is `e ** -0.5`.
         implementation: "plain": here, scores and softmax in float32 or wider, float64

@@ -25,7 +25,7 @@ def power_in_band(
 
     Args:
         x: Signals.
-        rate: Samples a second.
+        rate: Samples per second.
         band: Edges in Hz, the lower one inside.
 
     Raises:

@@ -42,7 +42,7 @@ def count_costs(
 
     Args:
         fn: One device's view of a program, such as a whole training step.
-        *args: Its arguments; shapes and dtypes are enough.
+        *args: Arguments; shapes and dtypes are enough.
         axis: Name and size of the device axis that its collectives reduce over.
 
     Raises:

@@ -38,11 +38,11 @@ def count_flops(fn: Callable[..., Any], *args: Any) -> int:
 
     A multiplication and an addition are two; an element of any other floating-point
     result is one, of a reduction one for each input. Integers and moves are free. The
-    body of a scan counts once a step, and of several branches the largest.
+    body of a scan counts once per step, and of several branches the largest.
 
     Args:
         fn: A function of arrays, such as a forward pass or a whole training step.
-        *args: Its arguments; shapes and dtypes (`jax.ShapeDtypeStruct`) are enough.
+        *args: Arguments; shapes and dtypes (`jax.ShapeDtypeStruct`) are enough.
 
     Raises:
         ValueError: If it has a while loop of unknown length.

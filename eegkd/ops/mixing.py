@@ -30,8 +30,8 @@ def mix_layers(
     Args:
         layers: Arrays of equal shape.
         weights: One row per example, or one for all.
-        normalise: Whether each layer is standardised first. Norms grow with depth, so
-            that otherwise the last layers outweigh the others whatever the weights.
+        normalise: Standardise each layer first. Norms grow with depth: otherwise the
+            last layers outweigh the others whatever the weights.
 
     Raises:
         ValueError: If the number of weights is not that of the layers.

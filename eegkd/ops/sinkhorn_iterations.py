@@ -47,7 +47,7 @@ class Block(NamedTuple):
     Attributes:
         f: Potentials of the rows before the block.
         g: Potentials of the columns before it.
-        by_products: Whether it was iterated by products.
+        by_products: True if it was iterated by products.
         rows: After every iteration [k, b, n]: scalings u where by products, else
             potentials f.
         columns: Likewise of the columns, [k, b, m].
@@ -68,7 +68,7 @@ def iterate(
     Args:
         problem: What to solve.
         num_iters: At least one.
-        keep: Whether to return what the derivative of the iterations reads.
+        keep: True to return what the derivative of the iterations reads.
 
     Returns:
         The last state, and the blocks: full ones stacked on a first axis, then what
@@ -134,7 +134,7 @@ def transposed_times(matrix: Float[Array, "b n m"], x: Float[Array, "b n"]) -> A
 
 
 def divide(x: Array, y: Array, where: Array) -> Array:
-    """Divides where told, else gives zero; nothing that divides by zero is read."""
+    """Divides where a mask is True, else returns zero, without dividing by zero."""
     return jnp.where(where, x / jnp.where(where, y, 1), 0)
 
 
@@ -159,7 +159,7 @@ def _iterate_block(
 
 
 def _by_products(problem: Problem, f: Array, g: Array, length: int, keep: bool):
-    """Iterates scalings; also says whether they are exact to rounding."""
+    """Iterates scalings; also returns whether they are exact to rounding."""
     matrix = kernel(problem, f, g)
     rows, columns = problem.a > 0, problem.b > 0
 

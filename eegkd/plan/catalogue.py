@@ -28,7 +28,7 @@ class LoraOptions:
 
     Attributes:
         rank: Inner width; 0 has none, and trains the model's own weights.
-        alpha: Their output is scaled by alpha / rank.
+        alpha: Numerator of the output's scale, alpha / rank.
         targets: Paths of linear layers, * for anything; () is all those of the
             decoder's layers, or the tower's.
     """
@@ -53,8 +53,8 @@ class ModelPlan:
         remat: What a layer's backward pass computes again: nothing, all but its input
             (full), or all but products with weights (dots).
         dtype: Type of the computation and of weights that are not trained.
-        attention: Whether scores of all tokens with all are in memory (plain), or a
-            fused kernel of the accelerator holds a few at a time.
+        attention: Scores of all pairs of tokens in memory (plain), or a few at a time
+            in a fused kernel of the accelerator.
         chip: Adds whether it fits: A100, H100, H200, v5e, v5p or v6e.
     """
 
@@ -109,8 +109,8 @@ class Catalogued(NamedTuple):
     """A published model, to be planned.
 
     Attributes:
-        name: Its name on the command line.
-        config: Its sizes.
+        name: Name on the command line.
+        config: Sizes.
         module: The model.
         group: Name of its parameters, where it has no groups of its own.
         layers: Path of its linear layers that adapters are for, as a pattern.

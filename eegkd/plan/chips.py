@@ -17,11 +17,11 @@ class Chip(NamedTuple):
 
     Attributes:
         name: Name on the command line.
-        half_flops: Peak of dense bfloat16 products, operations a second.
+        half_flops: Peak of dense bfloat16 products, operations per second.
         single_flops: Rate of float32 products at JAX's default precision: TF32 on these
             GPUs, one bfloat16 pass on a TPU.
         memory_bytes: High-bandwidth memory.
-        memory_rate: Its bandwidth, bytes per second.
+        memory_rate: Memory bandwidth, bytes per second.
         link_rate: Rate to chips of the same domain, bytes per second each way.
         domain: Chips joined by that link: a server's GPUs, a pod's TPUs.
         network_rate: A chip's share of the network between domains, bytes per second
@@ -107,7 +107,7 @@ class Peak(NamedTuple):
     """The rate that a program's operations are compared with.
 
     Attributes:
-        flops: Operations a second, of all devices in use together.
+        flops: Operations per second, of all devices in use together.
         source: Kind of figure.
     """
 
@@ -154,7 +154,7 @@ def peak_of(devices: list[Any], dtype: str) -> Peak | None:
 
 
 def matmul_rate(dtype: str, *, size: int = 2048, repeats: int = 5) -> float:
-    """Measures operations a second of a square product, the best of a few."""
+    """Measures operations per second of a square product, the best of a few."""
     x = jnp.ones((size, size), dtype)
     multiply = jax.jit(jnp.matmul)
     jax.block_until_ready(multiply(x, x))

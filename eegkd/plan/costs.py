@@ -200,7 +200,7 @@ def saved_arrays(
 
     Args:
         stage: The stage.
-        variables: Its variables.
+        variables: Variables of the stage.
         batch: One batch.
         upstream: Tensors of earlier stages that it reads.
         outputs: Tensors that the loss reads; None is all.

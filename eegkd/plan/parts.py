@@ -21,7 +21,7 @@ class Part(NamedTuple):
         name: "eeg/stem"; "eeg/block" stands for `copies` blocks.
         copies: Number of equal parts.
         parameters: Number in all copies together.
-        trained: Whether they have a gradient.
+        trained: True if they have a gradient.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Checkpoints: one atomic folder a step, verified before it is read.
+"""Checkpoints: one atomic folder per step, verified before it is read.
 
     <folder>/00000120/state/      the pytree, by orbax
     <folder>/00000120/meta.json   the caller's metadata, the tree's shapes, and hashes

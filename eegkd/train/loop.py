@@ -28,7 +28,7 @@ class LoopOptions:
             another is refused.
         eval_every: Steps between evaluations; one also follows the last step.
         monitor: Metric of the evaluation that chooses the best parameters.
-        mode: Whether the smallest or the largest is best.
+        mode: Best value: the smallest or the largest.
         log_every: Steps that one row of metrics spans.
         stop: Called after every step; True saves and interrupts.
 

@@ -89,7 +89,7 @@ def make_optimiser(
     """Builds the optimiser of a run of `num_steps` updates.
 
     Args:
-        config: Its options.
+        config: Options of the optimiser.
         num_steps: Updates until the cosine ends.
         labels: A stage's `labels`: parameters -> the group of each, "default", "bert"
             or "head"; None puts all in "default".

@@ -186,7 +186,7 @@ def make_runner(
 
 
 def _constrain(tree: Any, over: Mesh, rule: sharding.Rule = sharding.replicated) -> Any:
-    """Fixes how a step's results lie, so that the next step takes them as they are."""
+    """Fixes the layout of a step's results to the one the next step takes."""
 
     def fix(keys: Any, x: Any) -> Any:
         spec = rule(sharding.path_of(keys), x.shape)

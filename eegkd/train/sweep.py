@@ -53,7 +53,7 @@ class Member(NamedTuple):
         frozen: The stage's frozen variables.
         upstream: Earlier stages' variables. The same objects in every member are kept
             once on the device.
-        loader: Its batches. One loader given to all members is read once per step.
+        loader: Batches. A loader shared by all members is read once per step.
     """
 
     name: str

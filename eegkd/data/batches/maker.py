@@ -62,7 +62,7 @@ class BatchPlan:
         cache: Stage name -> tensor name -> array aligned with the store's rows, or
             a `TeacherTensor`, which is asked for the view that the signal shows.
         extras: More arrays by key, aligned with the store's rows.
-        recordings: Whether a batch is so many whole recordings, in place of windows.
+        recordings: True if a batch is whole recordings in place of windows.
     """
 
     sampler: Literal["natural", "balanced"] = "natural"
@@ -111,7 +111,7 @@ class BatchMaker:
 
         Args:
             rows: Rows of the store.
-            view: Which view of each, where windows are augmented: one, or `[b]`.
+            view: View of each, where windows are augmented: one, or `[b]`.
         """
         plan = self.plan
         window_id = self.store.index["window_id"][rows]
@@ -143,7 +143,7 @@ class Order:
 
     Attributes:
         rows: Rows of the store to draw from.
-        labels: Their labels, in the order of `rows`.
+        labels: Labels, in the order of `rows`.
         batch_size: Global batch size.
         seed: Seed of the shuffling.
         balanced: Draw every class equally often in an epoch; unlabelled rows keep

@@ -33,7 +33,7 @@ class Turn(NamedTuple):
 
     Attributes:
         text: All of it, roles and separators too; `IMAGE` in place of an image.
-        learned: Whether it is to be learned: an answer, with the stop token after it.
+        learned: True if it is learned: an answer, with the stop token after it.
     """
 
     text: str

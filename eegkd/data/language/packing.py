@@ -28,7 +28,7 @@ class TextPart(NamedTuple):
 
     Attributes:
         ids: Token ids.
-        learned: Whether these are labels: an answer, its stop token among it.
+        learned: True if these are labels: an answer with its stop token.
     """
 
     ids: Sequence[int]
@@ -63,7 +63,7 @@ def split_at_images(
             processors of transformers write.
         image_id: The placeholder.
         counts: Visual tokens of each image.
-        learned: Which ids are labels; None is none.
+        learned: True for ids that are labels; None is none.
         name: Name of the row, for the message.
 
     Raises:

@@ -38,7 +38,7 @@ def write_files(
     """Writes a store from blocks of windows, one block in memory at a time.
 
     Args:
-        path: Its folder; must not hold anything yet.
+        path: Folder; must be empty or absent.
         blocks: Arrays `[n_i, c, t]`, in the order of the index.
         index: As in `WindowStore.from_arrays`.
         manifest: As in `WindowStore.from_arrays`.

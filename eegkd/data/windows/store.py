@@ -44,7 +44,7 @@ class WindowStore:
             of n; `label` is an int (-1 unlabelled), or a 0/1 row of k.
         manifest: What the windows are: corpus, classes, channels, preprocessing and
             its hash, counts, recordings with their events, source file hashes.
-        path: Its folder; None in memory.
+        path: Folder; None in memory.
     """
 
     signal: np.ndarray
@@ -59,7 +59,7 @@ class WindowStore:
         """Opens a finished store; checks its record, and every file by its hash.
 
         Args:
-            path: Its folder.
+            path: Folder of the store.
             verify: "once" reads every file whole when this process first opens it
                 (about a second for 1 GB), and again only where it has changed since.
                 "size" leaves out the content of `signal.npy`: for a worker of a process
@@ -97,7 +97,7 @@ class WindowStore:
         """Makes a store of arrays, in memory (`path` None) or on disk.
 
         Args:
-            path: Its folder, or None.
+            path: Folder, or None.
             signal: `[n, c, t]`.
             index: At least `recording_id`, `subject`, `start_s` and `label`;
                 `window_id` is 0..n-1, `session` "" and `on_grid` True if absent.

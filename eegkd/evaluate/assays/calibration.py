@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say, before and after one temperature."""
+"""Reliability of probabilities, before and after one temperature."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -55,8 +55,8 @@ def example_of(
     """Returns the first test recording that has an event, else the first.
 
     Args:
-        found: What the student found.
-        store: Its windows.
+        found: Events of the student.
+        store: Windows.
         smooth: Windows that probabilities are smoothed over.
         columns: Channels that the student sees; () is all.
     """

@@ -30,7 +30,7 @@ class Identity(NamedTuple):
     Attributes:
         accuracy: Balanced accuracy of the probe on the later half of each recording.
         chance: One over the number of subjects.
-        n_subjects: How many were told apart.
+        n_subjects: Number of subjects.
     """
 
     accuracy: float
@@ -54,9 +54,9 @@ def identity_probe(
 
     Args:
         features: One embedding per window.
-        subject: Whose window it is.
-        recording: Which recording it is from.
-        start_s: Where it starts there, in seconds.
+        subject: Subject of each window.
+        recording: Recording of each window.
+        start_s: Start in the recording, in seconds.
         seed: Seed of the classifier.
 
     Returns:

@@ -111,9 +111,9 @@ def weights_of(
 
     Args:
         log: Lines of metrics.jsonl; folds and seeds are averaged.
-        measured: What `average_measured` returned.
-        group: Its name; `<group>_entropy` and `<group>_variance` are shown beside it
-            where they were watched.
+        measured: Result of `average_measured`.
+        group: Name of the group; `<group>_entropy` and `<group>_variance` are shown
+            with it if they were measured.
         members: Names of its measures.
     """
     names = {m: [n for n in own if n in members] for m, own in measured.items()}

@@ -51,11 +51,11 @@ class Weights(NamedTuple):
     """Measures that share a group, as the weights of a teacher's layers, of one model.
 
     Attributes:
-        names: Theirs, the first one first.
-        by_class: Their means on test windows.
-        step: Updates at which they were watched.
-        train: Their means on training windows, one row per evaluation.
-        val: Their means on validation windows.
+        names: Names of the measures, in order.
+        by_class: Means on test windows.
+        step: Updates at which they were measured.
+        train: Means on training windows, one row per evaluation.
+        val: Means on validation windows, likewise.
         entropy: Mean entropy of a window's weights there, in nats; NaN where it is
             not known.
         variance: Mean squared distance of a window's weights from the mean weights.
