@@ -19,7 +19,7 @@ Batch: TypeAlias = Mapping[str, Any]
 stages arrive as `batch["cache"][stage_name]`."""
 
 Tensors: TypeAlias = dict[str, Array]
-"""What a model returns: every tensor that a loss may want, by name."""
+"""Results of a model: every tensor that a loss may read, by name."""
 
 
 class Variables(NamedTuple):

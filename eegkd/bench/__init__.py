@@ -1,1 +1,1 @@
-"""What a training step takes on this machine."""
+"""Benchmarks of a training step on this machine."""

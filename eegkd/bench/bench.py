@@ -1,4 +1,4 @@
-"""What one training step takes, and what each of its parts adds.
+"""Time of one training step, and of each of its parts.
 
 Parts are differences of nested compiled programs (`nested.make_chain`), which take
 turns, so that a slow moment of the machine meets all of them. After the chain come

@@ -1,4 +1,4 @@
-"""What a benchmark of a training step takes: untrained stages, windows, programs."""
+"""Inputs of the benchmark: untrained stages, windows, programs."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple

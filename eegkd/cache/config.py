@@ -23,7 +23,7 @@ class CacheConfig:
         limit_gb: Refuse a larger cache, in GB (1e9 bytes).
         given: A folder of another framework's outputs: window_id.npy, and a
             stage.tensor.npy each. A stage that is given is not trained.
-        verify: Check a cache that is there by content, or by sizes alone.
+        verify: Check an existing cache by content, or by sizes alone.
     """
 
     folder: str = ""

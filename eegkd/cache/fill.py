@@ -55,7 +55,7 @@ _logger = logging.getLogger(__name__)
 
 
 class CachePlan(NamedTuple):
-    """What a cache is to hold.
+    """Contents of a cache.
 
     Attributes:
         fields: Everything its numbers depend on, by name; "form" among them.
@@ -91,7 +91,7 @@ def make_plan(
     """Joins an identity with a layout.
 
     Args:
-        fields: What the outputs are of, by name.
+        fields: Origin of the outputs, by name.
         window_ids: `i64[m]`, ascending and distinct.
         forms: How each tensor is stored.
         num_views: Views of each window.
@@ -187,7 +187,7 @@ def fill_cache(
 
     Args:
         folder: Where the cache lies.
-        plan: What it holds.
+        plan: Contents of the cache.
         produce: Makes the rows.
         limit_gb: Refuse a larger cache.
         verify: How existing files are checked.

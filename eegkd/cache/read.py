@@ -182,7 +182,7 @@ def open_cache(
 
     Args:
         folder: Where it is.
-        fields: What it must be of; None takes what is there.
+        fields: Required origin of the outputs; None takes any.
         verify: sha256 reads every file once; size compares sizes alone.
 
     Raises:

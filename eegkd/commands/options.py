@@ -22,7 +22,7 @@ from eegkd.train.distributed import in_turn
 Options = TypeVar("Options")
 
 REAL_DATA = "EEGKD_REAL_DATA"
-# Names in the help of an option what is found; the data room knows no tyro.
+# Lists the corpora in the help of an option; data/ does not import tyro.
 DataConfig.__annotations__["corpus"] = Annotated[
     str,
     tyro.conf.arg(

@@ -177,7 +177,7 @@ def _scale(path: tuple[str, ...], name: str, features: int) -> Weight:
 def tied_names(
     checkpoint: Checkpoint, rename: Callable[[str], str], head: str
 ) -> tuple[str, ...]:
-    """Allows a head beside tied embeddings, if it repeats them.
+    """Allows a head with tied embeddings, if it repeats them.
 
     Args:
         checkpoint: Checkpoint from `read_headers`.

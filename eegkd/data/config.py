@@ -1,4 +1,4 @@
-"""What is cut from recordings, and how."""
+"""Options of the data: corpus, preprocessing and windows."""
 
 import dataclasses
 from typing import Literal

@@ -1,4 +1,4 @@
-"""What a written graph holds: the student's arrays, and nobody else's."""
+"""Audit of a written graph: it holds the student's arrays alone."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,14 +10,14 @@ from eegkd.deploy.graph import Graph
 from eegkd.errors import InputError
 
 MIN_SIZE = 101
-"""Arrays below this size are not told apart: they may be equal by chance."""
+"""Arrays below this size are not compared: they may be equal by chance."""
 
 
 class Audit(NamedTuple):
-    """What was found in a graph.
+    """Contents of a graph.
 
     Attributes:
-        inputs: Names of what it is given.
+        inputs: Names of its inputs.
         parameters: Elements of the weights that it was made of.
         constants: Elements of its other large arrays, such as Fourier matrices.
     """
@@ -40,7 +40,7 @@ def audit_graph(
 
     Args:
         where: The file, for messages.
-        graph: What was written.
+        graph: Written graph.
         inputs: Names of what the file takes.
         arrays: Arrays of more than 100 elements that the file holds.
         foreign: Arrays by name that it must not hold: a teacher's, bridges'.

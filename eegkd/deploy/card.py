@@ -1,4 +1,4 @@
-"""The model card: what a file's user has to know, for people and as plain values."""
+"""The model card: facts for a file's user, as text and as plain values."""
 
 import dataclasses
 import platform
@@ -28,14 +28,14 @@ _SPECIAL = re.compile(r"[<|[]")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelFile:
-    """One written file, and what its gate found.
+    """One written file, and the results of its gate.
 
     Attributes:
         name: Name in the folder.
         size: Bytes.
         sha256: Hash of the content.
         parity: How it compares with the student.
-        audit: What it holds; None for a file of weights, which is no graph.
+        audit: Contents; None for a file of weights, which is no graph.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Card:
         units: One per channel.
         rate: Samples per second.
         n_times: Samples per window.
-        preprocessing: What was done to the training windows.
+        preprocessing: Preprocessing of the training windows.
         standardised: The graph itself subtracts the training set's mean.
         temperature: Fitted on validation subjects: `p^(1/T)`, normalised, is then
             calibrated.
@@ -67,10 +67,10 @@ class Card:
         parts: Parameters by part of the model.
         corpus: Where the training windows are from, with a licence if one is known.
         training: How many subjects and windows this very model was trained on.
-        stamp: What the split means for the scores.
+        stamp: Meaning of the split for the scores.
         scores: Rows of results.json, over all folds and seeds.
-        licences: What is known of published weights that training started from.
-        files: What was written.
+        licences: Licences of published weights that training started from.
+        files: Written files.
         latency: Times on `machine`.
         machine: Processor and cores of the machine.
         versions: Versions of the packages that wrote the files.
@@ -120,8 +120,8 @@ def make_card(
         row: The model's name there.
         weights: Published weights that training started from: model -> their file.
         sizes: Elements of each of the model's arrays, by name.
-        files: What was written.
-        latency: What was timed.
+        files: Written files.
+        latency: Times.
 
     Raises:
         InputError: If a file of the run is damaged.

@@ -243,10 +243,10 @@ def _check_folder(out: Path) -> None:
 
 @contextmanager
 def _whole_folder(out: Path) -> Iterator[Path]:
-    """Yields a folder beside `out` that takes its place if all goes well."""
+    """Yields a folder next to `out` that replaces it if all goes well."""
     part, old = (out.with_name(f".{out.name}.{end}") for end in ("new", "old"))
     with output_errors(out):
-        # What a kill has left.
+        # Leftovers of a killed export.
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         try:

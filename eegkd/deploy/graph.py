@@ -1,4 +1,4 @@
-"""What is exported: a function of the signal alone, with its weights inside."""
+"""The exported graph: a function of the signal alone, with its weights inside."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -39,7 +39,7 @@ class Graph(NamedTuple):
 
     @property
     def weights(self) -> dict[str, np.ndarray]:
-        """What the function holds: arrays by name."""
+        """Arrays that the function holds, by name."""
         return named_arrays(self.variables)
 
 

@@ -24,7 +24,7 @@ WARMUP, RUNS = 50, 500
 
 
 class Latency(NamedTuple):
-    """What a window takes, from the array in memory to its probabilities.
+    """Time of one window, from the array in memory to its probabilities.
 
     Attributes:
         runtime: "jax" or "onnxruntime".

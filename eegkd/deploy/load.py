@@ -1,4 +1,4 @@
-"""A run's model with its weights, or what it takes without them."""
+"""A run's model with its weights, or its inputs without them."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +31,7 @@ from eegkd.typing import Variables
 
 
 class Intake(NamedTuple):
-    """What a trained model takes: as its run's store and record say, without weights.
+    """Inputs of a trained model, by its run's store and record, without weights.
 
     Attributes:
         signal: Windows as the model sees them, of the channels of its row.
@@ -47,7 +47,7 @@ class Intake(NamedTuple):
 
 
 class Model(NamedTuple):
-    """A trained model with what it takes to use it.
+    """A trained model, ready for use.
 
     Attributes:
         program: Compiled prediction.

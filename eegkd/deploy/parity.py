@@ -1,4 +1,4 @@
-"""The gate before a file is kept: what was written must say what the student says."""
+"""The gate before a file is kept: it must predict what the student predicts."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -20,7 +20,7 @@ class Parity(NamedTuple):
 
     Attributes:
         windows: Number of real windows that were compared.
-        batch_sizes: What the file was called with.
+        batch_sizes: Batch sizes of the calls.
         max_difference: Largest difference of a probability.
         agreement: Share of windows with the same likeliest class.
     """

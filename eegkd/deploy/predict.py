@@ -45,7 +45,7 @@ class Cut(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """What a model says about one recording.
+    """Predictions for one recording.
 
     Attributes:
         recording: Preprocessed.
@@ -91,7 +91,7 @@ def cut_subject(intake: Intake, subject: Subject, changes: Mapping[str, Any]) ->
     """Preprocesses and cuts one recording as in training.
 
     Args:
-        intake: What the model takes.
+        intake: Inputs of the model.
         subject: The recording; its labels serve the score alone.
         changes: Fields of `DataConfig` that differ from the run's.
 

@@ -269,7 +269,7 @@ def window_tracks(
 
 
 class OperatingPoint(NamedTuple):
-    """What a threshold does, all recordings pooled."""
+    """Scores at one threshold, all recordings pooled."""
 
     threshold: float
     scores: EventScores

@@ -1,4 +1,4 @@
-"""What a finished run hands to its judges, and what one of them is.
+"""Evidence of a finished run, and the assays that judge it.
 
 An `Assay` judges one thing: it reads the `Evidence`, returns what belongs into
 summary.json, and writes its section of the report.
@@ -37,7 +37,7 @@ class Cost(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What a run's trainings left.
+    """Results of a run's trainings.
 
     Attributes:
         test: Predictions of test windows.
@@ -45,7 +45,7 @@ class Evidence:
         store: Windows.
         fold: The fold whose models `embed` and `call` use.
         log: Lines of metrics.jsonl.
-        measured: What each training of each row measured beside predictions.
+        measured: Measurements of each training of each row, besides predictions.
         groups: Names of measures that are shown as one: by the name of their group.
         costs: Sizes of the models that were trained.
         embed: Row -> the pooled embedding of the fold's test windows, f32[n, d], or
@@ -85,12 +85,12 @@ class Evidence:
 
     @property
     def manifest(self) -> Mapping[str, Any]:
-        """What the windows are."""
+        """Manifest of the store."""
         return self.store.manifest
 
     @property
     def task(self) -> Task:
-        """What the corpus asks."""
+        """Task of the corpus."""
         return self.once(_task)
 
     @property
@@ -139,7 +139,7 @@ class Assay(NamedTuple):
         run: Result, as JSON holds it; None adds no key to summary.json.
         section: `(what run returned, evidence)` -> its part of the report, as HTML made
             by `report.parts`; "" where there is nothing to show.
-        rows: What it adds to results.json.
+        rows: Rows that it adds to results.json.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What a model said about windows, and where the windows came from."""
+"""Predictions of windows, and the origin of the windows."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""What a corpus asks of a model, and with that how models are chosen and judged."""
+"""Tasks of corpora, which decide how models are selected and judged."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple

@@ -20,7 +20,7 @@ _logger = logging.getLogger(__name__)
 
 
 def write_atomic(path: str | os.PathLike[str], content: str | bytes) -> Path:
-    """Writes beside `path`, then renames; makes the folder if needed.
+    """Writes next to `path`, then renames; makes the folder if needed.
 
     Content and name are on the disk when it returns: a file written next, such as a
     mark of completion, never exists without it.

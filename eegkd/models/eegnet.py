@@ -62,7 +62,7 @@ class EEGNet(nn.Module):
     """Temporal, spatial and separable convolutions, then a linear head.
 
     BatchNorm's running statistics are the collection `batch_stats`; in training,
-    `apply(..., mutable=["batch_stats"])` returns them beside the tensors.
+    `apply(..., mutable=["batch_stats"])` returns them with the tensors.
 
     Note:
         The norm bounds scale the weights in the forward pass, so any optimiser

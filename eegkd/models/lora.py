@@ -1,8 +1,8 @@
-"""Low-rank adapters (LoRA) beside frozen linear layers, by the layers' paths.
+"""Low-rank adapters (LoRA) of frozen linear layers, by the layers' paths.
 
 `y = x W + b` becomes `y = x W + b + (alpha / r) (drop(x) A) B`, A being `[in, r]` and B
 `[r, out]`. W does not change and gets no gradient: training never forms the product AB.
-Adapters may be wider numbers than W, as float32 beside bfloat16: the product is taken
+Adapters may be wider numbers than W, as float32 on bfloat16: the product is taken
 in the layer's own type, and their gradients are as wide as they are.
 It works on any module whose linear layers are `nn.Dense`, scanned ones too, whose
 adapters are stacked as their kernels are.
@@ -133,7 +133,7 @@ def apply_adapted(
     dropout: float = 0.0,
     **options: Any,
 ) -> Any:
-    """Calls a module with adapters beside its linear layers.
+    """Calls a module with adapters on its linear layers.
 
     Args:
         module: Any module.

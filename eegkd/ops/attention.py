@@ -71,7 +71,7 @@ def dot_product_attention(
     mask = boolean_mask(mask, mask.shape)
     mask = mask & lower if causal else mask
     some = mask.any(axis=-1, keepdims=True)
-    # What a kernel makes of an empty row is its own affair: such a row sees every key.
+    # Kernels differ on an empty row: such a row sees every key.
     keep = jnp.broadcast_to(mask | ~some, (*mask.shape[:2], n, m))
     if implementation == "plain":
         out = _plain(q, k, v, keep, factor)

@@ -1,4 +1,4 @@
-"""What a traced program costs beside its operations: memory traffic, collectives."""
+"""Costs of a traced program besides its operations: memory traffic, collectives."""
 
 import math
 from collections.abc import Callable

@@ -42,7 +42,7 @@ class State(NamedTuple):
 
 
 class Block(NamedTuple):
-    """What the derivative of a block reads.
+    """Values that the derivative of a block reads.
 
     Attributes:
         f: Potentials of the rows before the block.

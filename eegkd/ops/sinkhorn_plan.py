@@ -58,7 +58,7 @@ def sinkhorn(
     `P_ij = exp((f_i + g_j - C_ij) / epsilon)`; its columns sum to b exactly.
 
     Args:
-        cost: C. What it holds where a weight is zero is not read, NaN included.
+        cost: C. Values where a weight is zero are not read, NaN included.
         epsilon: Above zero, in the cost's units; one for all or one per problem.
         num_iters: How many iterations; a multiple of 10 for ott-jax.
         row_weights: a, made to sum to one here; uniform unless given. A mask will do.
@@ -146,7 +146,7 @@ def transport_plan(
 
 
 class _Saved(NamedTuple):
-    """What the derivative reads: the plan, or all that the iterations left."""
+    """Values that the derivative reads: the plan, or the iterations' results."""
 
     plan: Array
     problem: Problem | None

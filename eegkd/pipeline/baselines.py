@@ -45,7 +45,7 @@ def small_nets(
     """Builds the system of the small net for each dropout, by `Trial.structure`.
 
     Args:
-        signal: What the windows are.
+        signal: Description of the windows.
         columns: Channels that the net sees, as the student does; () is all.
     """
     found = {}

@@ -1,4 +1,4 @@
-"""What is compiled once and shared by seeds, folds and controls of one structure."""
+"""Programs that seeds, folds and controls of one structure share."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence

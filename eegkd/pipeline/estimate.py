@@ -29,7 +29,7 @@ TIMED_WINDOWS = 256
 
 
 class Cost(NamedTuple):
-    """What one training of a program costs.
+    """Cost of one training of a program.
 
     Attributes:
         step_s: Seconds per update.
@@ -125,7 +125,7 @@ def expect(
     store: WindowStore,
     folds: Sequence[Fold],
 ) -> tuple[float, int]:
-    """Compiles and times every program; returns seconds and bytes of what is left.
+    """Compiles and times all programs; returns remaining seconds and bytes.
 
     Args:
         waves: Trainings of the run.

@@ -1,4 +1,4 @@
-"""What a finished training leaves: weights and predictions, sealed by `done.json`.
+"""Results of a finished training: weights and predictions, sealed by `done.json`.
 
 Whoever opens a finished training, to judge, predict or export, compares its files with
 the hashes in `done.json` first. Runs older than those hashes are opened unchecked.

@@ -179,7 +179,7 @@ def start(program: Program, job: Job, data: FoldData, config: RunConfig) -> Star
         shard=shard(),
         workers=program.train.workers,
     )
-    # What the cache holds needs no variables: keep them off the device.
+    # Stages in the cache need no variables: keep those off the device.
     upstream = {} if job.cache else dict(job.upstream)
     state = init_state(
         stage,

@@ -1,1 +1,1 @@
-"""What a run or a model would cost; nothing is compiled or run."""
+"""Costs of a run or a model, before anything is compiled or run."""

@@ -1,4 +1,4 @@
-"""What a system or a model costs: parameters, operations, memory, cache, time.
+"""Costs of a system or a model: parameters, operations, memory, cache, time.
 
 Everything is traced by shape; nothing is initialised, compiled or run.
 """

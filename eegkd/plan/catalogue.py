@@ -24,7 +24,7 @@ Shapes = dict[str, jax.ShapeDtypeStruct]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoraOptions:
-    """Adapters beside the linear layers.
+    """Adapters of the linear layers.
 
     Attributes:
         rank: Inner width; 0 has none, and trains the model's own weights.
@@ -50,7 +50,7 @@ class ModelPlan:
         devices: Devices that share the batch.
         model_axis: Devices that share examples, and parameters (runner mesh).
         fully_sharded: Cut parameters and optimiser over the data axis too.
-        remat: What a layer's backward pass computes again: nothing, all but its input
+        remat: Values that a layer's backward pass recomputes: none, all but its input
             (full), or all but products with weights (dots).
         dtype: Type of the computation and of weights that are not trained.
         attention: Scores of all pairs of tokens in memory (plain), or a few at a time
@@ -114,7 +114,7 @@ class Catalogued(NamedTuple):
         module: The model.
         group: Name of its parameters, where it has no groups of its own.
         layers: Path of its linear layers that adapters are for, as a pattern.
-        trained: Groups of its own weights that are trained beside adapters, and
+        trained: Groups of its own weights that are trained besides adapters, and
             without them; None is all.
         decoder: Sizes of its decoder; None if it has none.
         visual_tokens: Visual tokens of one image in a decoder's sequence.

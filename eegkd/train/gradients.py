@@ -137,7 +137,7 @@ def make_gradient_report(
     the two are at odds. Balancers' scales are left out.
 
     A report is one pass back through the model per term. So it is run every so many
-    steps beside the training step: any runner takes it for a step, and `train`'s
+    steps, apart from the training step: any runner takes it for a step, and `train`'s
     `evaluate` may return its metrics. Where the runner donates its state, give it a
     copy.
 

@@ -1,4 +1,4 @@
-"""What a training step reads: its keys, earlier stages' tensors, the labelled mask.
+"""Inputs of a training step: keys, earlier stages' tensors, the labelled mask.
 
 The same functions, run over batches, fill a teacher cache.
 """

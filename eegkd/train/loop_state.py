@@ -1,4 +1,4 @@
-"""What the training loop keeps beside the compiled step: all that a checkpoint holds.
+"""State of the training loop besides the compiled step: contents of a checkpoint.
 
 A run has one member, or several that one program trains together (`train.sweep`): then
 every array of its state and every metric has a leading axis over the members.
@@ -23,7 +23,7 @@ Row = dict[str, float]
 
 
 class Loader(Protocol):
-    """What the loop needs of a source of batches."""
+    """Source of batches, as the loop uses it."""
 
     def __next__(self) -> Batch:
         """Returns the next batch."""
@@ -40,7 +40,7 @@ class Loader(Protocol):
 
 @dataclasses.dataclass
 class History:
-    """What a run of the loop saw of one member.
+    """Record of one member in a run of the loop.
 
     Attributes:
         rows: Means of the step's metrics over `log_every` steps, and evaluations
@@ -76,7 +76,7 @@ class Track:
     best_value: float | None = None
 
     def improves(self, value: float, step: int, mode: str) -> bool:
-        """Takes note of a value if it is the best so far, and says so."""
+        """Records a value if it is the best so far; returns True if it is."""
         sign = 1 if mode == "max" else -1
         if self.best_value is not None and sign * value <= sign * self.best_value:
             return False
@@ -155,7 +155,7 @@ class LoopState:
             self.best = _choose(np.array(better), now, self.best)
 
     def histories(self) -> list[History]:
-        """Returns what is left of every member when the loop has ended."""
+        """Returns the results of every member when the loop has ended."""
         best = self.state
         if self.best is not None:
             best = dataclasses.replace(best, params=self.best[0], state=self.best[1])

@@ -1,4 +1,4 @@
-"""What a training step changes: one pytree, donated to each step."""
+"""State that a training step changes: one pytree, donated to each step."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,7 +18,7 @@ from eegkd.typing import Array, Float, Int, Key, PyTree, Variables
 class TrainState:
     """The state of one stage's training.
 
-    Frozen variables and earlier stages are arguments of the step beside it: they have
+    Frozen variables and earlier stages are separate arguments of the step: they have
     no gradient and no optimiser slot, and are never donated.
 
     Attributes:
@@ -63,7 +63,7 @@ def init_state(
         tx: The optimiser.
         key: The run's key.
         weights: Replaces weights of terms by name, for ablations and controls.
-        balancer: The one given to `make_train_step`.
+        balancer: The balancer of `make_train_step`.
 
     Raises:
         ValueError: If `weights` names no term, or one whose weight is a schedule.

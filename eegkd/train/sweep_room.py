@@ -23,7 +23,7 @@ def member_bytes(
     """Returns what one member takes on a device, by compiling its step.
 
     The figure is the compiler's for arguments, results and temporaries, with what the
-    loop keeps beside them. It counts `upstream` as if it were not shared.
+    loop keeps with them. It counts `upstream` as if it were not shared.
     """
     step = jax.jit(make_step(None), donate_argnums=0)
     used = step.lower(state, frozen, upstream, batch).compile().memory_analysis()

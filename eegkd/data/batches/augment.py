@@ -80,7 +80,7 @@ def augment(
         signal: `f32[b, c, t]`.
         window_ids: `[b]`.
         views: One for all, or `[b]`.
-        config: What is changed, and how much.
+        config: Changes, and their sizes.
 
     Returns:
         `f32[b, c, t]`, a new array; the signal itself where nothing is changed.

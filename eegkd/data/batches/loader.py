@@ -175,7 +175,7 @@ def make_loader(
         seed: Seed of the order.
         num_epochs: Number of passes; this or `num_steps`.
         num_steps: Number of batches.
-        plan: What a batch holds; epoch e shows view e modulo `num_views` of its
+        plan: Contents of a batch; epoch e shows view e modulo `num_views` of its
             augmentation.
         shard: This host's number and how many there are.
         workers: Processes that make batches; 0 uses threads only.

@@ -1,4 +1,4 @@
-"""What is in a batch: which windows, in which order, and what comes with the signal."""
+"""Contents of a batch: windows, their order, and the arrays next to the signal."""
 
 import dataclasses
 import math
@@ -51,7 +51,7 @@ def fit_train_zscore(
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class BatchPlan:
-    """What a batch holds besides the windows that a store has.
+    """Contents of a batch besides the windows of a store.
 
     Attributes:
         sampler: "balanced" draws every class equally often.
@@ -93,7 +93,7 @@ class BatchMaker:
 
     Attributes:
         store: Store of the windows.
-        plan: What a batch holds besides.
+        plan: Contents of a batch besides windows.
     """
 
     store: WindowStore

@@ -48,7 +48,7 @@ class RecordingMaker:
 
     @property
     def plan(self) -> BatchPlan:
-        """What a batch of windows holds; recordings are not changed at random."""
+        """Plan of a batch of windows; recordings are not changed at random."""
         return self.maker.plan
 
     @property

@@ -65,10 +65,10 @@ class Corpus(NamedTuple):
         trials: True if every event is a trial: one window per event, from its onset.
         fixed: `DataConfig` fields of `defaults` that cannot be chosen otherwise.
         collection: Folder of this corpus in `$EEGKD_REAL_DATA`; "" if it has none.
-        options: `DataConfig` fields, beside the root, that `make_corpus` reads.
+        options: `DataConfig` fields, besides the root, that `make_corpus` reads.
         needs_root: False where recordings are drawn and no folder holds them.
-        task: What is asked, where that does not follow from the classes: `kind`,
-            `metrics` and `monitor` of a task of `eegkd.evaluate.tasks`.
+        task: Fields of a task of `eegkd.evaluate.tasks` that do not follow from the
+            classes: `kind`, `metrics` and `monitor`.
     """
 
     name: str
@@ -93,7 +93,7 @@ class Corpus(NamedTuple):
 
 
 def corpus_names() -> tuple[str, ...]:
-    """Lists the corpora that are found, those of other distributions among them."""
+    """Lists all corpora, those of other distributions included."""
     return find_names(__name__, GROUP)
 
 
@@ -175,7 +175,7 @@ def split_by_number(
     Args:
         subjects: Names, as "07" or "A07".
         ends: Last number in training, and in validation.
-        needs: What the published split needs, for the message.
+        needs: Requirement of the published split, for the message.
 
     Raises:
         InputError: If a part would be empty.

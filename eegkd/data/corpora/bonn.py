@@ -35,7 +35,7 @@ def list_sources(root: Path) -> tuple[Source, ...]:
         if match:
             name = f"{match[1].upper()}{match[2]}"
             source = Source(name, path, member, name, info={"label": name[0]})
-            # An unpacked folder beside its zip holds the same segments.
+            # An unpacked folder next to its zip holds the same segments.
             sources.setdefault(name, source)
     if not sources:
         raise InputError(

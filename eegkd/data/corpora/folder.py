@@ -105,7 +105,7 @@ def _recordings(root: Path) -> tuple[Path, ...]:
     for path in sorted(root.iterdir()):
         name = path.name.lower()
         is_recording = name.endswith(_SUFFIXES)
-        # BrainVision keeps its samples in a .eeg beside the .vhdr that is read.
+        # BrainVision keeps its samples in a .eeg next to the .vhdr that is read.
         is_samples = name.endswith(".eeg") and path.with_suffix(".vhdr").exists()
         if name.startswith("."):
             continue

@@ -1,4 +1,4 @@
-"""What an EDF or BDF header states, and whether the file keeps its word.
+"""Facts of an EDF or BDF header, and a check of the file against them.
 
 MNE reads the samples; it infers the length of a truncated file, takes an unknown
 physical dimension for volts and joins discontinuous records, all of which must be

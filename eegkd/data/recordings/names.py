@@ -113,7 +113,7 @@ def channel_kinds(names: Sequence[str], defaults: Sequence[Kind]) -> tuple[Kind,
     Args:
         names: Canonical names of all channels of a file.
         defaults: Kinds by the file's reader, where the name gives none.
-            V1 to V6 are ECG leads only beside a limb lead, since depth electrodes
+            V1 to V6 are ECG leads only with a limb lead, since depth electrodes
             carry such names too.
     """
     has_limb_lead = any(name in _LIMB_LEADS for name in names)

@@ -41,7 +41,7 @@ _MNE_KINDS: Mapping[str, Kind] = {
 
 
 class _Signals(NamedTuple):
-    """What a reader delivers, before names, kinds and units are settled.
+    """Result of a reader, before names, kinds and units are settled.
 
     Attributes:
         numbers: `f64[c, t]`, as the file states them.

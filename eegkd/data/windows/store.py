@@ -1,8 +1,8 @@
 """Labelled windows, on disk or in memory.
 
 On disk a store is a folder of `signal.npy`, `index.npz` and `manifest.json`. It is
-written beside its place and renamed when it is whole, so what `WindowStore.open` finds
-is either complete or refused.
+written under another name and renamed when complete: `WindowStore.open` never sees a
+part of one.
 """
 
 import dataclasses
@@ -42,7 +42,7 @@ class WindowStore:
         signal: `f32[n, c, t]`, memory-mapped where the store lies on disk.
         index: `window_id recording_id subject session start_s label on_grid`, arrays
             of n; `label` is an int (-1 unlabelled), or a 0/1 row of k.
-        manifest: What the windows are: corpus, classes, channels, preprocessing and
+        manifest: Description of the windows: corpus, classes, channels, preprocessing and
             its hash, counts, recordings with their events, source file hashes.
         path: Folder; None in memory.
     """

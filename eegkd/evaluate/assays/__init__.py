@@ -1,4 +1,4 @@
-"""What is judged of a finished run, one thing per file, in the order of the report."""
+"""Assays of a finished run, one per file, in the order of the report."""
 
 from eegkd.evaluate.assays import (
     agreement,

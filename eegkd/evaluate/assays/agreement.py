@@ -1,4 +1,4 @@
-"""How far a student says what its teacher says, right or wrong."""
+"""Agreement of a student's predictions with its teacher's, right or wrong."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple

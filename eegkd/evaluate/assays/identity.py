@@ -15,7 +15,7 @@ from eegkd.evaluate.rows import SHOWN
 
 MIN_WINDOWS = 4
 PROBED = {"band power": "linear"} | {name: name for name in SHOWN}
-"""What is embedded, and which row embeds it; band power is what any signal gives."""
+"""Embedded input -> row that embeds it; band power is the baseline."""
 NOTE = (
     "Balanced accuracy of a linear probe that names the test subject from the "
     "embedding, fitted on the first half of each recording and judged on the second; "
@@ -25,7 +25,7 @@ NOTE = (
 
 
 class Identity(NamedTuple):
-    """What a linear probe for the subject finds.
+    """Accuracy of a linear probe for the subject.
 
     Attributes:
         accuracy: Balanced accuracy of the probe on the later half of each recording.

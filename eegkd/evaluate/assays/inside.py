@@ -1,4 +1,4 @@
-"""What was measured of models beside predictions: ranks, errors, weights of layers."""
+"""Measurements besides predictions: ranks, errors, weights of layers."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""One stand-alone HTML page that says what a run found and how far to believe it."""
+"""One stand-alone HTML page: results of a run, and the limits of their meaning."""
 
 import json
 import os
@@ -19,9 +19,9 @@ def render_page(
     """Returns the page; everything it needs is inside.
 
     Args:
-        evidence: What the run left.
+        evidence: Results of the run's trainings.
         results: What assays returned, by name; one that is missing has no section.
-        assays: What was judged, in the order of the page.
+        assays: Assays, in the order of the page.
     """
     return ENVIRONMENT.get_template("page.html.j2").render(
         title=evidence.title,

@@ -24,7 +24,7 @@ ENVIRONMENT = Environment(
 
 
 def macro(file: str, name: str) -> Callable[..., Html]:
-    """Returns a macro of a template beside this file: `values -> HTML`."""
+    """Returns a macro of a template in this folder: `values -> HTML`."""
     return getattr(ENVIRONMENT.get_template(file).module, name)
 
 

@@ -1,4 +1,4 @@
-"""What the terminal shows of a judged run: the table, and what it cannot show."""
+"""Terminal output of a judged run: the table and its caveats."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a published model says of itself, and what its loader is made of."""
+"""Declaration of a published model, and the parts of its loader."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,7 @@ class WeightsLicence(NamedTuple):
     Attributes:
         source: Where it is published.
         licence: An SPDX name, or "none stated".
-        note: What a user of the weights, or of a student of them, has to know.
+        note: Notice for users of the weights, or of a student of them.
     """
 
     source: str
@@ -32,15 +32,15 @@ class WeightsLicence(NamedTuple):
 
 
 class Planned(NamedTuple):
-    """What `plan` and `bench` have to know of one published size.
+    """Facts of one published size for `plan` and `bench`.
 
     Attributes:
         config: Config of the model, or of the part that is trained by itself.
         module: Makes the module from the config.
         group: Name for its parameters, where they have no groups of their own.
         layers: Path of the linear layers that adapters are for, as a pattern.
-        own: Groups that are trained beside adapters.
-        tuned: Groups that are trained without adapters, beside `own`; () is all.
+        own: Groups that are trained besides adapters.
+        tuned: Groups that are trained without adapters, besides `own`; () is all.
     """
 
     config: Any
