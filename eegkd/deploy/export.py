@@ -133,7 +133,7 @@ def _foreign(fold: Path, system: System, stage: str) -> dict[str, np.ndarray]:
 
 
 class _Written(NamedTuple):
-    """A file that was read back: how to run it, what it takes and holds.
+    """A file that was read back: its function, inputs and contents.
 
     `arrays` is None for a file of weights, which is no graph.
     """

@@ -42,7 +42,7 @@ class WindowStore:
         signal: `f32[n, c, t]`, memory-mapped where the store lies on disk.
         index: `window_id recording_id subject session start_s label on_grid`, arrays
             of n; `label` is an int (-1 unlabelled), or a 0/1 row of k.
-        manifest: Description of the windows: corpus, classes, channels, preprocessing and
+        manifest: Facts of the windows: corpus, classes, channels, preprocessing and
             its hash, counts, recordings with their events, source file hashes.
         path: Folder; None in memory.
     """

@@ -117,7 +117,7 @@ def _halves(
 
 
 def probe_identity(evidence: Evidence) -> dict[str, Identity]:
-    """Probes embeddings of one fold's test subjects for who they are.
+    """Probes embeddings of one fold's test subjects for their identity.
 
     Returns:
         By what was embedded; empty where the corpus tells no subjects or too few
