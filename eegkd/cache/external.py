@@ -15,7 +15,7 @@ from eegkd.errors import InputError
 from eegkd.host.sealed import hash_file
 
 
-class Given(NamedTuple):
+class ExternalOutputs(NamedTuple):
     """A folder of arrays, opened.
 
     Attributes:
@@ -56,11 +56,11 @@ def given_names(folder: str | Path, wanted: Sequence[str]) -> list[str]:
     return found
 
 
-def open_given(
+def open_external(
     folder: str | Path,
     specs: Mapping[str, tuple[tuple[int, ...], str]],
     window_ids: np.ndarray,
-) -> Given:
+) -> ExternalOutputs:
     """Opens the arrays of a folder and matches their rows to windows.
 
     Args:
@@ -104,7 +104,7 @@ def open_given(
         if (array.dtype.kind == "f") != ("float" in dtype) or array.dtype.kind == "O":
             raise InputError(f"{file} holds {array.dtype}; write it as {dtype}.")
         arrays[name] = array
-    return Given(folder, order[places], arrays)
+    return ExternalOutputs(folder, order[places], arrays)
 
 
 def _load(file: Path) -> np.ndarray:

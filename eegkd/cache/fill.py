@@ -88,7 +88,7 @@ def make_plan(
     num_views: int = 1,
     shard_rows: int | None = None,
 ) -> CachePlan:
-    """Joins an identity with a layout.
+    """Makes a plan from contents and layout.
 
     Args:
         fields: Origin of the outputs, by name.
@@ -208,7 +208,7 @@ def fill_cache(
             return whole
     with sole_writer(folder):
         remove_parts(folder)
-        manifest, speed = _begun(folder, plan, verify, refill) if begun else (None, 0.0)
+        manifest, speed = _reuse(folder, plan, verify, refill) if begun else (None, 0.0)
         have = 0 if manifest is None else num_bytes(manifest["files"])
         need = max(0, plan.bytes - have)
         check_room(folder, need, total=plan.bytes, limit_gb=limit_gb)
@@ -231,7 +231,7 @@ def _whole(folder: Path, plan: CachePlan, verify: Verify) -> TeacherCache | None
     return None if bad else TeacherCache(folder, manifest, speed)
 
 
-def _begun(
+def _reuse(
     folder: Path, plan: CachePlan, verify: Verify, refill: bool
 ) -> tuple[dict[str, Any] | None, float]:
     """Reads the existing shards, without those that must be made again."""

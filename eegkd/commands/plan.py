@@ -40,7 +40,7 @@ _TIME_NOTE = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
+class PlanSystem:
     """Account for a system by its shapes; nothing is compiled or run.
 
     Attributes:
@@ -85,7 +85,7 @@ def main(args: Sequence[str]) -> None:
         _print(plan_model(name, options), given.json, show_model)
         return
     _check_name(name)
-    entry, options, config = parse_verb(Plan, args, "plan")
+    entry, options, config = parse_verb(PlanSystem, args, "plan")
     plan = _plan_system(entry.make_system, options, config)
     _print(plan, options.json, show_system)
 
@@ -123,7 +123,7 @@ def _check_name(name: str) -> None:
 
 
 def _plan_system(
-    make_system: Callable[[Any], System], options: Plan, config: Any
+    make_system: Callable[[Any], System], options: PlanSystem, config: Any
 ) -> dict[str, Any]:
     chip = get_chip(options.chip) if options.chip else None
     if options.devices < 0 or options.windows < 0:

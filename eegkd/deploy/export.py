@@ -19,7 +19,7 @@ from eegkd.deploy import onnx_file, stablehlo
 from eegkd.deploy.audit import audit_graph
 from eegkd.deploy.card import Card, ModelFile, make_card, render_card
 from eegkd.deploy.graph import Graph, make_graph
-from eegkd.deploy.latency import Latency, measure
+from eegkd.deploy.latency import Latency, measure_latency
 from eegkd.deploy.load import load_model, open_store
 from eegkd.deploy.parity import check_parity, reference
 from eegkd.errors import InputError, output_errors
@@ -224,7 +224,7 @@ def _time_files(
             for threads in dict.fromkeys((1, num_cores())):
                 if name in RUNTIMES:
                     args = (RUNTIMES[name], part / FILES[name], window)
-                    found.append(measure(*args, threads=threads, runs=runs))
+                    found.append(measure_latency(*args, threads=threads, runs=runs))
     return found
 
 

@@ -2,7 +2,8 @@
 
     python -m eegkd.deploy.latency RUNTIME FILE WINDOW THREADS WARMUP RUNS
 
-The number of threads of XLA is fixed when a process starts, so `measure` starts one.
+The number of threads of XLA is fixed when a process starts, so `measure_latency` starts
+one.
 """
 
 import contextlib
@@ -39,7 +40,7 @@ class Latency(NamedTuple):
     p95_ms: float
 
 
-def measure(
+def measure_latency(
     runtime: str,
     path: Path,
     window: Path,

@@ -12,7 +12,7 @@ import numpy as np
 from eegkd.losses import Term
 from eegkd.systems import Stage, System, replace_stage
 
-Outputs = Mapping[str, np.ndarray]
+Arrays = Mapping[str, np.ndarray]
 """The teacher's tensors by name, one row per window of the store."""
 
 
@@ -71,7 +71,7 @@ def without_teacher(system: System) -> System:
 
 
 def shuffled(
-    outputs: Outputs, rows: np.ndarray, labels: np.ndarray, *, seed: int
+    outputs: Arrays, rows: np.ndarray, labels: np.ndarray, *, seed: int
 ) -> dict[str, np.ndarray]:
     """Permutes the teacher's outputs over the windows `rows`."""
     order = np.random.default_rng(seed).permutation(len(rows))
@@ -79,7 +79,7 @@ def shuffled(
 
 
 def within_class_shuffled(
-    outputs: Outputs, rows: np.ndarray, labels: np.ndarray, *, seed: int
+    outputs: Arrays, rows: np.ndarray, labels: np.ndarray, *, seed: int
 ) -> dict[str, np.ndarray]:
     """Permutes the teacher's outputs among windows of the same label."""
     rng = np.random.default_rng(seed)
@@ -90,7 +90,7 @@ def within_class_shuffled(
     return _moved(outputs, rows, source)
 
 
-def _moved(outputs: Outputs, to: np.ndarray, source: np.ndarray) -> dict[str, Any]:
+def _moved(outputs: Arrays, to: np.ndarray, source: np.ndarray) -> dict[str, Any]:
     out = {name: np.array(values) for name, values in outputs.items()}
     for name, values in outputs.items():
         out[name][to] = values[source]

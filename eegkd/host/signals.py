@@ -60,7 +60,7 @@ def watch_signals() -> Iterator[Callable[[], bool]]:
     A request that arrives with the last of the work, and so is never asked about, acts
     at the end.
     """
-    caught, told = list(_asked), []
+    caught, asked = list(_asked), []
 
     def handle(number: int, frame: Any) -> None:
         del frame
@@ -69,12 +69,12 @@ def watch_signals() -> Iterator[Callable[[], bool]]:
 
     def signalled() -> bool:
         if caught:
-            told.append(True)
+            asked.append(True)
         return bool(caught)
 
     with _handlers(handle) as before:
         yield signalled
-    if caught and not told and before:
+    if caught and not asked and before:
         signal.raise_signal(caught[0])
 
 

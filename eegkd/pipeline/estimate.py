@@ -42,7 +42,7 @@ class Cost(NamedTuple):
     bytes: int
 
 
-def measure(
+def measure_cost(
     program: Program,
     config: Any,
     upstream: Mapping[str, Variables],
@@ -164,7 +164,7 @@ def _measure_all(setting: Setting, num_judged: int) -> dict[Key, Cost]:
                 continue
             if key not in costs:
                 costs[key], made[key] = (
-                    measure(
+                    measure_cost(
                         setting.programs[key], config, upstream, num_judged=num_judged
                     )
                     if not needs_outputs(system, stage)
@@ -176,7 +176,7 @@ def _measure_all(setting: Setting, num_judged: int) -> dict[Key, Cost]:
         student = system.stages[-1].name
         program = setting.programs[variant, student, ""]
         at_once = threads_at_once(program, upstream, config)
-        costs[variant, student, ""], _ = measure(
+        costs[variant, student, ""], _ = measure_cost(
             program,
             config,
             upstream,
@@ -186,7 +186,7 @@ def _measure_all(setting: Setting, num_judged: int) -> dict[Key, Cost]:
         )
         for key, other in setting.programs.items():
             if key not in costs and key[0] == variant and key[2]:
-                costs[key], _ = measure(
+                costs[key], _ = measure_cost(
                     other,
                     config,
                     {},

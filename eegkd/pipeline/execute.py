@@ -56,8 +56,8 @@ def execute(
             moved(len(mine) * program.num_steps)
             ahead.update(job.folder for job in mine)
         moved = moving(observer, f"{where} small models side by side")
-        beside = fit_threads(together, data, config, log=log, progress=moved)
-        ahead.update(job.folder for job in beside)
+        threaded = fit_threads(together, data, config, log=log, progress=moved)
+        ahead.update(job.folder for job in threaded)
     for training, program, job, data in jobs:
         moved = moving(observer, f"{where} {job.model} {job.seed}")
 

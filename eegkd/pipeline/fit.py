@@ -26,7 +26,7 @@ from eegkd.pipeline.finished import (
 )
 from eegkd.pipeline.folds import FoldData, predictions_of, selection_metric, val_score
 from eegkd.pipeline.inference import predict_rows, validation_loss
-from eegkd.pipeline.probes import Samples, measure, probe_means
+from eegkd.pipeline.probes import Samples, measure_probes, probe_means
 from eegkd.systems import get_stage
 from eegkd.systems.batches import init_key, prepare_fn, stage_example
 from eegkd.systems.loaded import with_loaded, without_loaded
@@ -231,7 +231,7 @@ def finish(
     measured = {}
     if program.probed_end:
         classes = data.store.num_classes
-        measured = measure(program.probed_end, variables, job.samples, classes)
+        measured = measure_probes(program.probed_end, variables, job.samples, classes)
     spent = seconds + time.monotonic() - began
     fitted = Fitted(final, val, test, spent, measured)
     first_only(lambda: _write(job, fitted, history))

@@ -108,7 +108,7 @@ def probe_means(run: Any, variables: Variables, samples: Samples) -> dict[str, A
     return found
 
 
-def measure(
+def measure_probes(
     run: Any, variables: Variables, samples: Samples, num_classes: int
 ) -> dict[str, Any]:
     """Returns the mean of every probe over the test windows, and by their classes."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from eegkd.cache.config import CacheConfig
-from eegkd.cache.external import Given, open_given
+from eegkd.cache.external import ExternalOutputs, open_external
 from eegkd.cache.files import MANIFEST, key_of, measure_speed, read_manifest
 from eegkd.cache.fill import (
     CachePlan,
@@ -75,7 +75,7 @@ def teacher_outputs(
     given = None
     if teacher.given:
         specs = {name: teacher.specs[name] for name in teacher.given}
-        given = open_given(config.cache.given, specs, ids)
+        given = open_external(config.cache.given, specs, ids)
     if special is not None:
         produce = _taken(special, rows, list(teacher.specs))
     else:
@@ -171,7 +171,7 @@ def _producer(
     data: FoldData,
     rows: np.ndarray,
     config: RunConfig,
-    given: Given | None,
+    given: ExternalOutputs | None,
 ) -> Produce:
     """Makes `(places, views) -> arrays` from this run's stages and external outputs."""
     own = [name for name in teacher.specs if name not in teacher.given]
@@ -191,7 +191,7 @@ def _key_fields(
     data: FoldData,
     ids: np.ndarray,
     config: Any,
-    given: Given | None,
+    given: ExternalOutputs | None,
     special: Mapping[str, Mapping[str, np.ndarray]] | None,
 ) -> dict[str, Any]:
     """Returns everything that the outputs depend on, by names that users know."""

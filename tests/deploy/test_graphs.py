@@ -8,7 +8,7 @@ import pytest
 from eegkd.deploy import onnx_file, stablehlo
 from eegkd.deploy.audit import audit_graph
 from eegkd.deploy.graph import Graph, plain_operations
-from eegkd.deploy.latency import measure
+from eegkd.deploy.latency import measure_latency
 from eegkd.deploy.parity import check_parity, reference
 from eegkd.errors import InputError
 from eegkd.host.process import num_cores
@@ -166,7 +166,7 @@ def test_latency_is_measured_with_one_thread_and_with_all(file, tmp_path):
     window = tmp_path / "window.npz"
     np.savez(window, signal=WINDOWS[:1])
     for threads in (1, num_cores()):
-        found = measure("jax", file, window, threads=threads, warmup=2, runs=20)
+        found = measure_latency("jax", file, window, threads=threads, warmup=2, runs=20)
         assert 0 < found.p50_ms <= found.p95_ms
     with pytest.raises(InputError, match="could not be timed in jax"):
-        measure("jax", tmp_path / "none", window, threads=1, runs=1)
+        measure_latency("jax", tmp_path / "none", window, threads=1, runs=1)

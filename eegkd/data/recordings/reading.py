@@ -215,7 +215,7 @@ def _trigger_events(values: np.ndarray, rate: float) -> list[Event]:
 
 def _read_wfdb(path: Path) -> _Signals:
     record_name = str(path.with_suffix(""))
-    marks = None
+    ann = None
     with warnings.catch_warnings():
         # wfdb 4.3 builds its tables in a way that pandas 3 warns of.
         warnings.filterwarnings("ignore", "The inplace keyword", DeprecationWarning)
@@ -224,7 +224,7 @@ def _read_wfdb(path: Path) -> _Signals:
         try:
             record: Any = wfdb.rdrecord(record_name)
             if path.with_suffix(".atr").exists():
-                marks = wfdb.rdann(record_name, "atr")
+                ann = wfdb.rdann(record_name, "atr")
         except Exception as error:
             raise InputError(
                 f"{path}: WFDB cannot read the record ({error}). Check that its header "
@@ -237,10 +237,10 @@ def _read_wfdb(path: Path) -> _Signals:
     kinds: list[Kind] = ["misc"] * len(names)
     rate = float(record.fs)
     events: list[Event] = []
-    if marks is not None:
+    if ann is not None:
         events = [
             Event(onset_s=float(sample / rate), duration_s=0.0, label=str(symbol))
-            for sample, symbol in zip(marks.sample, marks.symbol or (), strict=True)
+            for sample, symbol in zip(ann.sample, ann.symbol or (), strict=True)
         ]
     signal = np.ascontiguousarray(record.p_signal.T)
     return _Signals(signal, names, kinds, units, rate, _in_order(events))

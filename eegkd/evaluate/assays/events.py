@@ -36,7 +36,7 @@ CAPTION = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Example:
+class ExampleRecording:
     """A recording with what the student found in it."""
 
     signal: Float[np.ndarray, "c t"]
@@ -51,7 +51,7 @@ class Example:
 
 def example_of(
     found: Events, store: WindowStore, smooth: int, columns: Sequence[int] = ()
-) -> Example:
+) -> ExampleRecording:
     """Returns the first test recording that has an event, else the first.
 
     Args:
@@ -67,7 +67,7 @@ def example_of(
     names = store.manifest["channels"]
     shown = list(columns or range(len(names)))
     windows = np.asarray(store.signal[rows])[:, shown]
-    return Example(
+    return ExampleRecording(
         signal=np.concatenate(list(windows), axis=1),
         channels=[names[i] for i in shown],
         rate=store.manifest["rate"],
