@@ -11,6 +11,7 @@ import eegkd.losses
 MODULES = [m.name for m in pkgutil.iter_modules(eegkd.losses.__path__)]
 
 
+@pytest.mark.slow  # Computed operation by operation, and each of them is compiled.
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_hold(name):
     module = importlib.import_module(f"eegkd.losses.{name}")

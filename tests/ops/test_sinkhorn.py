@@ -221,11 +221,7 @@ def test_devices_share_a_batch():
 @pytest.mark.parametrize("ratio", [100, pytest.param(10, marks=pytest.mark.nightly)])
 @pytest.mark.parametrize(
     ("value", "gradient"),
-    [
-        ("transport", "implicit"),
-        *(pytest.param(v, "envelope", marks=SLOW) for v in VALUES),
-        *(pytest.param(v, "implicit", marks=SLOW) for v in VALUES[1:]),
-    ],
+    [pytest.param(v, g, marks=SLOW) for v in VALUES for g in ("envelope", "implicit")],
 )
 def test_equals_ott_where_both_are_converged(value, gradient, ratio):
     with jax.enable_x64(True):

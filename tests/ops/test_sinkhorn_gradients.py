@@ -12,6 +12,7 @@ from tests.oracles import sinkhorn as oracle
 from tests.support.sinkhorn_problems import clusters, plan_of, solver, uniform
 
 RATIOS = (10, 131, 1000)
+SLOW = pytest.mark.slow
 
 
 @functools.cache
@@ -44,7 +45,10 @@ def test_envelope_is_the_derivative_of_kl(value):
         np.testing.assert_allclose(got, plan, rtol=1e-10)
 
 
-@pytest.mark.parametrize("shape", [(6, 4), (3, 7), (1, 4), (5, 1), (5, 5)])
+@pytest.mark.parametrize(
+    "shape",
+    [(6, 4), (1, 4), *(pytest.param(s, marks=SLOW) for s in ((3, 7), (5, 1), (5, 5)))],
+)
 def test_implicit_is_the_derivative_at_convergence(shape):
     names = ("transport", "entropic", "kl") if shape == (6, 4) else ("transport",)
     with jax.enable_x64(True):
@@ -63,11 +67,11 @@ def test_implicit_is_the_derivative_at_convergence(shape):
 @pytest.mark.parametrize(
     ("num_iters", "value"),
     [
-        (1, "transport"),
-        (20, "transport"),
         (27, "transport"),
-        (27, "entropic"),
         (3, "kl"),
+        pytest.param(1, "transport", marks=SLOW),
+        pytest.param(20, "transport", marks=SLOW),
+        pytest.param(27, "entropic", marks=SLOW),
     ],
 )
 def test_unrolled_is_the_derivative_of_the_iterations(num_iters, value):
@@ -94,7 +98,9 @@ def test_before_convergence_implicit_and_unrolled_differ():
         assert np.abs(early[0] - early[1]).max() > 1e-3
 
 
-@pytest.mark.parametrize("kind", ["envelope", "implicit", "unrolled"])
+@pytest.mark.parametrize(
+    "kind", ["implicit", "unrolled", pytest.param("envelope", marks=SLOW)]
+)
 def test_float32_gradients_up_to_a_sharpness_of_1000(kind):
     rng = np.random.default_rng(5)
     cost = (rng.random((16, 10)) ** 2).astype(np.float32)
