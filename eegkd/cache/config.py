@@ -1,4 +1,4 @@
-"""How the outputs of earlier stages are kept."""
+"""Options of the teacher cache."""
 
 import dataclasses
 from typing import Literal
@@ -11,18 +11,18 @@ class CacheConfig:
     """The teacher's outputs on disk, for `--train.teacher cached`.
 
     Attributes:
-        folder: Caches that runs share, each in a folder named by its key; empty: in
-            the run folder, removed when the fold is finished.
-        form: How numbers are stored. bfloat16 keeps 8 bits of precision; int8 has a
-            scale a token vector. The error is measured and printed.
-        pool: Average so many neighbouring tokens to one. The loss sees fewer tokens.
-        rank: Keep so many principal components of a token vector; read back at full
-            width. 0 keeps it whole.
+        folder: Folder of caches that runs share, each named by its key; empty: in the
+            run folder, removed when the fold is finished.
+        form: Number format. bfloat16 keeps 8 bits of precision; int8 has one scale per
+            token vector. The error is measured and printed.
+        pool: Average this many neighbouring tokens to one. The loss sees fewer tokens.
+        rank: Principal components to keep of a token vector; read back at full width.
+            0 keeps it whole.
         tensors: Tensors (as teacher.tokens) that `form`, `pool` and `rank` are for;
             empty: all that have tokens. Logits stay exact unless named.
         limit_gb: Refuse a larger cache, in GB (1e9 bytes).
-        given: A folder of another framework's outputs: window_id.npy, and a
-            stage.tensor.npy each. A stage that is given is not trained.
+        given: Folder of another framework's outputs: window_id.npy, and one
+            stage.tensor.npy per tensor. Their stages are not trained.
         verify: Check an existing cache by content, or by sizes alone.
     """
 

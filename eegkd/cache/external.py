@@ -1,7 +1,7 @@
 """Outputs that another framework computed: a folder of arrays, matched by window_id.
 
 window_id.npy        i64[n], every id once, in any order
-teacher.logits.npy   f[n, k]: one file a tensor, named stage.tensor
+teacher.logits.npy   f[n, k]: one file per tensor, named stage.tensor
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ class ExternalOutputs(NamedTuple):
     """A folder of arrays, opened.
 
     Attributes:
-        folder: Where it is.
+        folder: Path of the folder.
         order: `i64[m]`: the row of each wanted window.
         arrays: Tensor name -> memory map.
     """
@@ -35,13 +35,13 @@ class ExternalOutputs(NamedTuple):
         return {name: np.asarray(array[rows]) for name, array in self.arrays.items()}
 
     def hashes(self) -> dict[str, str]:
-        """Hashes every file that is read."""
+        """Computes file name -> hash of every file that is read."""
         names = [WINDOWS, *(f"{name}.npy" for name in self.arrays)]
         return {name: hash_file(self.folder / name) for name in names}
 
 
 def given_names(folder: str | Path, wanted: Sequence[str]) -> list[str]:
-    """Lists the wanted tensors that a folder has a file of.
+    """Lists the wanted tensors that a folder holds.
 
     Raises:
         InputError: If it is no folder, or has none of them.
@@ -64,13 +64,13 @@ def open_external(
     """Opens the arrays of a folder and matches their rows to windows.
 
     Args:
-        folder: With `window_id.npy` and a `<stage>.<tensor>.npy` a tensor.
+        folder: Folder of `window_id.npy` and one `<stage>.<tensor>.npy` per tensor.
         specs: Tensor name -> shape of one window, and dtype.
         window_ids: Windows that must be there.
 
     Raises:
-        InputError: Naming the file and what is wrong: missing, of another shape or
-            kind, an id that is missing or there twice.
+        InputError: If a file is missing or of another shape or kind, or an id is
+            missing or there twice.
     """
     folder = Path(folder).absolute()
     ids = _load(folder / WINDOWS)

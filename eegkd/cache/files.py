@@ -1,6 +1,6 @@
-"""The files of a teacher cache: what they are called, and whether they are whole.
+"""The files of a teacher cache: their names, and checks that they are whole.
 
-    manifest.json             what the outputs are of, how they are stored, every hash
+    manifest.json             origin of the outputs, form of storage, every hash
     window_id.npy             i64[m], in ascending order
     teacher.tokens/00000.npy  a shard: rows of window 0 view 0, window 0 view 1, ...
     teacher.tokens.scale/...  of int8
@@ -39,7 +39,7 @@ _PROBE_BYTES = 1 << 25
 
 
 class Layout(NamedTuple):
-    """How rows are cut into shards; row = window's place * num_views + view."""
+    """Division of rows into shards; row = window's place * num_views + view."""
 
     num_windows: int
     num_views: int
@@ -56,7 +56,7 @@ class Layout(NamedTuple):
         return -(-self.num_rows // self.shard_rows)
 
     def rows(self, shard: int) -> np.ndarray:
-        """Rows that one shard holds."""
+        """Rows of one shard."""
         start = shard * self.shard_rows
         return np.arange(start, min(start + self.shard_rows, self.num_rows))
 
@@ -69,12 +69,12 @@ class Speed(NamedTuple):
 
 
 def shard_file(tensor: str, suffix: str, shard: int) -> str:
-    """Names a shard, relative to the cache's folder."""
+    """Returns the path of a shard, relative to the cache's folder."""
     return f"{tensor}{suffix}/{shard:05d}.npy"
 
 
 def basis_file(tensor: str) -> str:
-    """Names the principal axes of a tensor."""
+    """Returns the file name of a tensor's principal axes."""
     return f"{tensor}.basis.npz"
 
 
@@ -129,22 +129,22 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def layout_of(manifest: Mapping[str, Any]) -> Layout:
-    """Reads how a cache's rows are cut into shards."""
+    """Reads the layout of a cache from its manifest."""
     return Layout(**manifest["layout"])
 
 
 def forms_of(manifest: Mapping[str, Any]) -> dict[str, TensorForm]:
-    """Reads how a cache's tensors are stored."""
+    """Reads the storage forms of a cache's tensors from its manifest."""
     return {name: form_of(entry) for name, entry in manifest["fields"]["form"].items()}
 
 
 def key_of(fields: Mapping[str, Any]) -> str:
-    """Hashes what a cache's numbers depend on."""
+    """Computes the hash of the fields that a cache's numbers depend on."""
     return hash_json(fields)
 
 
 def difference(found: Any, wanted: Any) -> str | None:
-    """Names the first field in which two keys differ, with both values."""
+    """Formats the first field in which two keys differ, with both values."""
     differing = first_difference(found, wanted)
     if differing is None:
         return None
@@ -153,7 +153,7 @@ def difference(found: Any, wanted: Any) -> str | None:
 
 
 def check_fields(folder: Path, found: Any, wanted: Any) -> None:
-    """Refuses a cache of something else.
+    """Checks that a cache has the wanted origin.
 
     Raises:
         InputError: Naming the first field that differs.
@@ -170,10 +170,10 @@ def check_fields(folder: Path, found: Any, wanted: Any) -> None:
 def damaged_files(
     folder: Path, files: Mapping[str, Any], verify: Verify = "sha256"
 ) -> tuple[dict[str, str], float]:
-    """Finds files that are not what was written.
+    """Finds files that differ from their record.
 
     Args:
-        folder: Where the cache is.
+        folder: Folder of the cache.
         files: Name -> `bytes` and `sha256`.
         verify: "size" reads no content.
 
@@ -187,7 +187,7 @@ def damaged_files(
 
 
 def num_bytes(files: Mapping[str, Any]) -> int:
-    """Adds up the sizes of files that a manifest names."""
+    """Counts the bytes of files that a manifest names."""
     return sum(entry["bytes"] for entry in files.values())
 
 
@@ -222,5 +222,5 @@ def _short(value: Any) -> str:
     if value is None:
         return "absent"
     text = value if isinstance(value, str) else json.dumps(value)
-    # A hash says nothing beyond its first figures.
+    # The first figures of a hash are enough to tell two apart.
     return text[:12] if len(text) == 64 and " " not in text else text[:80]

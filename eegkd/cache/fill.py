@@ -1,4 +1,4 @@
-"""Fills a teacher cache shard by shard, resumably, from whatever makes its rows."""
+"""Fills a teacher cache shard by shard, resumably."""
 
 import logging
 import shutil
@@ -60,8 +60,8 @@ class CachePlan(NamedTuple):
     Attributes:
         fields: Everything its numbers depend on, by name; "form" among them.
         window_ids: `i64[m]`, ascending.
-        layout: How rows are cut into shards.
-        forms: How each tensor is stored.
+        layout: Division of rows into shards.
+        forms: Storage form of each tensor.
     """
 
     fields: Mapping[str, Any]
@@ -93,7 +93,7 @@ def make_plan(
     Args:
         fields: Origin of the outputs, by name.
         window_ids: `i64[m]`, ascending and distinct.
-        forms: How each tensor is stored.
+        forms: Storage form of each tensor.
         num_views: Views of each window.
         shard_rows: Rows per shard; None: 64 MiB of the largest tensor, 4,096 at most.
 
@@ -117,7 +117,7 @@ def make_plan(
 
 
 def describe_plan(plan: CachePlan, speed: Speed, free: int) -> str:
-    """Formats what a cache takes, and what its disk gives."""
+    """Formats the size of a cache, and the speed of its disk."""
     forms = "; ".join(f"{name} as {f.describe()}" for name, f in plan.forms.items())
     views = plan.layout.num_views
     of_views = f" of {views} views" if views > 1 else ""
@@ -132,11 +132,11 @@ def describe_plan(plan: CachePlan, speed: Speed, free: int) -> str:
 
 
 def check_room(folder: Path, need: int, *, total: int, limit_gb: float) -> int:
-    """Refuses a cache that is larger than the limit or the disk; returns what is free.
+    """Refuses a cache that exceeds the limit or the disk; returns the free bytes.
 
     Args:
-        folder: Where it is to be.
-        need: Bytes that are still to be written.
+        folder: Folder of the cache.
+        need: Bytes still to be written.
         total: Bytes of the whole cache.
         limit_gb: The user's limit, in 1e9 bytes.
 
@@ -162,7 +162,7 @@ def check_room(folder: Path, need: int, *, total: int, limit_gb: float) -> int:
 
 
 def free_bytes(folder: Path) -> int:
-    """Returns what is free on the disk of a folder, which need not exist yet."""
+    """Returns the free bytes on the disk of a folder, which need not exist yet."""
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free
@@ -179,25 +179,25 @@ def fill_cache(
     progress: Callable[[int], None] | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> TeacherCache:
-    """Fills what is missing of a cache, and returns it checked.
+    """Fills the missing shards of a cache, and returns it checked.
 
-    Every shard is written whole or not at all and the manifest after it, so a killed
-    fill goes on at the shard it was in, to the same bytes: a shard's batches do not
-    depend on where the fill was stopped.
+    Every shard is written atomically and the manifest after it, so a killed fill
+    resumes at its shard, to the same bytes: a shard's batches do not depend on where
+    the fill was stopped.
 
     Args:
-        folder: Where the cache lies.
+        folder: Folder of the cache.
         plan: Contents of the cache.
-        produce: Makes the rows.
+        produce: Function that makes the rows.
         limit_gb: Refuse a larger cache.
         verify: How existing files are checked.
         refill: True to make damaged shards again, with a warning; else refuse them.
         progress: Receives the number of rows done.
-        stop: Asked after every shard.
+        stop: Called after every shard; True stops.
 
     Raises:
-        InputError: If the folder holds something else, or is full; if an output is
-            not finite or has another shape.
+        InputError: If the folder holds another cache or is full, or an output is not
+            finite or has another shape.
         Interrupted: If it was stopped; the message says how to resume.
     """
     folder = Path(folder).absolute()

@@ -1,4 +1,4 @@
-"""How a teacher's tensor is stored: number format, pooled tokens, low rank.
+"""Storage of a teacher's tensor: number format, pooled tokens, low rank.
 
 A tensor is `f[w, ..., n, d]`: w windows of n tokens of width d. It is pooled over
 tokens first, then projected, then written in its number format; reading undoes the last
@@ -18,13 +18,13 @@ Numbers = Literal["float32", "bfloat16", "int8", "as_is"]
 
 @dataclasses.dataclass(frozen=True)
 class TensorForm:
-    """One tensor as the teacher gives it, and how it is stored.
+    """Shape and storage of one tensor.
 
     Attributes:
-        shape: Shape of one window, as the teacher gives it.
-        dtype: As the teacher gives it.
+        shape: Shape of one window in the teacher's outputs.
+        dtype: Dtype in the teacher's outputs.
         numbers: float32; bfloat16, rounded to nearest, ties to even; int8 with a
-            float32 scale a token vector (its largest magnitude / 127); as_is for
+            float32 scale per token vector (its largest magnitude / 127); as_is for
             integers and booleans.
         pool: Tokens that are averaged to one; 1 keeps them all.
         rank: Principal components kept of the last axis; 0 keeps it whole.
@@ -45,7 +45,7 @@ class TensorForm:
 
     @property
     def parts(self) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
-        """What lies on disk: suffix -> dtype and shape of one window."""
+        """Arrays on disk: suffix -> dtype and shape of one window."""
         shape = self.read_shape
         shape = (*shape[:-1], self.rank) if self.rank else shape
         if self.numbers == "int8":
@@ -90,10 +90,10 @@ def choose_form(
     rank: int,
     asked: tuple[str, ...],
 ) -> TensorForm:
-    """Decides how one tensor is stored.
+    """Chooses the storage form of one tensor.
 
-    Tensors with tokens (two axes per window) take the form that was asked for; those of
-    a class's size (logits, one vector per window) stay exact unless they are named.
+    Tensors with tokens (two axes per window) take the wanted form; those with one
+    vector per window (logits) stay exact unless they are named.
 
     Raises:
         InputError: If the form does not fit the tensor.
@@ -121,7 +121,7 @@ def fit_basis(values: np.ndarray, rank: int) -> Basis:
 
     Args:
         values: `[..., d]`, pooled already.
-        rank: How many axes.
+        rank: Number of axes.
     """
     flat = values.reshape(-1, values.shape[-1]).astype(np.float64)
     mean = flat.mean(axis=0)
@@ -143,7 +143,7 @@ def pooled(values: np.ndarray, form: TensorForm) -> np.ndarray:
 def encode(
     values: np.ndarray, form: TensorForm, basis: Basis | None = None
 ) -> dict[str, np.ndarray]:
-    """Turns `[w, *form.shape]` into the arrays that lie on disk, by suffix."""
+    """Encodes `[w, *form.shape]` as arrays for disk, by suffix."""
     if form.numbers == "as_is":
         return {"": np.asarray(values, form.dtype)}
     x = pooled(values, form)
@@ -161,7 +161,7 @@ def encode(
 def decode(
     parts: Mapping[str, np.ndarray], form: TensorForm, basis: Basis | None = None
 ) -> np.ndarray:
-    """Turns arrays from disk into `f32[w, *form.read_shape]`."""
+    """Decodes arrays from disk to `f32[w, *form.read_shape]`."""
     x = parts[""]
     if form.numbers == "as_is":
         return x
@@ -187,7 +187,7 @@ def from_bfloat16(bits: np.ndarray) -> np.ndarray:
 def stated_error(
     values: np.ndarray, form: TensorForm, basis: Basis | None
 ) -> dict[str, float]:
-    """Measures what a form loses on a sample.
+    """Measures the error of a form on a sample.
 
     Returns:
         `relative_rms`: RMS of (read back - teacher's) over the RMS of the teacher's,
@@ -213,10 +213,10 @@ def _relative_rms(x: np.ndarray, reference: np.ndarray) -> float:
 
 
 def form_json(form: TensorForm) -> dict[str, Any]:
-    """Returns what a manifest says of a form."""
+    """Returns a form as a manifest holds it."""
     return dataclasses.asdict(form) | {"shape": list(form.shape)}
 
 
 def form_of(entry: Mapping[str, Any]) -> TensorForm:
-    """Reads what `form_json` wrote."""
+    """Reads a form that `form_json` wrote."""
     return TensorForm(**{**entry, "shape": tuple(entry["shape"])})

@@ -156,7 +156,7 @@ class TeacherCache:
 
     @property
     def errors(self) -> dict[str, dict[str, float]]:
-        """What each tensor's form loses, as it was measured on a sample."""
+        """Error of each tensor's form, measured on a sample."""
         return self.manifest["errors"]
 
     def tensors(self, window_ids: np.ndarray) -> dict[str, dict[str, TeacherTensor]]:
@@ -181,12 +181,12 @@ def open_cache(
     """Opens a finished cache.
 
     Args:
-        folder: Where it is.
+        folder: Folder of the cache.
         fields: Required origin of the outputs; None takes any.
         verify: sha256 reads every file once; size compares sizes alone.
 
     Raises:
-        InputError: If it is not finished, of something else, or a file is missing, cut
+        InputError: If it is unfinished, has another origin, or a file is missing, cut
             or altered; the message names it.
     """
     folder = Path(folder).absolute()
@@ -215,7 +215,7 @@ def match_windows(ids: np.ndarray, cached: np.ndarray) -> np.ndarray:
 
 
 class _Places(NamedTuple):
-    """Rows of one shard: which of it, and where they go in the batch."""
+    """Rows of one shard: their numbers in it, and their places in the batch."""
 
     shard: int
     local: np.ndarray

@@ -1,8 +1,7 @@
 """Views of a window: small random changes that the window's id decides.
 
-View v of a window is a pure function of (seed, window_id, v): whoever computes it, in
-whatever batch, sees the same samples. That is what lets a teacher's stored output and a
-student's input be of one view.
+View v of a window is a pure function of (seed, window_id, v), in whatever batch it is
+computed: so a teacher's stored output and a student's input show the same samples.
 """
 
 import dataclasses
@@ -21,8 +20,8 @@ class AugmentConfig:
     Attributes:
         scale: All samples of a window are multiplied by one factor, uniform in
             [1 - scale, 1 + scale].
-        shift: Largest shift in time, as a share of the window; what runs out at one
-            end is mirrored.
+        shift: Largest shift in time, as a share of the window; the ends are
+            mirrored.
         channel_dropout: Chance that a channel is set to zero; one always stays.
         noise: Standard deviation of Gaussian noise, as a share of the channel's own.
         seed: Seed of the views.
@@ -99,8 +98,8 @@ def _change(
     signal: np.ndarray, rng: np.random.Generator, config: AugmentConfig
 ) -> np.ndarray:
     c, t = signal.shape
-    # Every number is drawn whether it is used or not: turning one change on leaves the
-    # others as they were. Noise, which is many, comes last.
+    # Every number is drawn whether used or not: turning one change on does not alter
+    # the others. Noise, which needs many, comes last.
     factor = np.float32(1 + config.scale * rng.uniform(-1, 1))
     shift = round(config.shift * t * rng.uniform(-1, 1))
     dropped = rng.random(c) < config.channel_dropout

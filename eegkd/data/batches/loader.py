@@ -44,7 +44,7 @@ class BatchSource:
     )
 
     def __len__(self) -> int:
-        """Batches from `first` to the end."""
+        """Number of batches from `first` to the end."""
         return self.num_batches - self.first
 
     def __getitem__(self, index: int) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class Loader:
     """
 
     def __init__(self, source: BatchSource, *, workers: int, threads: int) -> None:
-        """Takes a source and how many processes and threads read ahead of it."""
+        """Starts at the first batch, with processes and threads that read ahead."""
         self._source = source
         self._workers = workers
         self._threads = threads
@@ -75,7 +75,7 @@ class Loader:
         self._iterator: Iterator[dict[str, Any]] | None = None
 
     def __len__(self) -> int:
-        """All batches, those already given out included."""
+        """Number of all batches, past ones included."""
         return self._source.num_batches
 
     @property
@@ -84,7 +84,7 @@ class Loader:
         return self._source.order.batches_per_epoch
 
     def __iter__(self) -> "Loader":
-        """Returns itself: there is one position."""
+        """Returns itself: a loader has one position."""
         return self
 
     def __next__(self) -> dict[str, Any]:
@@ -99,14 +99,14 @@ class Loader:
         return batch
 
     def get_state(self) -> dict[str, Any]:
-        """Returns the position and what it is a position in; JSON can hold it."""
+        """Returns the position and its order, as JSON values."""
         return {"next_batch": self._next, "order": self._fingerprint()}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Moves to a position that `get_state` returned.
 
         Raises:
-            InputError: If it is of other rows, labels, seed or batch size.
+            InputError: If its rows, labels, seed or batch size differ.
         """
         if state["order"] != self._fingerprint():
             raise InputError(
@@ -177,7 +177,7 @@ def make_loader(
         num_steps: Number of batches.
         plan: Contents of a batch; epoch e shows view e modulo `num_views` of its
             augmentation.
-        shard: This host's number and how many there are.
+        shard: Number of this host, and of all hosts.
         workers: Processes that make batches; 0 uses threads only.
         threads: Threads that read ahead.
 

@@ -56,7 +56,7 @@ class BatchPlan:
     Attributes:
         sampler: "balanced" draws every class equally often.
         labels: Labels aligned with the store's rows; None takes the store's.
-        prepare: `batch -> batch`, a system's own; None adds nothing.
+        prepare: `batch -> batch` of a system; None adds nothing.
         zscore: Statistics from `fit_train_zscore`, where the store asks for them.
         augment: Random changes, after the z-score; `prepare` sees their result.
         cache: Stage name -> tensor name -> array aligned with the store's rows, or
@@ -75,11 +75,11 @@ class BatchPlan:
     recordings: bool = False
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leaves memory-mapped tensors as file names: a worker maps them again."""
+        """Replaces memory-mapped tensors by file names: a worker maps them again."""
         return self.__dict__ | {"cache": _each(self.cache, _to_reference)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Maps again what `__getstate__` left as file names."""
+        """Maps tensors that `__getstate__` replaced by file names."""
         self.__dict__.update(state | {"cache": _each(state["cache"], _from_reference)})
 
 
@@ -105,9 +105,10 @@ class BatchMaker:
         return self.store.labels if self.plan.labels is None else self.plan.labels
 
     def __call__(self, rows: np.ndarray, view: np.ndarray | int = 0) -> dict[str, Any]:
-        """Returns what the store reads, `label subject window_id` and what is added.
+        """Returns the arrays of a batch.
 
-        That is the extras, what `prepare` makes of all this, and the cache.
+        These are the store's, `label subject window_id`, the extras, the additions of
+        `prepare`, and the cache.
 
         Args:
             rows: Rows of the store.
@@ -188,7 +189,7 @@ def eval_batches(
 
     Args:
         maker: `rows -> batch`.
-        rows: What it is asked for.
+        rows: Rows to pass to it.
         batch_size: Rows per batch.
     """
     for start in range(0, len(rows), batch_size):

@@ -37,7 +37,7 @@ class RecordingMaker:
     """Gathers whole recordings into one batch, `[r, n, ...]`.
 
     Attributes:
-        maker: Makes the windows.
+        maker: Maker of the windows.
         recordings: Rows of each recording, in time order.
         length: Windows per recording in a batch: that of the longest.
     """
@@ -92,7 +92,7 @@ def recording_maker(
     """Makes the batches of the recordings of some rows.
 
     Args:
-        maker: Makes their windows.
+        maker: Maker of the windows.
         rows: Rows of the store.
         longest: Rows whose longest recording sets the length, where one compiled
             program serves several sets; None is `rows`.

@@ -34,7 +34,7 @@ class Source(NamedTuple):
         member: The part of `path` to read, where it holds several recordings.
         subject: The person; the recording's id where a corpus names no persons.
         session: The visit, or "".
-        info: Other facts that the corpus knows: labels, onsets.
+        info: Other facts: labels, onsets.
     """
 
     recording_id: str
@@ -46,7 +46,7 @@ class Source(NamedTuple):
 
 
 class Corpus(NamedTuple):
-    """How a corpus lies on disk and what its labels mean.
+    """Layout of a corpus on disk, and the meaning of its labels.
 
     Attributes:
         name: Name, as in `--data.corpus`.
@@ -129,7 +129,7 @@ def fill_root(config: DataConfig, collection: str | os.PathLike[str]) -> DataCon
         collection: A folder that holds one folder per corpus.
 
     Returns:
-        The config, unchanged where the corpus or its folder is not there.
+        The config, unchanged if there is no such corpus or folder.
     """
     if config.root:
         return config

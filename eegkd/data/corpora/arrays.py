@@ -16,7 +16,7 @@ one, -1 or `unlabelled` is none. Without `subject` folds go by recording, which 
 file where there is no such column either. `split` is train, val or test, a person's the
 same throughout, and is what `--split fixed` takes.
 
-Windows stay as they are: what would filter, resample or cut them again is refused.
+Windows are not changed: options that filter, resample or cut them are refused.
 """
 
 import csv
@@ -171,7 +171,7 @@ def _read_part(path: Path, about: _About) -> _Part:
             f"{len(about.channels)}. Give one name a channel, in the arrays' order."
         )
     if "label" not in arrays:
-        raise InputError(f"{path}: no labels. Add `label`, one a window (-1: none).")
+        raise InputError(f"{path}: no labels. Add `label`, one per window (-1: none).")
     columns: dict[str, tuple[str, ...]] = {}
     for name, values in arrays.items():
         values = np.asarray(values)
@@ -187,7 +187,7 @@ def _read_part(path: Path, about: _About) -> _Part:
 def _read_table(path: Path) -> dict[str, list[str]]:
     if not path.exists():
         raise InputError(
-            f"{path} is missing. It has a line a window, with the columns "
+            f"{path} is missing. It has one line per window, with the columns "
             f"{', '.join(COLUMNS)}; label is required."
         )
     with path.open(newline="", encoding="utf-8-sig") as file:

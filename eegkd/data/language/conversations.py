@@ -1,8 +1,8 @@
 """Conversations about images, as a LLaVA reads them: one call from words to arrays.
 
 A tokenizer and an image processor come from the model's folder (transformers'); what
-they give is packed here. Nothing is cut off: a text that is too long is refused, and an
-image is padded to a square, where the processor's crop would lose its edges.
+they return is packed here. Nothing is cut off: too long a text is refused, and an image
+is padded to a square, where the processor's crop would lose its edges.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -53,7 +53,7 @@ class Conversation(NamedTuple):
 
 
 class ModelConfig(Protocol):
-    """Facts of a model that are needed here; `models.LlavaConfig` has them."""
+    """Fields of a model's config, such as `models.LlavaConfig`, that are read here."""
 
     @property
     def vision(self) -> Any:
@@ -89,7 +89,7 @@ def prepare_conversations(
             every other length.
         num_images: The most images of a row, so that batches have one shape; None is
             that of these rows.
-        aspect: What becomes of an image that is no square, in LLaVA-1.5: "pad" adds
+        aspect: Treatment of images that are not square, in LLaVA-1.5: "pad" adds
             borders of CLIP's mean colour; "crop" leaves it to the processor, which
             mostly loses the edges of the longer side.
 

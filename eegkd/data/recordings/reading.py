@@ -32,7 +32,7 @@ _HEADERS: Mapping[str, tuple[str, ...]] = {
     ".vmrk": (".vhdr",),
     ".fdt": (".set",),
 }
-"""Files that hold only a part of a recording, and those that describe it."""
+"""Suffix of a part of a recording -> suffixes of the file that describes it."""
 _FOLDER_FORMATS = (".mff", ".ds", ".mefd")
 _MNE_KINDS: Mapping[str, Kind] = {
     **dict.fromkeys(("eeg", "seeg", "ecog", "dbs"), "eeg"),
@@ -68,8 +68,8 @@ def read_recording(
     Args:
         path: The file; of a recording in several files any one (`.hea` or `.dat`,
             `.vhdr` or `.eeg`).
-        units: What one number of the file means, against the file's own word for EEG
-            channels, and for any other channel whose unit the file does not state.
+        units: Unit of the file's numbers, which overrides the file's for EEG channels,
+            and fills in for other channels whose unit the file does not state.
 
     Returns:
         Signals in uV (ECG in mV; channels that are no voltage unchanged, "n/a"),
@@ -204,7 +204,7 @@ def _mne_events(raw: Any) -> list[Event]:
 
 
 def _trigger_events(values: np.ndarray, rate: float) -> list[Event]:
-    """Returns rises of a trigger channel; the value it rises to is the label."""
+    """Returns the rises of a trigger channel as events, labelled by the new value."""
     codes = values.astype(np.int64)
     rises = np.flatnonzero(np.diff(codes) > 0) + 1
     return [
@@ -288,7 +288,7 @@ def _assemble(path: Path, signals: _Signals, units: StatedUnit | None) -> Record
 def check_numbers(
     path: Path, data: np.ndarray, channels: Sequence[str], kinds: Sequence[Kind]
 ) -> None:
-    """Refuses NaN, and EEG amplitudes that no unit of theirs allows.
+    """Refuses NaN, and EEG amplitudes that are impossible in their unit.
 
     Raises:
         InputError: Naming the file and the channel.

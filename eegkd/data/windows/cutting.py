@@ -38,7 +38,7 @@ def cut_windows(
     background: str | None,
     positive_fraction: float,
 ) -> Windows:
-    """Cuts windows at the overlapping hop and labels each by what covers it.
+    """Cuts windows at the overlapping hop and labels each by the events it covers.
 
     Starts are whole samples: the multiples of the hop, and those of the window length
     (the grid) where the hop does not divide it, so that judging always sees every
@@ -94,7 +94,7 @@ def cut_trials(
 ) -> Windows:
     """Cuts one window per event, from its onset on; all are judged.
 
-    A trial that the recording ends in is left out. A label needs an event that covers
+    A trial that the recording cuts off is left out. A label needs an event that covers
     at least `positive_fraction` of the window, as in `cut_windows`.
 
     Args:
@@ -214,7 +214,7 @@ GENERAL: Mapping[str, Any] = {
 
 
 def resolve_config(config: DataConfig, corpus: Corpus) -> DataConfig:
-    """Fills what the user left open from the corpus, then from `GENERAL`.
+    """Fills open options from the corpus, then from `GENERAL`.
 
     Raises:
         InputError: If windows of trials were to overlap, or windows that are cut
@@ -249,10 +249,10 @@ def window_recording(
     background: str | None = None,
     trials: bool = False,
 ) -> tuple[Windows, Recording]:
-    """Preprocesses and cuts one recording, as it would be for a store.
+    """Preprocesses and cuts one recording as for a store.
 
     Args:
-        raw: Recording as read; without `classes` its events are left aside.
+        raw: Recording as read; without `classes` its events are ignored.
         config: Resolved options, from `resolve_config` or `config_of`.
         classes: Label names.
         background: The class of windows outside every event.

@@ -69,7 +69,7 @@ def write_files(
             (partial / MANIFEST).write_text(seal(whole), encoding="utf-8")
             sync_tree(partial)
             os.replace(partial, folder)
-            # What was hashed while it was written need not be read to be hashed.
+            # The hash was taken while writing: no need to read the file again.
             note_whole(folder / "signal.npy", digest)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -198,7 +198,7 @@ def count_windows(
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Reads `manifest.json` and checks what it says about itself."""
+    """Reads `manifest.json` and checks its version and hash."""
     file = folder / MANIFEST
     if not file.is_file():
         begun = any(
@@ -226,5 +226,5 @@ def _wrong_field(manifest: Mapping[str, Any]) -> str:
 
 
 def damaged(folder: Path, field: str, what: str) -> InputError:
-    """Makes the error of a store that is not what was written."""
+    """Makes the error of an altered store."""
     return InputError(f"{WHAT} {folder}: {field} {what}. {CURE}")

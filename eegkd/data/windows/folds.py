@@ -43,7 +43,7 @@ class FixedSplit(BaseCrossValidator):
     leaks = False
 
     def __init__(self, test_groups: Sequence[Any]) -> None:
-        """Takes the values of `groups` that are tested on."""
+        """Sets the values of `groups` that are tested on."""
         self.test_groups = tuple(test_groups)
 
     def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
@@ -59,7 +59,7 @@ class FixedSplit(BaseCrossValidator):
 
 
 class RandomWindows(StratifiedKFold):
-    """Splits windows, not subjects: only to show what that leaks."""
+    """Splits windows, not subjects, to show the leak."""
 
     leaks = True
 
@@ -182,7 +182,7 @@ def _nested(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Takes about a fifth of the groups of `outer` (None: of its rows) to validate on.
 
-    Of the candidate fifths, the first that leaves most classes on both sides.
+    The first candidate with the most classes on both sides is taken.
     """
     inside = outer if groups is None else groups[outer]
     num = min(VALIDATION_SHARE, len(np.unique(inside)))
@@ -237,7 +237,7 @@ def _fixed_parts(store: WindowStore) -> dict[str, list[str]]:
 
 
 def _check_classes(store: WindowStore, fold: Fold) -> None:
-    """Refuses a fold that cannot teach a class or has nothing to judge on."""
+    """Refuses a fold that lacks a class in training, or has no windows to judge."""
     for name, rows in zip(Fold._fields[1:], fold[1:], strict=True):
         if len(rows) == 0:
             raise InputError(

@@ -1,7 +1,7 @@
 """From a corpus on disk to a window store: parallel, resumable, atomic.
 
-Every recording becomes one part in `<out>.partial`; a run that was stopped, however
-hard, is resumed by running it again. The parts are then streamed into the store in the
+Every recording becomes one part in `<out>.partial`; a stopped or killed run is resumed
+by running it again. The parts are then streamed into the store in the
 order of the corpus, so its bytes depend neither on the number of workers nor on
 interruptions.
 """
@@ -31,14 +31,14 @@ from eegkd.host.atomic import sync
 from eegkd.host.sealed import hash_file, hash_json
 
 PART_VERSION = 1
-"""Raised whenever reading, preprocessing or cutting changes what a part holds."""
+"""Version of the parts: raised when reading, preprocessing or cutting changes."""
 
 
 _HEADERS = (".hea", ".vhdr", ".set")
 
 
 class PreparePlan(NamedTuple):
-    """Work to be done, all of it known before any signal is read."""
+    """Work to be done, known before any signal is read."""
 
     config: DataConfig
     corpus: Corpus
@@ -56,7 +56,7 @@ class Estimate(NamedTuple):
 
 
 def make_plan(config: DataConfig) -> PreparePlan:
-    """Lists the recordings of a corpus and settles how they are preprocessed.
+    """Lists the recordings of a corpus and settles their preprocessing.
 
     Raises:
         InputError: If the corpus is unknown or has no recordings.
@@ -251,7 +251,7 @@ def _manifest(plan: PreparePlan, infos: Sequence[Mapping[str, Any]]) -> dict[str
         try:
             manifest["split"] = corpus.fixed_split(subjects)
         except InputError as error:
-            # Part of a corpus can be prepared; only --split fixed asks for all of it.
+            # A part of a corpus can be prepared; only --split fixed needs all of it.
             manifest["split"] = {"error": str(error)}
     if corpus.student_subjects:
         manifest["student_subjects"] = corpus.student_subjects
@@ -275,7 +275,7 @@ def _source_hashes(
 
 
 def _reuse(folder: Path, plan: PreparePlan) -> WindowStore:
-    """Opens a finished store if it is what was asked for."""
+    """Opens a finished store if it has the wanted contents."""
     store = WindowStore.open(folder)
     if store.manifest.get("request") == plan.hash:
         return store
@@ -299,7 +299,7 @@ def _reuse(folder: Path, plan: PreparePlan) -> WindowStore:
 
 
 def _describe(source: Source, root: Path) -> list[Any]:
-    """Returns what identifies a source, wherever the corpus lies."""
+    """Returns the identity of a source, wherever the corpus lies."""
     where = _relative(source.path, root)
     info = json.dumps(dict(source.info), sort_keys=True, default=str)
     names = [source.recording_id, source.member, source.subject, source.session]

@@ -28,7 +28,7 @@ from eegkd.host.sealed import Verify, bad_files, hash_arrays, sealed
 
 
 class Subjects(NamedTuple):
-    """Who each window is of: `names[codes[row]]`."""
+    """Subject of each window: `names[codes[row]]`."""
 
     codes: np.ndarray
     names: tuple[str, ...]
@@ -109,7 +109,7 @@ class WindowStore:
         if path is not None:
             return write_store(path, [signal], index, manifest)
         check_finite(signal, index)
-        # No files, but the fingerprint is to cover what they would hold.
+        # No files, but the fingerprint has to cover the arrays.
         sha256 = hash_arrays(signal, *(index[name] for name in sorted(index)))
         files = {"arrays": {"bytes": signal.nbytes, "sha256": sha256}}
         return cls(signal, index, sealed({**manifest, "files": files}))
@@ -121,7 +121,7 @@ class WindowStore:
         return WindowStore, (self.signal, self.index, self.manifest)
 
     def read(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Reads some rows: what a batch begins with."""
+        """Reads some rows, as the start of a batch."""
         return {"signal": np.asarray(self.signal[rows])}
 
     def __len__(self) -> int:
@@ -140,7 +140,7 @@ class WindowStore:
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are."""
+        """Number of classes."""
         return len(self.manifest["classes"])
 
     @property
@@ -205,7 +205,7 @@ class WindowStore:
 
 
 def check_trainable(store: WindowStore) -> None:
-    """Refuses a store that nothing can be learnt from.
+    """Refuses a store without two classes.
 
     Raises:
         InputError: If fewer than two classes have windows.
