@@ -117,7 +117,7 @@ def combine(
     for term in terms:
         weight = term.weight(step) if callable(term.weight) else term.weight
         if scale is not None:
-            weight = weight * scale[term.name]
+            weight = weight * scale.get(term.name, 1.0)
         metrics[f"raw/{term.name}"] = means[term.name]
         metrics[f"weighted/{term.name}"] = weight * means[term.name]
         total = total + weight * means[term.name]
@@ -138,7 +138,7 @@ def total_loss(
         terms: What to add up.
         tensors: By stage name and "batch", then by tensor name.
         step: The update's number, for scheduled weights.
-        scale: A balancer's multiplier a term; None is 1.
+        scale: A balancer's multiplier per term; 1 where there is none.
         axis_name: The device axis to reduce over; also passed to each `fn` that has a
             parameter of that name (a batch-global loss).
 

@@ -16,7 +16,7 @@ from eegkd.losses.balance import make_balancer
 from eegkd.pipeline.baselines import small_nets
 from eegkd.pipeline.probes import term_values
 from eegkd.pipeline.schedule import SMALL_NET, STUDENT, Training
-from eegkd.systems import Stage, System, get_stage, init_stage
+from eegkd.systems import Stage, System, balanced_terms, get_stage, init_stage
 from eegkd.systems.batches import stage_example
 from eegkd.systems.channels import student_columns
 from eegkd.train.optimiser import stage_optimiser
@@ -161,7 +161,7 @@ def make_program(
     config = stage_config(config, stage, last=stage is system.stages[-1])
     steps = num_steps(config.train, sizes) if sizes else 1
     tx = stage_optimiser(config.optim, stage, steps)
-    balancer = make_balancer(config.train.balance, stage.terms)
+    balancer = make_balancer(config.train.balance, balanced_terms(stage))
     devices = pick_devices(config.train.devices)
 
     def make_step(axis_name: str | None):

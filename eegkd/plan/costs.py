@@ -28,7 +28,7 @@ from eegkd.plan.catalogue import (
     model_batch,
     model_system,
 )
-from eegkd.systems import SignalConfig, Stage, System
+from eegkd.systems import SignalConfig, Stage, System, balanced_terms
 from eegkd.systems.batches import StageShapes, num_bytes, shapes_of, stage_example
 from eegkd.systems.language import run_language
 from eegkd.systems.outputs import needs_outputs, output_shapes
@@ -96,7 +96,10 @@ def trace_step(
     accumulate: int = 1,
 ) -> TracedStep:
     """Builds a stage's training step and the shapes of what goes in."""
-    tx, balancer = stage_optimiser(optim, stage), make_balancer(balance, stage.terms)
+    tx, balancer = (
+        stage_optimiser(optim, stage),
+        make_balancer(balance, balanced_terms(stage)),
+    )
 
     def start(variables: Variables) -> TrainState:
         return init_state(stage, variables, tx, jax.random.key(0), balancer=balancer)

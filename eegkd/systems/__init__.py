@@ -25,6 +25,7 @@ __all__ = [
     "SystemConfig",
     "Weights",
     "add_terms",
+    "balanced_terms",
     "batch_length",
     "get_stage",
     "init_stage",
@@ -255,6 +256,12 @@ def upstream_inputs(stage: Stage) -> tuple[str, ...]:
     own = (f"{stage.name}.", "batch.")
     found = [name for name in (*named, *stage.needs) if not name.startswith(own)]
     return tuple(dict.fromkeys(found))
+
+
+def balanced_terms(stage: Stage) -> tuple[Term, ...]:
+    """Returns the terms of a stage that a balancer scales against each other."""
+    names = stage.balanced or tuple(term.name for term in stage.terms)
+    return tuple(term for term in stage.terms if term.name in names)
 
 
 def init_stage(

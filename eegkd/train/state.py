@@ -10,7 +10,7 @@ import optax
 from flax import struct
 
 from eegkd.losses import Balancer
-from eegkd.systems import Stage
+from eegkd.systems import Stage, balanced_terms
 from eegkd.typing import Array, Float, Int, Key, PyTree, Variables
 
 
@@ -77,7 +77,7 @@ def init_state(
             f" it has {', '.join(used) or 'none'}."
         )
     params, state = copy_arrays((variables.params, variables.state))
-    names = tuple(term.name for term in stage.terms)
+    names = tuple(term.name for term in balanced_terms(stage))
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,

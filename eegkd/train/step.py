@@ -6,7 +6,7 @@ import jax
 import optax
 
 from eegkd.losses import Balancer, combine
-from eegkd.systems import System, get_stage
+from eegkd.systems import System, balanced_terms, get_stage
 from eegkd.train.gradients import bind_gradient, term_gradients
 from eegkd.train.inputs import step_keys, upstream_tensors, with_labelled
 from eegkd.train.state import TrainState
@@ -64,13 +64,14 @@ def make_train_step(
         raise ValueError(f"Stage {stage_name!r} has no terms, so it is not trained.")
     if accumulate < 1:
         raise ValueError(f"accumulate is at least 1; got {accumulate}.")
+    balanced = balanced_terms(stage)
     bind = bind_gradient(system, stage, axis_name=axis_name, accumulate=accumulate)
 
     def step(state, frozen, upstream, batch):
         take = bind(state, frozen, upstream, batch)
         norms = None
         if balancer is not None and balancer.needs_grad_norms:
-            alone = term_gradients(take, stage.terms, balancer.shared)
+            alone = term_gradients(take, balanced, balancer.shared)
             norms = {name: optax.tree.norm(grad) for name, grad in alone.items()}
 
         def objective(means):
@@ -81,7 +82,8 @@ def make_train_step(
             scale, balance = None, state.balancer
             if balancer is not None:
                 stopped = jax.lax.stop_gradient(means)
-                scale, balance = balancer.weigh(state.balancer, stopped, norms)
+                own = {term.name: stopped[term.name] for term in balanced}
+                scale, balance = balancer.weigh(state.balancer, own, norms)
             loss, metrics = combine(terms, means, state.step, scale=scale)
             return loss, ({"loss": loss} | metrics, balance)
 

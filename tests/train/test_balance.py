@@ -67,6 +67,16 @@ def test_gradnorm_is_the_same_on_every_runner(alone, runner, accumulate):
         np.testing.assert_allclose(metrics[k], value, rtol=1e-4, err_msg=k)
 
 
+def test_terms_that_are_not_balanced_keep_their_weight():
+    own = toy.make_system()
+    student = own.stages[1]._replace(balanced=("kd",))
+    twice = fixed({"kd": 2.0})
+    state, metrics = run(twice, steps=1, system=replace_stage(own, student))
+    assert set(state.balancer) == {"kd"}
+    scale = {k: metrics[f"weighted/{k}"] / metrics[f"raw/{k}"] for k in ("clip", "kd")}
+    np.testing.assert_allclose([scale["clip"], scale["kd"]], [0.5, 1.0], rtol=1e-6)
+
+
 def test_gradnorm_gets_the_norms_of_raw_means():
     """The term's own weight, 0.5, is not in them."""
 

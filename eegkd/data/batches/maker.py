@@ -1,6 +1,7 @@
 """Contents of a batch: windows, their order, and the arrays next to the signal."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
@@ -9,7 +10,7 @@ import numpy as np
 
 from eegkd.cache.read import TeacherTensor
 from eegkd.data.batches.augment import UNCHANGED, AugmentConfig, augment
-from eegkd.data.windows.store import WindowStore
+from eegkd.data.windows.store import Store, WindowStore
 from eegkd.errors import InputError
 
 Prepare = Callable[[Mapping[str, Any]], Mapping[str, Any]]
@@ -96,13 +97,21 @@ class BatchMaker:
         plan: Contents of a batch besides windows.
     """
 
-    store: WindowStore
+    store: Store
     plan: BatchPlan = PLAIN
 
     @property
     def labels(self) -> np.ndarray:
         """Labels aligned with the store's rows; they may differ from the store's."""
-        return self.store.labels if self.plan.labels is None else self.plan.labels
+        return (
+            self.store.index["label"] if self.plan.labels is None else self.plan.labels
+        )
+
+    @functools.cached_property
+    def subjects(self) -> np.ndarray:
+        """One integer per store row: who its window is of."""
+        _, codes = np.unique(self.store.index["subject"], return_inverse=True)
+        return codes.astype(np.int32)
 
     def __call__(self, rows: np.ndarray, view: np.ndarray | int = 0) -> dict[str, Any]:
         """Returns the arrays of a batch.
@@ -124,7 +133,7 @@ class BatchMaker:
             batch["signal"] = augment(signal, window_id, view, plan.augment)
         batch |= {
             "label": self.labels[rows],
-            "subject": self.store.subjects.codes[rows],
+            "subject": self.subjects[rows],
             "window_id": window_id.astype(np.int32),
             **{key: values[rows] for key, values in plan.extras.items()},
         }

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from eegkd.data.batches.maker import BatchMaker, BatchPlan
-from eegkd.data.windows.store import WindowStore
+from eegkd.data.windows.store import Store
 from eegkd.errors import InputError
 
 
-def whole_recordings(store: WindowStore, rows: np.ndarray) -> list[np.ndarray]:
+def whole_recordings(store: Store, rows: np.ndarray) -> list[np.ndarray]:
     """Divides rows by recording, each in time order.
 
     Raises:

@@ -10,7 +10,7 @@ import functools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -25,6 +25,29 @@ from eegkd.data.windows.files import (
 )
 from eegkd.errors import InputError
 from eegkd.host.sealed import Verify, bad_files, hash_arrays, sealed
+
+
+class Store(Protocol):
+    """Rows to make batches of: windows here, dialogues or others elsewhere.
+
+    Attributes:
+        index: Columns with one value per row, as a window store's.
+        manifest: What the rows are.
+        fingerprint: Hash over all of it.
+    """
+
+    @property
+    def index(self) -> Mapping[str, np.ndarray]: ...  # noqa: D102
+
+    @property
+    def manifest(self) -> Mapping[str, Any]: ...  # noqa: D102
+
+    @property
+    def fingerprint(self) -> str: ...  # noqa: D102
+
+    def read(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Reads some rows: what a batch begins with."""
+        ...
 
 
 class Subjects(NamedTuple):
