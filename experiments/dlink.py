@@ -6,7 +6,7 @@
 
 Without a corpus it is the synthetic world `layered`, whose classes show in a teacher's
 layers from different depths on (`eegkd/data/synthetic/layered.py`), or its twin
-`layered_null`, in which the teacher knows nothing more than the student is told.
+`layered_null`, in which the teacher knows no more than the student.
 
 Options are those of `eegkd distill dlink`; `--table` chooses the variants whose
 students are trained beside the system's own, from the same teacher:

@@ -16,16 +16,16 @@ from eegkd.systems.entry import find
 
 
 class Experiment(NamedTuple):
-    """A system and what is tried beside it.
+    """A system and its variants.
 
     Attributes:
         about: A docstring, which its help shows before it lists the system's options.
-        system: Its name.
+        system: Name of the system.
         variants: By row.
         tables: Rows by the name of a table.
-        options: Of a corpus; a user's own come after.
-        table_options: Of a table.
-        default_table: Of a corpus; none is no variant.
+        options: Options by corpus; a user's own come after.
+        table_options: Options by table.
+        default_table: Default table by corpus; none is no variant.
         notes: On a corpus, for the report's reader.
         table_notes: On a table.
         same_teacher: The tables whose variants differ in the student alone: one teacher

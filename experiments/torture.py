@@ -150,7 +150,7 @@ def differ(whole: Path, run: Path) -> list[str]:
 
 
 def _rows(run: Path) -> dict[Any, Any]:
-    """Returns the logged numbers; a resumed run logs some steps a second time."""
+    """Returns the logged numbers; a resumed run logs some steps twice."""
     rows = {}
     for line in (run / "metrics.jsonl").read_text().splitlines():
         row = json.loads(line)
@@ -227,7 +227,7 @@ def _kills(
 
 
 def _where(run: Path) -> tuple[str, int]:
-    """Says what the newest file of a stopped run belongs to, and the step it saved."""
+    """Returns the training of a stopped run's newest file, and the step it saved."""
     if not (run / "config.json").is_file():
         return "before the run", 0
     if _filling(run):
@@ -257,7 +257,7 @@ def _inside(run: Path) -> Iterator[Path]:
 
 
 def _filling(run: Path) -> bool:
-    """Tells whether a teacher cache is there and not whole."""
+    """Returns whether a teacher cache exists and is incomplete."""
     for folder in (p for p in _inside(run) if p.name == "cache"):
         try:
             record = json.loads((folder / "manifest.json").read_bytes())

@@ -65,11 +65,11 @@ def run_bench(
         online: Compute earlier stages in the step; else read them from memory.
         repeats: Turns.
         dtype: Number type whose peak the step is compared with.
-        say: Receives what to expect.
-        progress: Receives how much is done, and of how much.
+        say: Receives the expected duration.
+        progress: Receives the amount done, and the total.
 
     Returns:
-        The account, as JSON can hold it: `parts` are milliseconds of one step.
+        The account, as JSON values: `parts` are milliseconds of one step.
 
     Raises:
         InputError: If the store is smaller than a batch, or the stage is not trained.
@@ -160,7 +160,7 @@ def _measure(
 def split_step(
     names: list[str], turns: list[list[float]]
 ) -> tuple[float, list[dict[str, Any]]]:
-    """Turns cumulative seconds into parts.
+    """Converts cumulative seconds to parts.
 
     Args:
         names: Names of the parts, in the order of the programs.
@@ -188,7 +188,7 @@ def _plain(value: Any) -> Any:
 
 
 class _Slots:
-    """The states that programs hand on to each other: each donates the one it takes."""
+    """States that programs hand on to each other: each donates the one it takes."""
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
@@ -236,7 +236,7 @@ class _Clock:
 
     def __next__(self) -> Any:
         if self.start is None:
-            # What was read ahead while other programs ran is no measure of a loader.
+            # Batches read ahead while other programs ran would flatter the loader.
             for _ in range(self._skip):
                 self._source()
             batch = self._source()

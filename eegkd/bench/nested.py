@@ -39,7 +39,7 @@ class Nested(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """Which runner, over which devices.
+    """A runner and its devices.
 
     Attributes:
         name: "single", "pmap", "shard_map" or "mesh".
@@ -153,7 +153,7 @@ def without_slots(state: TrainState) -> TrainState:
 
 
 def _no_update() -> optax.GradientTransformation:
-    """Leaves the parameters; the gradient is computed for its norm."""
+    """Returns the parameters unchanged; the gradient is computed for its norm."""
 
     def update(
         updates: Any, state: Any, params: Any = None

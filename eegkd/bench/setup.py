@@ -24,7 +24,7 @@ _WITHOUT_END = 10**6
 
 
 class Setup(NamedTuple):
-    """Everything that the timed programs take.
+    """Inputs of the timed programs.
 
     Attributes:
         chain: Nested programs; the last is the step of a training.
@@ -59,8 +59,8 @@ def prepare_bench(
     """Starts untrained stages, fills the cache in memory and makes the programs.
 
     Raises:
-        InputError: If there are too few windows, or a balancer, whose cost is of no
-            term alone.
+        InputError: If there are too few windows, or a balancer, whose cost belongs to
+            no single term.
     """
     if config.train.balance != "fixed":
         raise InputError(

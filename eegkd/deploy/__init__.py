@@ -1,1 +1,1 @@
-"""What leaves the library: exported graphs, a card, predictions on new recordings."""
+"""Deployment: exported graphs, a card, predictions on new recordings."""

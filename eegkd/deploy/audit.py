@@ -41,7 +41,7 @@ def audit_graph(
     Args:
         where: The file, for messages.
         graph: Written graph.
-        inputs: Names of what the file takes.
+        inputs: Names of the file's inputs.
         arrays: Arrays of more than 100 elements that the file holds.
         foreign: Arrays by name that it must not hold: a teacher's, bridges'.
 

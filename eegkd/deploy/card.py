@@ -34,7 +34,7 @@ class ModelFile:
         name: Name in the folder.
         size: Bytes.
         sha256: Hash of the content.
-        parity: How it compares with the student.
+        parity: Comparison with the student.
         audit: Contents; None for a file of weights, which is no graph.
     """
 
@@ -47,11 +47,11 @@ class ModelFile:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Card:
-    """A finished model with all that its files do not say.
+    """Facts of a finished model that its files do not hold.
 
     Attributes:
-        name: The model's name.
-        system: The system that distilled it.
+        name: Name of the model.
+        system: Name of the system that distilled it.
         row: Row of the run: student, teacher or a control.
         classes: Names, in the order of the probabilities.
         channels: Names, in the order of the signal's rows.
@@ -65,8 +65,8 @@ class Card:
         threshold: Probability from which on there is an event; None without event
             classes.
         parts: Parameters by part of the model.
-        corpus: Where the training windows are from, with a licence if one is known.
-        training: How many subjects and windows this very model was trained on.
+        corpus: Origin of the training windows, with their licence if known.
+        training: Numbers of subjects and windows that this model was trained on.
         stamp: Meaning of the split for the scores.
         scores: Rows of results.json, over all folds and seeds.
         licences: Licences of published weights that training started from.
@@ -115,9 +115,9 @@ def make_card(
     """Gathers a card from the run folder.
 
     Args:
-        model: As it was exported.
-        config: The run's options; `config.out` is its folder.
-        row: The model's name there.
+        model: Exported model.
+        config: Options of the run; `config.out` is its folder.
+        row: Row of the model in the run.
         weights: Published weights that training started from: model -> their file.
         sizes: Elements of each of the model's arrays, by name.
         files: Written files.
@@ -166,7 +166,7 @@ def make_card(
 
 
 def _parts(sizes: Mapping[str, int]) -> dict[str, int]:
-    """Adds up the parameters of each part, named by the first levels of its name."""
+    """Counts the parameters of each part, named by the first levels of its path."""
     parts: dict[str, int] = {}
     for name, size in sizes.items():
         part = "/".join(name.split("/")[:3][: max(1, name.count("/"))])
@@ -198,7 +198,7 @@ def _stamp(splits: Mapping[str, Any]) -> str:
 
 
 def _licences(weights: Mapping[str, str], given: str) -> list[str]:
-    """Lists what is known of the weights that training started from."""
+    """Lists the licences of the weights that training started from."""
     lines = []
     if given:
         lines.append(
@@ -239,7 +239,7 @@ def render_card(card: Card) -> str:
 
 
 def _safe(value: Any) -> Any:
-    """Escapes what a class, a channel or a file may be named.
+    """Escapes the name of a class, a channel or a file.
 
     Nothing in the card's values is HTML, a link, a further cell of a table, a new line
     or a control character of a terminal.

@@ -55,18 +55,18 @@ def export_model(
     """Writes a model of a finished run: fold 0, seed 0; all files or none.
 
     Args:
-        make_system: Makes the run's system.
-        config: Options of the run, without what only training reads
+        make_system: `config -> System` of the run.
+        config: Options of the run, without those that only training reads
             (`Entry.deployed`); `config.out` is its folder.
-        out: The folder to write; one that an export wrote before is replaced.
+        out: Folder to write; an earlier export is replaced.
         row: Row of the model: "student", "teacher", or a control of its structure.
         formats: Keys of `FILES`.
         weights: Published weights that training started from: model -> their file.
-        runs: Timed calls a runtime; 0 times nothing.
+        runs: Timed calls per runtime; 0 times nothing.
 
     Raises:
-        InputError: If there is no such model, a format needs what is not installed, a
-            written file does not say what the model says, or the folder is another's.
+        InputError: If there is no such model, a format needs a missing package, a
+            written file predicts other probabilities, or the folder is no export's.
     """
     if "onnx" in formats:
         onnx_file.check_packages()
@@ -107,7 +107,7 @@ def export_model(
 def real_windows(
     store: WindowStore, channels: Sequence[str], num: int = NUM_WINDOWS
 ) -> np.ndarray:
-    """Takes windows from all over a store, of some of its channels in their order."""
+    """Returns windows from all over a store, of some of its channels in order."""
     rows = np.unique(np.linspace(0, len(store) - 1, num).astype(int))
     known = list(store.manifest["channels"])
     columns = [known.index(name) for name in channels]
@@ -164,7 +164,7 @@ def _write_onnx(path: Path, graph: Graph) -> _Written:
         return onnx_file.load_onnx(path)
 
     return _Written(
-        # Loaded when it is first called: what cannot be loaded is refused like others.
+        # Loaded at its first call: a file that fails to load is refused like others.
         lambda *arrays: session()(*arrays),
         onnx_file.onnx_inputs(written),
         onnx_file.onnx_arrays(written),
@@ -195,7 +195,7 @@ def _write_file(
     want: np.ndarray,
     foreign: Mapping[str, np.ndarray],
 ) -> ModelFile:
-    """Writes one format, reads it back, and holds it to the model."""
+    """Writes one format, reads it back, and checks it against the model."""
     path, shown = part / FILES[name], str(out / FILES[name])
     written = _WRITERS[name](path, graph)
     audit = None
@@ -214,7 +214,7 @@ def _write_file(
 def _time_files(
     part: Path, formats: Sequence[str], inputs: Mapping[str, np.ndarray], runs: int
 ) -> list[Latency]:
-    """Times one window in each runtime: with one thread, then with all."""
+    """Measures the time of one window in each runtime, with one thread and with all."""
     found = []
     with tempfile.TemporaryDirectory() as folder:
         window = Path(folder) / "window.npz"

@@ -23,7 +23,7 @@ class Graph(NamedTuple):
 
     Attributes:
         apply: `(variables, *inputs) -> probabilities [b, k]`; a batch of any size.
-        variables: Finished; what prediction does not read is None.
+        variables: Finished variables; those that prediction does not read are None.
         inputs: Shapes and dtypes of one example, in the order of the arguments.
     """
 
@@ -33,7 +33,7 @@ class Graph(NamedTuple):
 
     def fn(self, *arrays: Array) -> Array:
         """Computes probabilities; the weights are constants inside."""
-        # NumPy would slice or scale its own arrays at once, and leave others inside.
+        # NumPy arrays would be sliced or scaled now, and the results stored instead.
         variables = jax.tree.map(jnp.asarray, self.variables)
         return self.apply(variables, *arrays)
 
@@ -51,7 +51,7 @@ def make_graph(
     *,
     standardise: Callable[[Array], Array] | None = None,
 ) -> Graph:
-    """Makes a stage's prediction a function of its inputs alone.
+    """Makes the graph of a stage's prediction from its inputs alone.
 
     Args:
         system: System of the stage.
@@ -82,11 +82,10 @@ def symbolic_inputs(graph: Graph) -> list[jax.ShapeDtypeStruct]:
 def plain_operations(
     fn: Callable[..., Array], inputs: Sequence[jax.ShapeDtypeStruct]
 ) -> Callable[..., Array]:
-    """Returns `fn` with calls inlined, and the form of its parts for any platform.
+    """Returns `fn` with calls inlined, in the form for any platform.
 
-    Converters know operations, and neither a choice by platform nor the derivative
-    rules around them. Padding is written as a concatenation, which they convert for
-    batches of any size too.
+    Converters know neither a choice by platform nor derivative rules. Padding is
+    written as a concatenation, which they also convert for batches of any size.
 
     Args:
         fn: A function of arrays that returns one.

@@ -1,4 +1,4 @@
-"""How long one window takes in a written file, each measurement in its own process.
+"""Latency of one window in a written file, each measurement in its own process.
 
     python -m eegkd.deploy.latency RUNTIME FILE WINDOW THREADS WARMUP RUNS
 
@@ -29,9 +29,9 @@ class Latency(NamedTuple):
 
     Attributes:
         runtime: "jax" or "onnxruntime".
-        threads: How many threads it may use.
+        threads: Threads that it may use.
         p50_ms: Median.
-        p95_ms: What 95 of 100 calls stay below.
+        p95_ms: 95th percentile.
     """
 
     runtime: str
@@ -49,7 +49,7 @@ def measure_latency(
     warmup: int = WARMUP,
     runs: int = RUNS,
 ) -> Latency:
-    """Times calls of a file with one window on a CPU.
+    """Measures calls of a file with one window on a CPU.
 
     Args:
         runtime: "jax" for StableHLO, "onnxruntime" for ONNX.
@@ -86,7 +86,7 @@ def measure_latency(
 
 @contextlib.contextmanager
 def _on_cores(threads: int) -> Iterator[None]:
-    """Keeps the processes that this thread starts on so many cores, where it can."""
+    """Binds processes that this thread starts to some cores, where possible."""
     if threads >= num_cores() or not hasattr(os, "sched_setaffinity"):
         yield
         return

@@ -34,9 +34,9 @@ class Intake(NamedTuple):
     """Inputs of a trained model, by its run's store and record, without weights.
 
     Attributes:
-        signal: Windows as the model sees them, of the channels of its row.
-        manifest: The windows that it was trained on.
-        data: How those were preprocessed: new recordings go the same way.
+        signal: Description of the model's windows.
+        manifest: Manifest of its training windows.
+        data: Preprocessing of those, which new recordings go through as well.
         event_classes: Indices of the classes that are events.
     """
 
@@ -70,12 +70,12 @@ class Model(NamedTuple):
 def load_intake(
     make_system: Callable[[Any], System], config: RunConfig, row: str = "student"
 ) -> Intake:
-    """Reads what a model of a finished run takes; opens no weights, traces nothing.
+    """Reads the inputs of a model of a finished run, without its weights.
 
     Args:
-        make_system: Makes the run's system.
-        config: Options of the run, as `load_model` has them.
-        row: The model's name in the run.
+        make_system: `config -> System` of the run.
+        config: Options of the run, as in `load_model`.
+        row: Row of the model in the run.
 
     Raises:
         InputError: If there is no such model.
@@ -91,14 +91,14 @@ def load_model(
     Where the student sees a few of its teacher's channels, it takes windows of those.
 
     Args:
-        make_system: Makes the run's system.
-        config: Options of the run, without what only training reads
+        make_system: `config -> System` of the run.
+        config: Options of the run, without those that only training reads
             (`Entry.deployed`); `config.out` is its folder.
         row: "teacher", "student", or a control of the student's structure.
 
     Raises:
-        InputError: If there is no such model, its files are not what its training
-            left, or its weights do not fit the run's configuration.
+        InputError: If there is no such model, its files were altered, or its weights
+            do not fit the run's configuration.
     """
     chosen = _choose(make_system, config, row)
     folder, store, intake = chosen.folder, chosen.store, chosen.intake
@@ -208,7 +208,7 @@ def _row_folder(run: Path, row: str) -> Path:
 def _zscore(
     store: WindowStore, config: RunConfig, channels: Sequence[str]
 ) -> ZScore | None:
-    """Fits the z-score of fold 0 again, where it was fitted on training windows."""
+    """Fits the z-score of fold 0 again, if it was fitted on training windows."""
     if store.manifest["preprocessing"].get("zscore") != "train_set":
         return None
     store = open_store(config)  # The first to read its windows.

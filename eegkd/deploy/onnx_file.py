@@ -17,12 +17,12 @@ _NEEDED = ("jax2onnx", "onnx", "onnxruntime")
 
 
 def missing_packages() -> tuple[str, ...]:
-    """Names what is not installed of what ONNX needs."""
+    """Returns the names of missing packages that ONNX needs."""
     return tuple(n for n in _NEEDED if importlib.util.find_spec(n) is None)
 
 
 def package_versions() -> dict[str, str]:
-    """Lists the versions of those that are installed."""
+    """Returns the versions of the installed ones."""
     there = (name for name in _NEEDED if name not in missing_packages())
     return {name: importlib.metadata.version(name) for name in there}
 
@@ -80,7 +80,7 @@ def load_onnx(path: Path, *, threads: int = 0) -> Callable[..., np.ndarray]:
 
     Args:
         path: The file.
-        threads: How many an operation may use; 0 is all cores.
+        threads: Threads that an operation may use; 0 is all cores.
 
     Raises:
         InputError: If packages are missing.
@@ -103,7 +103,7 @@ def load_onnx(path: Path, *, threads: int = 0) -> Callable[..., np.ndarray]:
 
 
 def onnx_inputs(model: Any) -> list[str]:
-    """Names what a file takes."""
+    """Returns the names of a file's inputs."""
     held = {array.name for array in model.graph.initializer}
     return [given.name for given in model.graph.input if given.name not in held]
 

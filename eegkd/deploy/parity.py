@@ -16,7 +16,7 @@ so; a graph that was converted wrongly, by far more."""
 
 
 class Parity(NamedTuple):
-    """How a written file compares with the student.
+    """Comparison of a written file with the student.
 
     Attributes:
         windows: Number of real windows that were compared.
@@ -32,7 +32,7 @@ class Parity(NamedTuple):
 
 
 def reference(graph: Graph, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Computes a graph's own probabilities on a CPU, in full float32.
+    """Computes a graph's probabilities on a CPU, in full float32.
 
     A GPU's matrix products may round more than the file that is to be compared.
     """

@@ -31,10 +31,10 @@ class Subject(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """A recording as a model takes it.
+    """A preprocessed recording, cut for a model.
 
     Attributes:
-        subject: As it was read.
+        subject: Recording as read.
         recording: Preprocessed recording.
         store: Windows of the recording.
     """
@@ -48,7 +48,7 @@ class Prediction(NamedTuple):
     """Predictions for one recording.
 
     Attributes:
-        recording: Preprocessed.
+        recording: Preprocessed recording.
         windows: Probabilities of the windows.
         track: Probability of an event along the recording, with its true events.
         detections: Events found; none without event classes.
@@ -100,7 +100,7 @@ def cut_subject(intake: Intake, subject: Subject, changes: Mapping[str, Any]) ->
     """
     manifest = intake.manifest
     trained, seen = tuple(manifest["channels"]), intake.signal.channels
-    # A reference that is made of all channels needs all, whatever the model sees.
+    # A reference made from all channels needs all, whatever the model sees.
     read = trained if needs_all(manifest["preprocessing"]) else seen
     data = dataclasses.replace(
         intake.data,
@@ -140,9 +140,9 @@ def predict_windows(model: Model, cut: Cut, config: RunConfig) -> Prediction:
     """Runs a model over the windows of one recording.
 
     Args:
-        model: Trained.
-        cut: The recording's windows.
-        config: Options of the run: how probabilities become events.
+        model: Trained model.
+        cut: Windows of the recording.
+        config: Options of the run, for the conversion to events.
 
     Raises:
         InputError: If the model's probabilities are not finite.

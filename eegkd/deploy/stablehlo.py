@@ -30,7 +30,7 @@ def load_stablehlo(path: Path) -> Callable[..., Array]:
 
 
 def read_exported(path: Path) -> jax.export.Exported:
-    """Reads a file back as what `jax.export` knows of it: shapes, platforms, module."""
+    """Reads a file back as a `jax.export` object: shapes, platforms, module."""
     return jax.export.deserialize(bytearray(path.read_bytes()))
 
 

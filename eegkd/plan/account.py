@@ -52,7 +52,7 @@ def make_plan(
     fully_sharded: bool = False,
     num_windows: int = 0,
 ) -> dict[str, Any]:
-    """Returns the account of a system as JSON can hold it.
+    """Returns the account of a system, as JSON values.
 
     Bytes and operations of a step are those of one device, which holds all variables
     and its share of the batch.
@@ -62,12 +62,12 @@ def make_plan(
         config: A `RunConfig` that also holds the system's options and its `signal`;
             `train.devices` share the batch.
         chip: Adds `roofline`: memory and least time of a step on it.
-        device_counts: For these numbers of devices; none takes the config's.
+        device_counts: Numbers of devices to account for; none takes the config's.
         fully_sharded: Cut parameters, gradients and optimiser over all devices.
         num_windows: Windows of a whole cache.
 
     Raises:
-        InputError: If the runner cannot do it.
+        InputError: If the runner cannot share the step in that way.
     """
     _check_runner(config, device_counts, fully_sharded)
     signal, system = config.signal, make_system(config)
@@ -122,7 +122,7 @@ def make_plan(
 
 
 def plan_model(name: str, options: ModelPlan) -> dict[str, Any]:
-    """Returns the account of a published model as JSON can hold it.
+    """Returns the account of a published model, as JSON values.
 
     Raises:
         InputError: If there is no such model, or the options do not fit it.
@@ -256,7 +256,7 @@ def _roofline_rows(
     num_devices: int,
     fully_sharded: bool,
 ) -> list[dict[str, Any]]:
-    """Accounts for a stage on some devices: one row, or cached and online."""
+    """Returns the rows of a stage on some devices: one, or cached and online."""
     share = _share(config, num_devices)
     costs = interpolate(*line, share)
     cut = num_devices if fully_sharded else 1
@@ -296,7 +296,7 @@ def _cache(
     signal: SignalConfig,
     num_windows: int,
 ) -> dict[str, Any]:
-    """Counts what the student reads of earlier stages: bytes per window, and of all."""
+    """Counts the bytes that the student reads of earlier stages, per window and all."""
     student = system.stages[-1]
     earlier = {stage.name: shapes[stage.name].finished for stage in system.stages[:-1]}
     read = output_shapes(system, student, earlier, signal)

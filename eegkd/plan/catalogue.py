@@ -1,4 +1,4 @@
-"""Models known by name: how each is built, fed and trained, by shapes alone."""
+"""Published models to plan: sizes, batches and training, by shapes alone."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ class LoraOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelPlan:
-    """How a model is trained, and on what.
+    """Training of a model, and its batch.
 
     Attributes:
         lora: Adapters; with them the model's own weights are frozen.
@@ -147,8 +147,8 @@ def get_model(
 
     Args:
         name: One of `NAMES`.
-        options: How it is trained: types, recomputation, and sizes of the batch, which
-            decide how many tokens an image has.
+        options: Options of the training: types, recomputation, and sizes of the batch,
+            which decide the number of an image's tokens.
         attention: Kind of attention, as `DecoderConfig.attention`.
         depth: Layers of the decoder or tower in place of the published number, to see
             what one more costs; 0 keeps that.

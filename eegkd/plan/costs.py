@@ -1,9 +1,8 @@
 """The costs of one training step, traced by shape: nothing is compiled or run.
 
 What lies on a device between steps (weights, gradients, optimiser) is exact. What a
-step holds beside is an estimate of what has to be there at its fullest, before a
-compiler fuses, reorders or copies: `tests/plan/test_large_step.py` compares it with
-XLA's account.
+step holds besides is an estimate of its peak, before a compiler fuses, reorders or
+copies: `tests/plan/test_large_step.py` compares it with XLA's account.
 """
 
 import dataclasses
@@ -130,10 +129,10 @@ def trace_stage(
 
     Args:
         system: System of the stage.
-        stage: One that is trained.
+        stage: Stage that is trained.
         shapes: Shapes of the variables of all stages.
-        config: The run's options.
-        signal: The shape of a window.
+        config: Options of the run.
+        signal: Shape of a window.
         batch_size: Windows of one device.
         num_devices: Devices that share the step; None is one, with no collective.
     """
@@ -199,7 +198,7 @@ def saved_arrays(
     upstream: Any,
     outputs: tuple[str, ...] | None = None,
 ) -> tuple[list[Any], list[Any]]:
-    """Lists what the forward pass keeps for the backward pass, before fusion.
+    """Lists the arrays that the forward pass keeps for the backward one, before fusion.
 
     Args:
         stage: The stage.
@@ -252,10 +251,10 @@ def trace_model(
     """Builds a published model's training step and the shapes of what goes in.
 
     Args:
-        name: The model's.
-        options: How it is trained.
+        name: Name of the model.
+        options: Options of the training.
         depth: As in `get_model`.
-        attention: Attention of the decoder, as there; a fused kernel cannot be counted.
+        attention: Attention of the decoder; a fused kernel cannot be counted.
     """
     model = get_model(name, options, attention=attention, depth=depth)
     system, batch = model_system(model, options), model_batch(model, options)
@@ -314,7 +313,7 @@ def kv_cache_bytes(model: Catalogued, options: ModelPlan) -> dict[str, int]:
 def model_step_bytes(
     model: Catalogued, traced: TracedStep, options: ModelPlan
 ) -> dict[str, int]:
-    """Estimates what a device holds for the time of a step, at its fullest.
+    """Estimates the peak of what a device holds during a step.
 
     `between_layers` is what the forward pass keeps for the backward pass: with "full"
     the tokens that went into each layer. `one_layer` is what one layer, computed again,
@@ -356,7 +355,7 @@ def _layer_bytes(variables: Variables) -> int:
 
 
 def _computed_bytes(model: Catalogued, traced: TracedStep, options: ModelPlan) -> int:
-    """Adds up what the forward pass computes and keeps for the backward pass.
+    """Counts the bytes that the forward pass computes and keeps for the backward pass.
 
     With fused attention, scores of tokens with tokens are not among it.
     """

@@ -9,7 +9,7 @@ import jax
 from eegkd.typing import Variables
 
 NamePart = Callable[[Sequence[str], Any, bool], tuple[str, Iterable[Any]]]
-"""Returns the line of a parameter and its copies, by its path, array and training."""
+"""`(path, array, trained) -> (line of a parameter, its copies)`."""
 PROMPTS = "prompts"
 _MODULE_DEPTH = 3
 
@@ -69,12 +69,12 @@ def count_model_parts(variables: Variables, group: str = "") -> list[Part]:
     """Counts parameters by part; stacked layers are one line of so many copies.
 
     Args:
-        variables: As `eegkd.systems.language.split_variables` makes them.
-        group: Put before the names of a model that has no groups of its own.
+        variables: Result of `eegkd.systems.language.split_variables`.
+        group: Prefix for a model that has no groups of its own.
 
     Returns:
-        Parts such as "language/embed" and "language/layers"; adapters are named as what
-        they are beside, "lora/language/layers".
+        Parts such as "language/embed" and "language/layers"; adapters are named after
+        their layers, "lora/language/layers".
     """
     outer = [group] if group else []
 

@@ -1,4 +1,4 @@
-"""How long a step takes at best: operations, memory traffic and links at peak rates.
+"""Least time of a step: operations, memory traffic and links at peak rates.
 
 All figures are analytic. No program reaches its peaks, so times are lower bounds.
 """
@@ -37,7 +37,7 @@ def step_roofline(
     Args:
         chip: The chip it runs on.
         costs: Costs of the step on one device.
-        num_devices: Over how many the step is spread.
+        num_devices: Number of devices that share the step.
         sharded_bytes: Bytes of parameters cut over all devices; 0 keeps them whole.
     """
     compute = costs.half_flops / chip.half_flops
@@ -58,7 +58,7 @@ def step_roofline(
 def sent_bytes(costs: Costs, num_devices: int, *, sharded_bytes: int = 0) -> int:
     """Counts what one device sends in a step, by ring algorithms.
 
-    A sum of S bytes over N devices sends `2 (N - 1) / N S`, a gather of s bytes a
+    A sum of S bytes over N devices sends `2 (N - 1) / N S`, a gather of s bytes per
     device `(N - 1) s`. Of parameters that are cut over the devices,
     `3 (N - 1) / N` of their size: gathered twice, and their gradient scattered.
     """
@@ -71,7 +71,7 @@ def sent_bytes(costs: Costs, num_devices: int, *, sharded_bytes: int = 0) -> int
 
 
 def _reduce_seconds(chip: Chip, size: float, num_devices: int) -> float:
-    """An all-reduce: inside a domain, and each chip's share between domains."""
+    """Computes the time of an all-reduce, inside a domain and between domains."""
     inside, domains = _layout(chip, num_devices)
     seconds = 2 * (inside - 1) / inside * size / chip.link_rate
     share = size / inside
@@ -79,7 +79,7 @@ def _reduce_seconds(chip: Chip, size: float, num_devices: int) -> float:
 
 
 def _gather_seconds(chip: Chip, own: float, num_devices: int) -> float:
-    """Times a gather of `own` bytes per device: between domains, then inside each."""
+    """Computes the time of a gather, between domains, then inside each."""
     inside, domains = _layout(chip, num_devices)
     seconds = (domains - 1) * own / chip.network_rate
     return seconds + (inside - 1) * domains * own / chip.link_rate

@@ -36,7 +36,7 @@ def accumulated_gradient(
         params: Parameters to differentiate by.
         batch: Arrays with the batch axis first.
         reads: Names of the stage's own tensors that `objective` reads.
-        num_micro: Into how many parts the batch is cut.
+        num_micro: Number of parts that the batch is cut into.
 
     Returns:
         The gradient, `objective`'s aux, and the mean of the new states.

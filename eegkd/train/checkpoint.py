@@ -5,8 +5,8 @@
                                   of every file and of this one
 
 A step folder is written under a temporary name, put on the disk and renamed, so a
-killed run, or a machine that lost power, has the last one whole. One that was damaged
-later is found by its hashes, moved aside as damaged-<step> and never deleted here. The
+killed run, or a machine that lost power, has the last one whole. A damaged one is
+recognised by its hashes, moved aside as damaged-<step> and never deleted here. The
 teacher is never inside a student's checkpoint.
 
 Orbax writes and reads the pytree; its `training.Checkpointer`, with a policy of what is
@@ -67,14 +67,14 @@ def save(folder: str | Path, step: int, tree: Any, meta: Mapping[str, Any]) -> P
     """Writes one checkpoint and removes all but the newest two.
 
     Args:
-        folder: Holds all the run's checkpoints.
-        step: Updates done; names the checkpoint.
+        folder: Folder of all the run's checkpoints.
+        step: Updates done, which name the checkpoint.
         tree: A pytree of arrays, typed random keys included.
-        meta: Anything that JSON holds.
+        meta: JSON values.
 
     Raises:
         InputError: If the folder cannot be written to or its disk is full; earlier
-            checkpoints stay as they are.
+            checkpoints are kept.
     """
     folder = Path(folder).absolute()
     final = folder / f"{step:08d}"
@@ -123,7 +123,7 @@ def restore(folder: str | Path, template: Tree) -> tuple[Tree, dict[str, Any]] |
     """Reads the newest checkpoint that is whole.
 
     Args:
-        folder: Holds all the run's checkpoints.
+        folder: Folder of all the run's checkpoints.
         template: A tree of the same structure, shapes and placement as the result.
 
     Returns:
@@ -157,7 +157,7 @@ def restore(folder: str | Path, template: Tree) -> tuple[Tree, dict[str, Any]] |
 def _newest_whole(folder: Path, damaged: list[Path]) -> int:
     """Returns the step of the newest whole checkpoint, -1 if there is none at all.
 
-    Adds to `damaged` those that it passes over.
+    Damaged ones are added to `damaged`.
     """
     steps = _steps(folder)
     for path in reversed(steps):
@@ -185,7 +185,7 @@ def _verify(path: Path) -> None:
 
     Raises:
         OSError: If a file cannot be read.
-        ValueError: If one is not what was written; the message names it.
+        ValueError: If one was altered; the message names it.
     """
     wanted = parse_sealed(path / _META)["files"]
     for name, what in bad_files(path / "state", wanted).items():
@@ -218,10 +218,10 @@ def _set_aside(path: Path) -> None:
 
 
 def _bare(tree: Any) -> Any:
-    """Makes of every leaf what orbax can write.
+    """Converts every leaf to a form that orbax can write.
 
-    Bits of typed random keys, which orbax 0.11.36 cannot read; host arrays of those
-    that several processes hold a copy each of (pmap's), which it refuses.
+    Typed random keys become bits, since orbax 0.11.36 cannot read keys; arrays that
+    several processes hold a copy of (pmap's), which it refuses, become host arrays.
     """
 
     def bare(x: Any) -> Any:
@@ -312,7 +312,7 @@ def _saving_context() -> ocp.Context:
 
 @contextlib.contextmanager
 def _quiet_orbax() -> Iterator[None]:
-    """Drops the traces that orbax's threads log of errors which it raises as well."""
+    """Drops log traces of orbax's threads for errors that it also raises."""
     logger = logging.getLogger("absl")
 
     def refuse(record: logging.LogRecord) -> bool:

@@ -29,18 +29,18 @@ def connect(
     *,
     local_devices: Sequence[int] | None = None,
 ) -> None:
-    """Joins this process to the others; before the first use of a device.
+    """Joins this process to the others, before the first use of a device.
 
     Args:
         num_processes: Number of processes.
         coordinator: `host:port` on which the first one listens, or "auto": found by
             `jax.distributed` from the cluster's own variables (Slurm, MPI, TPU pods,
             Kubernetes).
-        process_id: This one's number, from 0; None with "auto".
-        local_devices: This process's GPUs of the machine's; None is all.
+        process_id: Number of this process, from 0; None with "auto".
+        local_devices: GPUs of this process; None is all.
 
     Raises:
-        InputError: If they do not find each other.
+        InputError: If the processes do not reach each other.
     """
     if coordinator != AUTO and process_id is None:
         raise InputError("--coordinator HOST:PORT needs --process_id, from 0.")
@@ -71,12 +71,12 @@ def connect(
 
 
 def is_first() -> bool:
-    """Returns whether this process writes what all share; true where it is alone."""
+    """Returns whether this process writes shared files; true if it is alone."""
     return jax.process_index() == 0
 
 
 def shard() -> tuple[int, int]:
-    """Returns this process's number and how many there are, as loaders take it."""
+    """Returns the number of this process and of all, as loaders take it."""
     return jax.process_index(), jax.process_count()
 
 
@@ -139,7 +139,7 @@ class Votes:
     """
 
     def __init__(self) -> None:
-        """Starts with no wish on its way."""
+        """Starts without pending wishes."""
         self._sent: list[jax.Array] = []
         if jax.process_count() > 1:
             over = Mesh(np.array(jax.devices()), ("all",))
@@ -148,7 +148,7 @@ class Votes:
             self._any = jax.jit(lambda x: jnp.any(x, axis=0), out_shardings=whole)
 
     def __call__(self, *wishes: bool) -> tuple[bool, ...]:
-        """Sends this process's wishes; returns what anyone wished two calls ago."""
+        """Sends this process's wishes; returns all wishes of two calls ago."""
         if jax.process_count() == 1:
             return wishes
         mine = np.tile(np.array(wishes), (jax.local_device_count(), 1))
@@ -159,5 +159,5 @@ class Votes:
         return tuple(bool(x) for x in np.asarray(self._sent.pop(0)))
 
     def clear(self) -> None:
-        """Forgets wishes on their way: they have been granted."""
+        """Forgets pending wishes: they have been granted."""
         self._sent.clear()

@@ -15,7 +15,7 @@ from eegkd.train.inputs import step_keys, upstream_tensors, with_labelled
 from eegkd.typing import Array, PyTree, Variables
 
 Objective = Callable[[dict[str, Array]], tuple[Array, Any]]
-"""The terms' raw means by name -> a loss, and whatever else is wanted of them."""
+"""The terms' raw means by name -> a loss and further results."""
 
 
 def bind_gradient(
@@ -24,8 +24,8 @@ def bind_gradient(
     """Returns `bind(state, frozen, upstream, batch) -> take`.
 
     `take(objective)` is the gradient by `state.params` of a function of the terms'
-    means, what else the function gives, and the stage's new state; gradient and state
-    are those of all devices. Every `take` of one `bind` sees the same random keys.
+    means, with its further results and the stage's new state; gradient and state are
+    those of all devices. Every `take` of one `bind` sees the same random keys.
     """
     own_reads = [
         name.partition(".")[2]
@@ -88,7 +88,7 @@ def term_gradients(
     terms: Sequence[Term],
     shared: Sequence[str] = (),
 ) -> dict[str, list[Array]]:
-    """Differentiates each term's raw mean alone.
+    """Computes the gradient of each term's raw mean alone.
 
     Args:
         take: Result of `bind_gradient`.
@@ -131,7 +131,7 @@ def make_gradient_report(
 ) -> Callable[..., tuple[Any, dict[str, Array]]]:
     """Builds `report(state, frozen, upstream, batch) -> (state, metrics)`.
 
-    It measures how the terms pull and changes nothing. Its metrics are
+    It changes nothing. Its metrics are
     `grad_norm/<term>`, the norm of the weighted term's gradient, and
     `grad_cosine/<term>/<term>` of each pair (0 where one has no gradient): below zero
     the two are at odds. Balancers' scales are left out.

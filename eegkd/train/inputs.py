@@ -68,9 +68,9 @@ def upstream_tensors(
 def with_labelled(batch: Batch) -> dict[str, Any]:
     """Adds the masks `labelled f32[b]` and `unseen_labelled` where there are labels.
 
-    `unseen_labelled` is for terms that read what earlier stages say of a window: those
-    labelled windows whose people no earlier stage was trained on (`held_out`), if any
-    were held out, else all labelled ones.
+    `unseen_labelled` is for terms that read earlier stages' outputs: labelled windows
+    of people that no earlier stage was trained on (`held_out`), if any were held out,
+    else all labelled ones.
     """
     batch = dict(batch)
     if "label" in batch and "labelled" not in batch:
@@ -137,7 +137,7 @@ def teacher_specs(
     upstream: Mapping[str, Any],
     batch: Batch,
 ) -> Specs:
-    """Traces what the earlier stages give a window; computes nothing.
+    """Traces the shapes of earlier stages' outputs for one window.
 
     Args:
         system: System of the stages.
@@ -167,7 +167,7 @@ def teacher_rows(
     names: Sequence[str],
     upstream: Mapping[str, Variables],
 ) -> Callable[[Batch], dict[str, np.ndarray]]:
-    """Compiles the earlier stages into `batch -> arrays`, what a cache is filled by."""
+    """Compiles the earlier stages into `batch -> arrays`, which fills a cache."""
     run = jax.jit(teacher_function(system, stage_name, names))
 
     def rows(batch: Batch) -> dict[str, np.ndarray]:
@@ -177,7 +177,7 @@ def teacher_rows(
 
 
 def variables_hash(upstream: Mapping[str, Variables]) -> str:
-    """Hashes every array of some stages, with its path, dtype and shape."""
+    """Computes the hash of some stages' arrays, with paths, dtypes and shapes."""
     digest = hashlib.sha256()
     leaves, _ = jax.tree_util.tree_flatten_with_path(dict(upstream))
     for path, leaf in leaves:

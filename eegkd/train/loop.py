@@ -19,7 +19,7 @@ __all__ = ["History", "Loader", "LoopOptions", "Row", "run_loop", "train"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoopOptions:
-    """When the loop saves, evaluates, logs and stops.
+    """Options of the loop: when it saves, evaluates, logs and stops.
 
     Attributes:
         checkpoint_dir: Folder of the checkpoints; None saves nothing.
@@ -52,7 +52,7 @@ class LoopOptions:
 
 
 ONCE = LoopOptions()
-"""Nothing is saved, and what is evaluated is evaluated after the last step."""
+"""Save nothing, and evaluate after the last step alone."""
 
 
 def train(
@@ -75,13 +75,13 @@ def train(
     save after the step in progress.
 
     Args:
-        runner: The compiled step.
+        runner: Runner of the compiled step.
         state: Result of `init_state`; its arrays are copied, not donated.
         loader: At least as many batches as there are steps.
         frozen: The stage's frozen variables.
         upstream: Earlier stages' variables, by name.
         num_steps: Updates in all, those before a resume included.
-        options: When to save, evaluate, log and stop.
+        options: Options of the loop.
         evaluate: `state -> metrics`; it must not keep the state, which is donated.
         log: Receives every row. After a resume, rows of steps since the checkpoint
             come a second time.

@@ -30,7 +30,7 @@ class Loader(Protocol):
         ...
 
     def get_state(self) -> dict[str, Any]:
-        """Returns the position, as JSON can hold it."""
+        """Returns the position, as JSON values."""
         ...
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -61,7 +61,7 @@ class History:
 
 @dataclasses.dataclass
 class Track:
-    """One member's numbers on the host; JSON can hold them.
+    """Numbers of one member on the host, as JSON values.
 
     Attributes:
         rows: As in `History`.
@@ -106,7 +106,7 @@ class LoopState:
         self.config_hash = config_hash
 
     def advance(self, state: TrainState, metrics: Any) -> None:
-        """Takes in a step's results, without waiting for them."""
+        """Adds a step's results, without waiting for them."""
         self.state = state
         self.step += 1
         self.pending.append((self.step, metrics))
@@ -115,7 +115,7 @@ class LoopState:
             jax.block_until_ready(self.pending[-3][1])
 
     def fetch(self, checkpoint_dir: str | Path | None) -> None:
-        """Brings pending metrics to the host, and checks that they are finite."""
+        """Fetches pending metrics to the host, and checks that they are finite."""
         for step, metrics in self.pending:
             values = {k: np.ravel(v) for k, v in jax.device_get(metrics).items()}
             for i, track in enumerate(self.tracks):
@@ -137,7 +137,7 @@ class LoopState:
         return means
 
     def judge(self, values: Sequence[Row], monitor: str, mode: str) -> None:
-        """Keeps a copy of the parameters of members that are the best so far."""
+        """Copies the parameters of members that are the best so far."""
         better = []
         for track, row in zip(self.tracks, values, strict=True):
             if monitor not in row:
@@ -175,7 +175,7 @@ class LoopState:
         checkpoint.save(folder, self.step, (self.state, self.best), meta)
 
     def restore(self, folder: str | Path, loader: Loader) -> None:
-        """Goes to the newest whole checkpoint, if there is one."""
+        """Restores the newest whole checkpoint, if there is one."""
         found = checkpoint.restore(folder, (self.state, self.best))
         if found is None:
             return
@@ -198,7 +198,7 @@ def _step(state: TrainState) -> int:
 
 @jax.jit
 def _choose(better: Any, new: Any, old: Any) -> Any:
-    """Takes the members' arrays from `new` where they are better."""
+    """Selects the members' arrays from `new` where they are better."""
 
     def choose(x, y):
         return jnp.where(jnp.reshape(better, (-1, *[1] * (x.ndim - 1))), x, y)

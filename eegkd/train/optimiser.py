@@ -13,7 +13,7 @@ from eegkd.systems import Stage
 from eegkd.typing import Array, Float, Int, PyTree
 
 ANY_STEPS = 1000
-"""The length of a schedule where only the cost of a step matters."""
+"""Length of a schedule where only the cost of a step matters."""
 
 _UNDECAYED = ("bias", "scale", "gain", "token", "position", "time")
 
@@ -149,7 +149,7 @@ def scale_by_depth(
     """Scales updates by `decay ** (deepest - depth)`, the deepest ones by 1.
 
     Args:
-        decay: From one depth to the one before.
+        decay: Factor from one depth to the one before.
         depths: Parameters -> the depth of each: a number, or one per row of an array of
             stacked layers.
 
@@ -173,7 +173,7 @@ def scale_by_depth(
 
 
 def decay_mask(params: PyTree) -> PyTree:
-    """Marks what weight decay acts on: arrays of two axes or more.
+    """Returns the mask of weight decay: True for arrays of two axes or more.
 
     Excepted by their names are biases, scales and gains of any shape (attention's
     biases have two axes, stacked ones too), prompts and tables of tokens or positions.

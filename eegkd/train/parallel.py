@@ -1,4 +1,4 @@
-"""Runners: how one device's step is spread over devices.
+"""Runners, which spread one device's step over several.
 
 The step says what is reduced (`axis_name`); a runner says where it runs. All of them
 give the numbers of a single device, up to rounding and to the dropout of each device.
@@ -23,7 +23,7 @@ MakeStep = Callable[[str | None], Step]
 
 
 class Runner(NamedTuple):
-    """A compiled step, and how its arguments are laid out.
+    """A compiled step, and the layout of its arguments.
 
     Attributes:
         step: `(state, frozen, upstream, batch) -> (state, metrics)`; donates `state`.
@@ -31,7 +31,7 @@ class Runner(NamedTuple):
             hands in the same values.
         put: Puts a host batch on the devices, split along its first axis; every process
             hands in its part of the global batch.
-        num_devices: Over how many devices, those of all processes.
+        num_devices: Number of devices, over all processes.
     """
 
     step: Step

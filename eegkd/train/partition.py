@@ -1,4 +1,4 @@
-"""How arrays are cut over a mesh, by their paths: one table for decoders and towers.
+"""Division of arrays over a mesh, by path: one table for decoders and towers.
 
 A mesh has the axes [data, model]. Fully sharded, arrays are cut along `data` too and
 gathered where they are used; tensor-parallel, along `model`: devices of one row share
@@ -65,7 +65,7 @@ scan would have to fetch its layer from one device.
 
 
 class Place(NamedTuple):
-    """Where an array goes, and why.
+    """Place of an array, and its reason.
 
     Attributes:
         spec: Mesh axes by array axis.
@@ -87,7 +87,7 @@ def locate(
 
     Args:
         mesh: A mesh, or an `AbstractMesh` to plan for devices that are not there.
-        axes: Those to cut along: () keeps all whole, ("data",) is fully sharded,
+        axes: Axes to cut along: () keeps all whole, ("data",) is fully sharded,
             ("model",) tensor-parallel, ("model", "data") both.
         min_size: Elements below which an array stays whole.
     """
@@ -156,7 +156,7 @@ def places(
 def bytes_a_device(
     tree: Any, mesh: Any, place: Callable[[str, tuple[int, ...]], Place]
 ) -> int:
-    """Adds up the bytes of a tree that one device of the mesh holds."""
+    """Counts the bytes of a tree that one device of the mesh holds."""
     total = 0
     for _, leaf, found in places(tree, place):
         named = [axis for cut in found.spec for axis in _kept(cut, mesh.shape)]

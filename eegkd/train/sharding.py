@@ -1,4 +1,4 @@
-"""Where arrays lie: over devices, over processes, and back on the host."""
+"""Placement of arrays: over devices, over processes, and back on the host."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -18,14 +18,14 @@ MIN_SHARDED = 4096
 Devices = Sequence[Any]
 ShapeRule = Callable[[tuple[int, ...]], PartitionSpec]
 Rule = Callable[[str, tuple[int, ...]], PartitionSpec]
-"""How an array is cut, by its path in the tree ("params/head/kernel") and its shape."""
+"""`(path, shape) -> PartitionSpec` of an array; a path is "params/head/kernel"."""
 
 
 def pick_devices(num: int = 0) -> list[Any]:
     """Chooses `num` devices, as many of every process; 0 takes all.
 
     Returns:
-        In the order of processes, so that each has a block of every batch.
+        Devices in the order of processes, so that each has a block of every batch.
 
     Raises:
         InputError: If there are fewer, or processes would get unequal numbers.
@@ -100,7 +100,7 @@ def placer(mesh: Mesh, rule: Rule = replicated) -> Callable[[Any], Any]:
     """Makes `tree -> tree` with every array on the mesh as `rule` says.
 
     All processes hand in the same values; each keeps its devices' parts. A shape alone
-    (`jax.ShapeDtypeStruct`) is told its place, so that a step can be lowered for
+    (`jax.ShapeDtypeStruct`) is given a sharding, so that a step can be lowered for
     arrays that would not fit here.
     """
 
@@ -121,7 +121,7 @@ def placer(mesh: Mesh, rule: Rule = replicated) -> Callable[[Any], Any]:
 
 
 def path_of(keys: Any) -> str:
-    """Writes where an array is in its tree: "params/layers/query/kernel"."""
+    """Formats the path of an array in its tree: "params/layers/query/kernel"."""
     return jax.tree_util.keystr(keys, simple=True, separator="/")
 
 
@@ -182,7 +182,7 @@ def on_one_device(tree: Any) -> Any:
 
 
 def fetch(tree: Any) -> Any:
-    """Brings arrays whole to every process's host, sharded ones one at a time."""
+    """Fetches whole arrays to every process's host, sharded ones one at a time."""
 
     def one(x: Any) -> Any:
         if is_key(x):

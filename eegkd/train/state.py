@@ -23,13 +23,13 @@ class TrainState:
 
     Attributes:
         step: Updates done.
-        params: Trained.
+        params: Trained parameters.
         state: Mutable statistics, such as BatchNorm's.
-        opt_state: The optimiser's.
-        key: The run's key. It stays the same; each step folds its number in.
-        weights: The weight of each term whose weight is a number. As an array it is
-            an input of the compiled step, so that ablations and controls which
-            differ by weights alone share one compilation.
+        opt_state: State of the optimiser.
+        key: Key of the run, which never changes: each step folds its number in.
+        weights: Weight of each term whose weight is a number. As an input of the
+            compiled step, it lets ablations that differ by weights alone share one
+            compilation.
         balancer: The balancer's state; None without one.
     """
 

@@ -35,7 +35,7 @@ class Point(NamedTuple):
 
     Attributes:
         name: Name of its rows and folders.
-        seed: Seed of its start, its data order and its dropout.
+        seed: Seed of initialisation, data order and dropout.
         weights: Weights of all terms of constant weight, as `init_state` takes them.
     """
 
@@ -69,7 +69,7 @@ class Sweep(NamedTuple):
     Attributes:
         step: `(mesh, shares upstream, shares batch) -> step`, its state and frozen
             variables stacked along the mesh.
-        devices: Over which members are divided.
+        devices: Devices that the members are divided over.
     """
 
     step: Callable[[Mesh, bool, bool], Any]
@@ -165,14 +165,14 @@ def train_many(
 ) -> list[tuple[TrainState, History]]:
     """Trains members: together by a `Sweep`, one after another by a `Runner`.
 
-    Resuming, the best parameters and the rows are each member's own, as if it had
-    been trained alone. A sweep's checkpoint holds all its members.
+    Every member resumes, selects and logs as if it were trained alone. A sweep's
+    checkpoint holds all its members.
 
     Args:
         runner: `make_sweep(make_step)` or, for example, `single(make_step)`.
         members: Trainings of one structure.
         num_steps: Updates of every member.
-        options: When to save, evaluate, log and stop; without a sweep, each member
+        options: Options of the loop; without a sweep, each member
             saves in a folder of its own in `checkpoint_dir`.
         evaluate: `variables -> metrics, one mapping per member`; the variables' arrays
             have a leading axis over the members (of length 1 without a sweep).

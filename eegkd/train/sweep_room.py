@@ -1,4 +1,4 @@
-"""How many members of a sweep a device has room for."""
+"""Number of a sweep's members that fit on a device."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -20,7 +20,7 @@ def member_bytes(
     upstream: Mapping[str, Variables],
     batch: Batch,
 ) -> int:
-    """Returns what one member takes on a device, by compiling its step.
+    """Returns the bytes of one member on a device, by compiling its step.
 
     The figure is the compiler's for arguments, results and temporaries, with what the
     loop keeps with them. It counts `upstream` as if it were not shared.
@@ -47,7 +47,7 @@ def members_at_once(how: How, num: int, bytes_one: int, devices: Sequence[Any]) 
     Args:
         how: `vmap` takes all that fit, `sequential` one; `auto` is `vmap` on an
             accelerator and `sequential` on a CPU.
-        num: Members there are.
+        num: Number of members.
         bytes_one: Bytes of one member, from `member_bytes`.
         devices: Devices that share the members.
     """

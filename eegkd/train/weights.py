@@ -25,7 +25,7 @@ def save_variables(path: Path, variables: Variables) -> None:
 
 
 def named_arrays(variables: Variables) -> dict[str, np.ndarray]:
-    """Lists the arrays by their names in a file, as "params/head/kernel"."""
+    """Returns the arrays by their names in a file, as "params/head/kernel"."""
     arrays: dict[str, np.ndarray] = {}
     for group, tree in variables._asdict().items():
         leaves = jax.tree_util.tree_leaves_with_path(tree)
@@ -36,7 +36,7 @@ def named_arrays(variables: Variables) -> dict[str, np.ndarray]:
 
 
 def load_variables(path: Path) -> Variables:
-    """Reads what `save_variables` wrote.
+    """Reads variables that `save_variables` wrote.
 
     Raises:
         InputError: If the file is missing or damaged.
@@ -58,7 +58,7 @@ def load_variables(path: Path) -> Variables:
 
 
 def check_same_shapes(path: Path, loaded: Variables, expected: Variables) -> None:
-    """Refuses weights of another model.
+    """Checks that weights fit a model.
 
     Raises:
         InputError: Naming the first entry that is missing, left over or of another

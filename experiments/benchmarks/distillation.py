@@ -1,4 +1,4 @@
-"""Times distillation steps of a Conformer pair, beside the same pair in PyTorch.
+"""Times distillation steps of a Conformer pair, here and in PyTorch.
 
 A teacher step trains the large model by cross-entropy. A student step adds
 KL to the teacher's logits, or that and the mean squared difference of tokens
@@ -42,7 +42,7 @@ class Way(NamedTuple):
     """One way to make a step.
 
     Attributes:
-        name: Of the rows.
+        name: Name of the rows.
         stage: "teacher" or "student".
         terms: "ce", "logits" (and ce) or "features" (and both).
         teacher: "online", "cached", or "resident" (cached, and never sent again).

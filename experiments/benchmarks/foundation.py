@@ -4,7 +4,7 @@
 
 A step is forward, backward and AdamW, on batches of 8 windows of 16 channels and 10 s:
 
-    CBraMod             cross-entropy, with dropout 0.1 as it is fine-tuned, and without
+    CBraMod             cross-entropy, with dropout 0.1 as in fine-tuning, and without
     EEGNet, 2 layers    a student, by cross-entropy and KL to CBraMod's logits: with the
                         teacher in every step (online), or from logits in memory
                         (cached); the second is CBraMod with 2 of its 12 layers
@@ -52,13 +52,13 @@ class Case:
 
 
 class Way(NamedTuple):
-    """What a step trains, and on what.
+    """Models and batch of a step.
 
     Attributes:
-        name: Of the rows.
+        name: Name of the rows.
         model: "teacher", "eegnet" or "layers".
         teacher: "none", "online" or "cached".
-        dropout: Of CBraMod, and of the student that is made like it.
+        dropout: Rate in CBraMod, and in the student made like it.
     """
 
     name: str

@@ -32,7 +32,7 @@ class Case(NamedTuple):
 
 
 class Tokens(NamedTuple):
-    """What a case is of."""
+    """Sizes of a case."""
 
     x: np.ndarray
     y: np.ndarray

@@ -1,4 +1,4 @@
-"""Times what the losses spend their time on, beside other libraries.
+"""Times the dearest parts of the losses, here and in other libraries.
 
 Entropic transport between token sets: ours, ott-jax in both its modes, PyTorch in the
 log and in the exp domain, POT and geomloss. RKD's angles: by Gram matrices in chunks,
@@ -139,7 +139,7 @@ def to_rows(case: str, found: Mapping[Key, Facts]) -> list[dict]:
 
 
 def as_table(rows: Sequence[Mapping]) -> str:
-    """Lays out a case: a line an implementation, then the factors."""
+    """Formats a case: one line per implementation, then the factors."""
     lines: dict[str, dict[str, float]] = {}
     for row in rows:
         lines.setdefault(row["implementation"], {})[row["metric"]] = row["value"]

@@ -39,7 +39,7 @@ _STEPS = 100
 
 
 class Given(NamedTuple):
-    """What the members of one case start from: states, frozen variables, batches."""
+    """Start of the members of one case: states, frozen variables, batches."""
 
     program: Program
     states: list[TrainState]

@@ -16,7 +16,7 @@ ALPHA, TEMPERATURE = 0.5, 4.0
 def make_cbramod(
     n_chans: int, n_times: int, num_classes: int, depth: int, dropout: float
 ) -> nn.Module:
-    """Builds CBraMod with one linear layer on all tokens, as it is fine-tuned."""
+    """Builds CBraMod with one linear layer on all tokens, as for fine-tuning."""
     model = import_model("cbramod").CBraMod(
         n_outputs=num_classes,
         n_chans=n_chans,
@@ -59,7 +59,7 @@ def make_torch_step(
         model: Is trained.
         guide: Runs without a gradient in every step.
         signal: A batch.
-        label: Its classes.
+        label: Classes of the windows.
         logits: In place of a guide, what it said.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]

@@ -45,9 +45,9 @@ def make_torch_step(
         x: Signals.
         label: Class numbers.
         cached: The teacher's `logits` and `tokens`.
-        features: Also match tokens, by their mean squared difference.
-        temperature: Of the KL.
-        alpha: Its weight; 1 - alpha is that of cross-entropy.
+        features: True to match tokens too, by their mean squared difference.
+        temperature: Temperature of the KL.
+        alpha: Weight of the KL; 1 - alpha is that of cross-entropy.
     """
     torch.manual_seed(0)
     num_classes = int(label.max()) + 1

@@ -14,7 +14,7 @@ PEERS = {"torch": "torch", "ot": "pot", "geomloss": "geomloss"}
 
 
 def missing() -> list[str]:
-    """Says what is left out, and how to have it."""
+    """Prints the missing packages, and how to install them."""
     return [
         f"{peer} is left out, because it is not installed: pip install {peer}."
         for module, peer in PEERS.items()

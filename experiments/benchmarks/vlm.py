@@ -1,4 +1,4 @@
-"""Times decoders: reading, writing with a cache, and LoRA steps, beside PyTorch.
+"""Times decoders: reading, writing with a cache, and LoRA steps, here and in PyTorch.
 
     python -m experiments.benchmarks.vlm [--quick] [--json FILE]
 
@@ -9,7 +9,7 @@ ratios, above 1 where this library is faster. CPU time stands beside, which a bu
 machine distorts less. Memory is measured in a process of its own each.
 
     prefill             reads the prompts, and keeps their keys and values
-    prefill and decode  the same, and then writes: tokens a second are those of the
+    prefill and decode  the same, and then writes: tokens per second are those of the
                         writing alone, and "cache / recomputed" is what the cache gains
     decode, recomputed  one new token of each row, reading again all that stand before
                         one in the middle of the text
@@ -54,7 +54,7 @@ def make_call(case: Case, way: str, name: str) -> tuple[Any, dict[str, float]]:
 
 
 def implementations(way: str) -> list[str]:
-    """Lists what there is for a way."""
+    """Lists the implementations of a way."""
     return [OURS] if any(vlm_torch.missing(way)) else [OURS, TORCH]
 
 

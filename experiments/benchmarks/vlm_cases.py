@@ -1,4 +1,4 @@
-"""What the benchmark of decoders runs: sizes and batches."""
+"""Cases of the benchmark of decoders: sizes and batches."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ class Case:
     """A decoder and its batches.
 
     Attributes:
-        name: Of the rows.
+        name: Name of the rows.
         family: "llama" or "qwen2".
         dim: Width.
         depth: Layers.

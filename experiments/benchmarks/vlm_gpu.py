@@ -4,7 +4,7 @@
 
 Without a CUDA GPU it says so and ends. Each model runs in a process of its own, which
 frees the memory of the one before; those that the plan says do not fit are left out.
-The last line it prints is its rows as JSON: tokens a second, model FLOP/s utilisation
+The last line it prints is its rows as JSON: tokens per second, model FLOP/s utilisation
 (mfu: operations that the step needs, those computed again not counted, over the chip's
 peak in bfloat16), and the peak of memory over the planned one.
 """
@@ -138,10 +138,10 @@ def time_model(
     """Runs a model in a process of its own, and compares it with the plan.
 
     Args:
-        name: Of the model.
+        name: Name of the model.
         options: How it is trained.
         steps: To time.
-        kind: Of the device.
+        kind: Kind of the device.
         limit: Bytes of its memory that may be used; 0 where unknown.
     """
     plan = plan_model(name, options)
