@@ -227,7 +227,7 @@ def _kills(
 
 
 def _where(run: Path) -> tuple[str, int]:
-    """Returns the training of a stopped run's newest file, and the step it saved."""
+    """Returns the place at which a run stopped, and the newest step saved there."""
     if not (run / "config.json").is_file():
         return "before the run", 0
     if _filling(run):

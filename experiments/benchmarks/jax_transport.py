@@ -32,7 +32,7 @@ class Case(NamedTuple):
 
 
 class Tokens(NamedTuple):
-    """Sizes of a case."""
+    """Arrays of a case."""
 
     x: np.ndarray
     y: np.ndarray

@@ -14,7 +14,7 @@ PEERS = {"torch": "torch", "ot": "pot", "geomloss": "geomloss"}
 
 
 def missing() -> list[str]:
-    """Prints the missing packages, and how to install them."""
+    """Returns one line per missing package, with the cure."""
     return [
         f"{peer} is left out, because it is not installed: pip install {peer}."
         for module, peer in PEERS.items()
