@@ -166,11 +166,7 @@ def override(config: Any, changes: Mapping[str, Any]) -> Any:
 
 @functools.cache
 def run_config(entry_config: type) -> type:
-    """Joins the options of a run with a system's own, as one frozen dataclass.
-
-    Args:
-        entry_config: Type of the system's options (`Entry.config`).
-    """
+    """Joins the options of a run with a system's own, as one frozen dataclass."""
     title = (entry_config.__doc__ or "").strip().partition("\n")[0]
     fields = {"__doc__": title, "__module__": entry_config.__module__}
     joined = type(f"{entry_config.__name__}Run", (RunConfig, entry_config), fields)
@@ -187,15 +183,10 @@ def preset_config(entry: Entry, preset: str) -> Any:
 
 
 def stage_config(config: Any, stage: Stage, *, last: bool) -> Any:
-    """Returns a run's options for one of its stages.
+    """Returns a run's options for one of its stages, of which `last` is the student.
 
     The stage's own options come first, then, for stages before the student,
     `train.teacher_epochs` and `optim.teacher_learning_rate`, then the run's.
-
-    Args:
-        config: Options of the run.
-        stage: The stage.
-        last: True for the student.
     """
     train, optim, own = config.train, config.optim, stage.options
     epochs = own.epochs or (not last and train.teacher_epochs) or train.epochs

@@ -134,12 +134,6 @@ def describe_plan(plan: CachePlan, speed: Speed, free: int) -> str:
 def check_room(folder: Path, need: int, *, total: int, limit_gb: float) -> int:
     """Refuses a cache that exceeds the limit or the disk; returns the free bytes.
 
-    Args:
-        folder: Folder of the cache.
-        need: Bytes still to be written.
-        total: Bytes of the whole cache.
-        limit_gb: The user's limit, in 1e9 bytes.
-
     Raises:
         InputError: Naming both sizes and the cure.
     """

@@ -117,12 +117,7 @@ def choose_form(
 
 
 def fit_basis(values: np.ndarray, rank: int) -> Basis:
-    """Fits the leading principal axes of the last axis, in float64.
-
-    Args:
-        values: `[..., d]`, pooled already.
-        rank: Number of axes.
-    """
+    """Fits the leading principal axes of the last axis, in float64."""
     flat = values.reshape(-1, values.shape[-1]).astype(np.float64)
     mean = flat.mean(axis=0)
     centred = flat - mean

@@ -116,12 +116,7 @@ class TeacherTensor:
         return dataclasses.replace(self, index=self.index[source_rows])
 
     def class_means(self, rows: np.ndarray, labels: np.ndarray) -> "TeacherTensor":
-        """Replaces each of `rows` by the mean over the rows of its label and all views.
-
-        Args:
-            rows: Store rows.
-            labels: Aligned with the store's rows.
-        """
+        """Replaces each of `rows` by the mean over its label's rows and all views."""
         means, index = [], np.full(len(self.index), -1)
         for label in np.unique(labels[rows]):
             mine = rows[labels[rows] == label]

@@ -164,12 +164,7 @@ def clip_table(fields: Mapping[str, Any]) -> list[Weight]:
 
 
 def vision_table(fields: Mapping[str, Any], stem: str = VISION) -> list[Weight]:
-    """Lists a vision tower's tensors.
-
-    Args:
-        fields: Fields of `models.ClipVisionConfig`.
-        stem: Prefix of each name.
-    """
+    """Lists a vision tower's tensors."""
     d, side = fields["dim"], fields["patch_size"]
     tokens, embeddings = 1 + (fields["image_size"] // side) ** 2, f"{stem}embeddings."
     return [
@@ -189,12 +184,7 @@ def vision_table(fields: Mapping[str, Any], stem: str = VISION) -> list[Weight]:
 
 
 def text_table(fields: Mapping[str, Any], stem: str = TEXT) -> list[Weight]:
-    """Lists a text tower's tensors.
-
-    Args:
-        fields: Fields of `models.ClipTextConfig`.
-        stem: Prefix of each name.
-    """
+    """Lists a text tower's tensors."""
     d, name = fields["dim"], f"{stem}embeddings.{{}}_embedding".format
     return [
         _embedding("token", name("token"), fields["vocab_size"], d),

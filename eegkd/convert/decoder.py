@@ -131,12 +131,7 @@ def _refuse_window(config: Section) -> None:
 
 
 def decoder_table(fields: Mapping[str, Any], stem: str = "") -> list[Weight]:
-    """Lists a decoder's tensors.
-
-    Args:
-        fields: Fields of `models.DecoderConfig`.
-        stem: Prefix of each name, as "language_model.".
-    """
+    """Lists a decoder's tensors."""
     d, ffn, bias = fields["dim"], fields["ffn_dim"], fields["qkv_bias"]
     query, key = (
         fields[name] * fields["head_dim"] for name in ("num_heads", "num_kv_heads")

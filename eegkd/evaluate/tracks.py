@@ -32,12 +32,7 @@ def event_classes(manifest: Mapping[str, Any]) -> tuple[int, ...]:
 def tracks_of(
     predictions: Predictions, manifest: Mapping[str, Any]
 ) -> list[WindowTrack]:
-    """Groups predictions into one time-ordered track per recording.
-
-    Args:
-        predictions: Predictions of windows of one store.
-        manifest: The store's.
-    """
+    """Groups predictions into one time-ordered track per recording."""
     classes = event_classes(manifest)
     names = {manifest["classes"][i] for i in classes}
     recordings = manifest["recordings"]

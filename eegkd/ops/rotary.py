@@ -43,13 +43,7 @@ def rotary_angles(
 def rotate(
     x: Float[Array, "b l h d"], cos: Float[Array, "b l e"], sin: Float[Array, "b l e"]
 ) -> Float[Array, "b l h d"]:
-    """Turns each pair `(x_i, x_{i + d/2})` by its angle, in float32 or wider.
-
-    Args:
-        x: Queries or keys.
-        cos: Cosines from `rotary_angles`.
-        sin: Sines from it.
-    """
+    """Turns each pair `(x_i, x_{i + d/2})` by its angle, in float32 or wider."""
     first, second = jnp.split(promote(x), 2, axis=-1)
     cos, sin = cos[:, :, None], sin[:, :, None]
     turned = (first * cos - second * sin, second * cos + first * sin)

@@ -63,13 +63,7 @@ def small_nets(
 def band_features(
     data: FoldData, rows: np.ndarray, columns: tuple[int, ...] = ()
 ) -> np.ndarray:
-    """Computes the band power of some windows inside their filter's pass band.
-
-    Args:
-        data: The fold.
-        rows: Rows of the windows.
-        columns: Channels; () is all.
-    """
+    """Computes the band power of some windows inside their filter's pass band."""
     store = data.store
     signal = np.asarray(store.signal[rows])
     if data.zscore is not None:
@@ -83,13 +77,7 @@ def band_features(
 def linear(
     data: FoldData, seed: int, columns: tuple[int, ...] = ()
 ) -> tuple[Predictions, Predictions]:
-    """Fits band power and logistic regression; returns validation and test.
-
-    Args:
-        data: The fold.
-        seed: Seed of the fit.
-        columns: Channels that it sees, as the student does; () is all.
-    """
+    """Fits band power and logistic regression; returns validation and test."""
     store, fold = data.store, data.fold
     features = functools.partial(band_features, data, columns=columns)
     labels = store.student_labels

@@ -125,14 +125,7 @@ def expect(
     store: WindowStore,
     folds: Sequence[Fold],
 ) -> tuple[float, int]:
-    """Compiles and times all programs; returns remaining seconds and bytes.
-
-    Args:
-        waves: Trainings of the run.
-        setting: Setting of the run.
-        store: Windows.
-        folds: Folds of the store.
-    """
+    """Compiles and times all programs; returns remaining seconds and bytes."""
     num_judged = min(TIMED_WINDOWS, len(store))
     costs = _measure_all(setting, num_judged)
     seconds, disk = 0.0, 0
@@ -208,13 +201,7 @@ def _untimed(
 def every_training(
     waves: Sequence[Wave], setting: Setting, num_folds: int
 ) -> list[Training]:
-    """Lists all trainings; repeats of a tuned row stand for whichever trial is chosen.
-
-    Args:
-        waves: What `schedule` lists.
-        setting: The run.
-        num_folds: Number of folds.
-    """
+    """Lists all trainings; repeats of a tuned row stand for the chosen trial."""
     repeated = [
         Training(fold, SMALL_NET, "student", seed=seed, trial=TRIALS[0].name)
         for fold in range(num_folds)

@@ -20,13 +20,6 @@ def execute(
 
     Finished variables of stages before the student are added to `state`.
 
-    Args:
-        wave: Trainings of one fold.
-        setting: Setting of the run.
-        state: State of the fold.
-        observer: Receiver of progress and log rows.
-        num_folds: Number of folds, for display.
-
     Raises:
         Interrupted: On Ctrl-C or SIGTERM, after every training has saved.
         InputError: If a training cannot go on.

@@ -57,11 +57,6 @@ def val_score(data: FoldData, prob: np.ndarray) -> dict[str, float]:
 def hold_out(data: FoldData, share: float, seed: int) -> np.ndarray | None:
     """Chooses the subjects held out from stages before the student.
 
-    Args:
-        data: The fold.
-        share: Share of the training subjects whose labels the student may use.
-        seed: Seed of the run.
-
     Returns:
         `bool[n]` over the store's rows; None where nobody is to be held out.
 

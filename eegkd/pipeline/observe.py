@@ -58,13 +58,7 @@ QUIET = Observer(
 
 @contextlib.contextmanager
 def show(console: Console, log_file: Path, total: int) -> Iterator[Observer]:
-    """Shows a run's progress in a terminal, and writes its log.
-
-    Args:
-        console: Console to write to.
-        log_file: JSON lines of metrics.
-        total: Updates of the whole run.
-    """
+    """Shows a run's progress in a terminal, and writes its log."""
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -155,12 +155,6 @@ def missing(
     """Lists the folders of a run's unfinished trainings.
 
     Stages before the student count even where their outputs came from outside.
-
-    Args:
-        systems: Variant name -> system; "" is the run's own.
-        config: Options of the run.
-        num_folds: Number of folds.
-        run: The run folder.
     """
     waves = schedule(systems, config, num_folds)
     left = [training.place for training in unfinished(waves, run)]

@@ -56,12 +56,7 @@ def _prepare(
 def prepare_fn(
     system: System, stages: Iterable[str] | None = None
 ) -> Callable[[Batch], Batch] | None:
-    """Returns `batch -> batch` for the stages that will run; None if it adds nothing.
-
-    Args:
-        system: System whose `prepare` is called.
-        stages: Names of the stages that run; None is all.
-    """
+    """Returns `prepare` for the stages that will run; None if it adds nothing."""
     if system.prepare is keep_all:
         return None
     names = [stage.name for stage in system.stages] if stages is None else stages
@@ -77,14 +72,7 @@ def example_batch(
     size: int = 1,
     stages: Iterable[str] | None = None,
 ) -> Batch:
-    """Returns a batch of zeros with the keys, dtypes and shapes of a real one.
-
-    Args:
-        system: System whose `row` and `prepare` are used.
-        signal: Description of the store's signals.
-        size: Number of examples.
-        stages: Names of the stages that run; None is all.
-    """
+    """Returns a batch of zeros like a real one for some stages; None is all."""
     row = {name: np.asarray(value) for name, value in system.row(signal).items()}
     batch = {name: np.repeat(value[None], size, axis=0) for name, value in row.items()}
     prepare = prepare_fn(system, stages)

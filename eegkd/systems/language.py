@@ -89,12 +89,7 @@ def language_stage(
 
 
 def language_system(module: Any, **options: Any) -> System:
-    """Makes a system of one language stage; `predict` returns next-word probabilities.
-
-    Args:
-        module: A `Decoder` or a `Llava`.
-        options: Options of `language_stage`.
-    """
+    """Makes a system of one language stage; `predict` is of the next word."""
     return System("language", TEXT[:2], keep_all, (language_stage(module, **options),))
 
 

@@ -14,13 +14,7 @@ from eegkd.typing import PyTree, Variables
 
 
 def loaded_weights(name: str, place: str, tree: PyTree) -> Weights:
-    """Makes `Weights` of arrays that have been read already.
-
-    Args:
-        name: Name of the model.
-        place: File, or folder of files.
-        tree: Arrays that were read.
-    """
+    """Makes `Weights` of arrays that have been read already."""
     path = Path(place).absolute()
     files = (path,) if path.is_file() else tuple(sorted(path.glob("*.safetensors")))
     return Weights(name, files, lambda: shapes_of(tree), lambda: tree)

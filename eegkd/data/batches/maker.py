@@ -195,11 +195,6 @@ def eval_batches(
     """Yields batches of `rows` in order, and `bool[b]`, False where one is padding.
 
     The last batch repeats its last row, so every batch has one compiled shape.
-
-    Args:
-        maker: `rows -> batch`.
-        rows: Rows to pass to it.
-        batch_size: Rows per batch.
     """
     for start in range(0, len(rows), batch_size):
         part = rows[start : start + batch_size]

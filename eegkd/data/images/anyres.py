@@ -86,10 +86,6 @@ def choose_grid(size: Size, config: AnyresConfig) -> Size:
     The effective resolution is that of the image scaled into the grid, and never more
     than it had.
 
-    Args:
-        size: Size of the image.
-        config: The grids.
-
     Returns:
         Size of the grid in pixels.
 

@@ -91,11 +91,6 @@ def prepare(
     Recordings are read by `joblib.Parallel`, so `joblib.parallel_config` sends them to
     a dask or ray cluster that shares the file system.
 
-    Args:
-        config: Corpus, root and preprocessing.
-        out: The store's folder.
-        progress: Show a progress bar.
-
     Raises:
         InputError: If a recording is bad, or `out` holds another store, is read-only
             or full.

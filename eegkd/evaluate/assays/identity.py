@@ -52,13 +52,6 @@ def identity_probe(
     so that neighbouring windows are not on both sides. It cannot tell a person from
     the day and the electrodes' fit. Subjects of fewer than four windows are left out.
 
-    Args:
-        features: One embedding per window.
-        subject: Subject of each window.
-        recording: Recording of each window.
-        start_s: Start in the recording, in seconds.
-        seed: Seed of the classifier.
-
     Returns:
         The score; None where fewer than two subjects have enough windows.
 

@@ -52,9 +52,6 @@ INITIAL_LOGIT_SCALE = 1 / 0.07
 def make_system(config: DistilClipConfig) -> System:
     """Builds the two stages, `teacher` and `student`, of one configuration.
 
-    Args:
-        config: Options, with `signal` filled from the data.
-
     Raises:
         InputError: If the data lack one of the student's channels.
     """

@@ -42,12 +42,7 @@ def ranks() -> tuple[Probe, ...]:
 
 
 def fidelity(grid: tuple[int, int], dim: int) -> tuple[Probe, ...]:
-    """Lists the error of band power against the mixture of layers, and its rank.
-
-    Args:
-        grid: Channels and patches of the student's tokens.
-        dim: Width of the tokens.
-    """
+    """Lists the error of band power against the mixture of layers, and its rank."""
     pair = ("student.tokens", "student.router_mixed")
     errors = (
         Term(

@@ -36,9 +36,6 @@ from eegkd.systems.stages import module_stage
 def make_system(config: DlinkConfig) -> System:
     """Builds the two stages, `teacher` and `student`, of one configuration.
 
-    Args:
-        config: Options, with `signal` filled from the data.
-
     Raises:
         InputError: If the teacher cannot take the data, its weights cannot be read, or
             there is no layer or channel of a wanted name.

@@ -49,12 +49,7 @@ def student_terms(config: DlinkConfig) -> tuple[Term, ...]:
 
 
 def router_terms(config: DlinkConfig, grid: tuple[int, int]) -> list[Term]:
-    """Lists the terms that read the mixture of layers, the router's own last.
-
-    Args:
-        config: Options of the system.
-        grid: Channels and patches of the student's tokens.
-    """
+    """Lists the terms that read the mixture of layers, the router's own last."""
     terms = [*_feature_terms(config), *_spectral_terms(config, grid)]
     return [*terms, *_own_terms(config)]
 
