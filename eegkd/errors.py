@@ -25,7 +25,7 @@ class Interrupted(RuntimeError):
 
 @contextlib.contextmanager
 def output_errors(folder: Path) -> Iterator[None]:
-    """Turns a full disk or a read-only folder into an `InputError`."""
+    """Raises a full disk or a read-only folder as an `InputError`."""
     try:
         yield
     except OSError as error:

@@ -32,7 +32,7 @@ class Outgoing(NamedTuple):
 
     @property
     def num_bytes(self) -> int:
-        """Its size."""
+        """Size of the tensor in bytes."""
         width = 2 if self.dtype == "bfloat16" else np.dtype(self.dtype).itemsize
         return int(np.prod(self.shape, dtype=np.int64)) * width
 

@@ -132,7 +132,7 @@ def _linears(family: Family, fields: Mapping[str, Any]) -> list[Weight]:
 
 
 def _modules(row: Weight, family: Family) -> list[str]:
-    """Names a row's linear layers as in transformers' model."""
+    """Returns the names of a row's linear layers in transformers' model."""
     return [family.in_memory(name).removesuffix(".weight") for name in row.names]
 
 
@@ -255,7 +255,7 @@ def write_peft(
 def name_targets(
     family: Family, fields: Mapping[str, Any], linears: Iterable[Path_]
 ) -> list[str]:
-    """Names layers by their last words, or in full where others have these too."""
+    """Returns layers' names: their last words, or in full where those are ambiguous."""
     rows = _chosen(family, fields, linears)
     modules = [module for row in rows for module in _modules(row, family)]
     short = sorted({module.rpartition(".")[2] for module in modules})

@@ -110,7 +110,7 @@ def stacked(table: Iterable[Weight], depth: int) -> list[Weight]:
 
 
 def under(path: Path_, table: Iterable[Weight]) -> list[Weight]:
-    """Puts the paths of a part of a model below the part's path."""
+    """Prefixes the paths of a part of a model by the part's path."""
     return [row._replace(path=(*path, *row.path)) for row in table]
 
 

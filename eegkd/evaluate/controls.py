@@ -1,7 +1,7 @@
 """Controls: what else could explain a student's gain.
 
 Some are functions from System to System, the others from a teacher's outputs to
-outputs; both leave data order, updates and budget as they are.
+outputs; neither changes data order, updates or budget.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ def _reads_upstream(stage: Stage, term: Term) -> bool:
 
 
 def _shares(stage: Stage) -> dict[str, float]:
-    """Weights of the terms on the student's own outputs, summing to one."""
+    """Returns the weights of terms on the student's own outputs, summing to one."""
     own = _alone(stage, stage.terms)
     if not own or any(callable(term.weight) for term in own):
         raise ValueError(

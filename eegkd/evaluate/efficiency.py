@@ -1,4 +1,4 @@
-"""How long a model takes on this machine."""
+"""Speed of a model on this machine."""
 
 import time
 from collections.abc import Callable
@@ -10,10 +10,10 @@ import numpy as np
 def latency(
     fn: Callable[[], Any], *, warmup: int = 50, runs: int = 500
 ) -> dict[str, float]:
-    """Times single calls after warming up.
+    """Measures single calls after warming up.
 
     Args:
-        fn: Does the work and waits for it (`jax.block_until_ready` inside).
+        fn: Call that waits for its result (`jax.block_until_ready` inside).
         warmup: Untimed calls, compilation included.
         runs: Timed calls.
 
@@ -42,7 +42,7 @@ def throughput(
     """Measures the windows per second of a call that handles `batch_size` windows.
 
     Args:
-        fn: Does the work and waits for it.
+        fn: Call that waits for its result.
         batch_size: Windows per call.
         warmup: Untimed calls, compilation included.
         seconds: Calls are repeated for about this long, once at least.

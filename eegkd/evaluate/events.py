@@ -29,11 +29,11 @@ Spans = Real[np.ndarray, "_ 2"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EventsConfig:
-    """How probabilities become events.
+    """Options of the conversion from probabilities to events.
 
     Attributes:
-        threshold: An event is where the probability is at least this; None fits it on
-            the validation subjects.
+        threshold: Least probability of an event; None fits it on the validation
+            subjects.
         smooth: Windows of the running median, an odd number.
         min_duration_s: Shorter detections are dropped.
     """
@@ -63,7 +63,7 @@ class WindowTrack(NamedTuple):
     """One recording's windows with the probability of an event, and the truth.
 
     Attributes:
-        start_s: Where windows start, ascending; they may overlap or leave gaps.
+        start_s: Starts of windows, ascending; they may overlap or leave gaps.
         prob: Probability of an event in each window.
         window_s: Length of a window.
         duration_s: Length of the recording.
@@ -80,13 +80,13 @@ class WindowTrack(NamedTuple):
 
 
 class EventScores(NamedTuple):
-    """Counts of hits and false alarms, and what follows from them.
+    """Counts of hits and false alarms, and the scores that follow.
 
     Attributes:
         tp: Reference events (or samples) that were hit.
         fp: False alarms.
         num_ref: Reference events, long ones counted in pieces.
-        seconds: Length of what was scored.
+        seconds: Length of the scored recordings.
     """
 
     tp: int
@@ -160,7 +160,7 @@ def timeline(track: WindowTrack, *, smooth: int = 1) -> Float[np.ndarray, " t"]:
 def _to_detections(
     line: Float[np.ndarray, " t"], threshold: float, min_duration_s: float
 ) -> tuple[Detection, ...]:
-    # Sums of probabilities carry rounding of about 1e-16 a step.
+    # Sums of probabilities carry rounding of about 1e-16 per step.
     spans = mask_to_spans(np.nan_to_num(line, nan=-1.0) >= threshold - 1e-9)
     found = []
     for onset, end in spans[np.diff(spans)[:, 0] >= min_duration_s - 1e-9]:
@@ -172,7 +172,7 @@ def _to_detections(
 def detect(
     track: WindowTrack, threshold: float, config: EventsConfig | None = None
 ) -> tuple[Detection, ...]:
-    """Turns window probabilities into events; `config.threshold` is not read."""
+    """Detects events in window probabilities; `config.threshold` is not read."""
     config = config or EventsConfig()
     line = timeline(track, smooth=config.smooth)
     return _to_detections(line, threshold, config.min_duration_s)
@@ -228,7 +228,7 @@ def score_samples(truth: Spans, detected: Spans, duration_s: float) -> EventScor
 
 
 def pool(scores: Iterable[EventScores]) -> EventScores:
-    """Adds up the counts of several recordings."""
+    """Sums the counts of several recordings."""
     tp, fp, num_ref, seconds = np.sum(list(scores), axis=0)
     return EventScores(int(tp), int(fp), int(num_ref), float(seconds))
 

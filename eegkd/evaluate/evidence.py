@@ -1,7 +1,7 @@
 """Evidence of a finished run, and the assays that judge it.
 
-An `Assay` judges one thing: it reads the `Evidence`, returns what belongs into
-summary.json, and writes its section of the report.
+An `Assay` judges one aspect: it reads the `Evidence`, returns its part of summary.json,
+and writes its section of the report.
 """
 
 import dataclasses
@@ -24,11 +24,11 @@ Measures = Mapping[str, Mapping[str, Any]]
 
 
 class Cost(NamedTuple):
-    """How large a model is.
+    """Size of a model.
 
     Attributes:
-        parameters: All that prediction takes.
-        head: Those of them in a head; 0 where the model has none apart.
+        parameters: Parameters that prediction reads.
+        head: Those in a head; 0 where the model has no separate one.
     """
 
     parameters: int
@@ -41,7 +41,7 @@ class Evidence:
 
     Attributes:
         test: Predictions of test windows.
-        val: Those of validation windows, of the same rows.
+        val: Predictions of validation windows, of the same rows.
         store: Windows.
         fold: The fold whose models `embed` and `call` use.
         log: Lines of metrics.jsonl.
@@ -58,7 +58,7 @@ class Evidence:
         events: From window probabilities to events.
         columns: Channels that the student sees; () is all.
         notes: Sentences that the reader must not miss.
-        record: How the run was begun, as summary.json repeats it.
+        record: Record of the run, which summary.json repeats.
     """
 
     test: Folds
@@ -131,7 +131,7 @@ def no_rows(evidence: Evidence) -> list[dict[str, Any]]:
 
 
 class Assay(NamedTuple):
-    """One thing that is judged.
+    """One aspect that is judged.
 
     Attributes:
         name: Key in summary.json.

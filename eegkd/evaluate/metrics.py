@@ -25,12 +25,12 @@ Metric = Callable[[Predictions], float]
 
 
 def most_probable(prob: np.ndarray) -> np.ndarray:
-    """Decides for the class with the largest probability, i64[n]."""
+    """Returns the class with the largest probability, i64[n]."""
     return prob.argmax(axis=1)
 
 
 def above_half(prob: np.ndarray) -> np.ndarray:
-    """Decides for every label with a probability of at least 0.5, bool[n, k]."""
+    """Returns where a label's probability is at least 0.5, bool[n, k]."""
     return prob >= 0.5
 
 
@@ -39,7 +39,7 @@ def _decide(p: Predictions) -> np.ndarray:
 
 
 def accuracy(p: Predictions) -> float:
-    """Share of windows whose most probable class is the label."""
+    """Computes the share of windows whose most probable class is the label."""
     return float(sk.accuracy_score(p.label, _decide(p)))
 
 
@@ -56,12 +56,12 @@ weighted_f1: Metric = partial(_averaged, sk.f1_score, "weighted")
 
 
 def balanced_accuracy(p: Predictions) -> float:
-    """Mean recall over the classes present in the labels."""
+    """Computes the mean recall over the classes present in the labels."""
     return macro_recall(p)
 
 
 def kappa(p: Predictions) -> float:
-    """Cohen's `(p_o - p_e) / (1 - p_e)`; NaN where chance agreement p_e is 1."""
+    """Computes Cohen's `(p_o - p_e) / (1 - p_e)`; NaN where chance p_e is 1."""
     decided = _decide(p)
     if len(np.unique(np.concatenate([p.label, decided]))) < 2:
         return float("nan")
@@ -89,7 +89,7 @@ auc_pr_step: Metric = partial(_one_against_rest, sk.average_precision_score)
 
 
 def sensitivity_at_specificity(p: Predictions, *, specificity: float = 0.95) -> float:
-    """Highest sensitivity at a threshold with at least this specificity (binary).
+    """Computes the highest sensitivity with at least this specificity (binary).
 
     Raises:
         ValueError: If there are more than two classes.

@@ -95,7 +95,7 @@ def concatenate(parts: Sequence[Predictions]) -> Predictions:
 
 
 def select(predictions: Predictions, rows: np.ndarray) -> Predictions:
-    """Takes rows by index or mask."""
+    """Returns rows by index or mask."""
     return Predictions(*(column[rows] for column in predictions))
 
 
@@ -141,11 +141,11 @@ def save_predictions(path: str | os.PathLike[str], predictions: Predictions) -> 
 
 
 def load_predictions(path: str | os.PathLike[str]) -> Predictions:
-    """Reads what `save_predictions` wrote.
+    """Reads predictions that `save_predictions` wrote.
 
     Raises:
-        InputError: If the file cannot be read, lacks a column, or holds what is no
-            probability or label.
+        InputError: If the file cannot be read, lacks a column, or holds values that
+            are no probability or label.
     """
     try:
         # Opened here, because np.load leaves a broken file open.

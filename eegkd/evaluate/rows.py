@@ -1,4 +1,4 @@
-"""The rows of a results table: their names, their order, and what each is for."""
+"""The rows of a results table: their names, order and purpose."""
 
 from collections.abc import Iterable
 
@@ -14,10 +14,10 @@ MODELS = {
     "small_net": "a tuned small network: is distillation needed at all",
     "linear": "band power and a linear classifier: the floor",
 }
-"""Rows in order, and what each is for; a run's variants follow."""
+"""Rows in order, with their purpose; a run's variants follow."""
 
 SHOWN = ("teacher", "student", "no_teacher")
-"""Rows that are looked at more closely: training, calibration, embeddings."""
+"""Rows shown in detail: training, calibration, embeddings."""
 
 
 def in_order(names: Iterable[str]) -> list[str]:

@@ -32,18 +32,18 @@ class Comparison:
 
     Attributes:
         mean_difference: Student minus other.
-        low: Lower end of its 95 % t interval; NaN below two units.
+        low: Lower end of the 95 % t interval; NaN below two units.
         high: Upper end.
         p_t: Two-sided paired t-test.
         p_signflip: Two-sided sign-flip test.
         p_adjusted: `p_t` after Holm over the family it was compared in.
         mde: Minimum detectable effect of one such t-test at 80 % power.
-        seed_error: Standard error of `mean_difference` over seeds, the units as they
-            are; NaN where neither model has two. All else here takes these trainings as
-            given: units that agree do not say that other seeds would.
+        seed_error: Standard error of `mean_difference` over seeds, units held fixed;
+            NaN where neither model has two. All other fields hold the trainings fixed:
+            units that agree do not show that other seeds would.
         n: Units used.
         num_excluded: Units left out because the metric is undefined there.
-        verdict: On the student.
+        verdict: Verdict on the student.
     """
 
     mean_difference: float
@@ -60,7 +60,7 @@ class Comparison:
 
 
 class Summary(NamedTuple):
-    """Rows of results.json, and by metric and model what the verdicts rest on."""
+    """Rows of results.json, and the values by unit that verdicts rest on."""
 
     rows: list[dict[str, Any]]
     comparisons: dict[str, dict[str, Comparison]]

@@ -49,7 +49,7 @@ def write_szcore_tsv(
         path: The `.tsv` file, written whole or not at all.
         events: Detections; a NaN confidence becomes "n/a".
         duration_s: Length of the recording.
-        date_time: When the recording started, if known.
+        date_time: Start of the recording, if known.
         channels: Channels concerned; () is all of them.
     """
     if not events:
@@ -89,8 +89,8 @@ def read_szcore_tsv(path: str | os.PathLike[str]) -> SzcoreTable:
     """Reads events of a SzCORE file.
 
     Raises:
-        InputError: If a column is missing, a number is none, or no row tells the
-            recording's length.
+        InputError: If a column is missing, a number is malformed, or no row states
+            the recording's length.
     """
     path = Path(path)
     with path.open(encoding="utf-8", newline="") as file:

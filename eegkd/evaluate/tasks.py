@@ -58,7 +58,7 @@ def task_of(manifest: Mapping[str, Any]) -> Task:
     """Returns the task of a store: by its number of classes, or as its corpus says.
 
     Args:
-        manifest: The store's. Its field `task`, where there is one, may state a
+        manifest: Manifest of the store. Its field `task`, if any, may state a
             `kind`, the `metrics` of the field, and the `monitor`.
 
     Raises:

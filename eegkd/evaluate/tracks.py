@@ -1,4 +1,4 @@
-"""Window probabilities of whole recordings, and the events that are found in them."""
+"""Window probabilities of whole recordings, and the events detected in them."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -67,7 +67,7 @@ def detect_events(
         test: Predictions of each fold's test windows.
         val: Predictions of each fold's validation windows.
         manifest: Manifest of the store.
-        config: A threshold stated there is not fitted.
+        config: Options; a threshold that they state is not fitted.
     """
     found = Events([], [], [], [])
     for p, q in zip(test, val, strict=True):

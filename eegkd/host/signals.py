@@ -55,7 +55,7 @@ def end_unread() -> Iterator[None]:
 
 @contextlib.contextmanager
 def watch_signals() -> Iterator[Callable[[], bool]]:
-    """Turns the first Ctrl-C or SIGTERM into a flag; the second acts as ever.
+    """Records the first Ctrl-C or SIGTERM as a flag; the second acts as usual.
 
     A request that arrives with the last of the work, and so is never asked about, acts
     at the end.

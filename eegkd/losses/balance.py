@@ -17,7 +17,7 @@ Scales = dict[str, Array]
 
 
 class Balancer(NamedTuple):
-    """How terms are scaled, as a pair of pure functions.
+    """Scaling of terms, as a pair of pure functions.
 
     Attributes:
         init: `(term names) -> state`, kept in the train state.
@@ -93,7 +93,7 @@ def scheduled(schedules: Mapping[str, Schedule]) -> Balancer:
 def uncertainty(
     names: Iterable[str] | None = None, *, learning_rate: float = 0.025
 ) -> Balancer:
-    """Learns a variance a term: scale `exp(-s)`, s descending `exp(-s) mean + s`.
+    """Learns a variance per term: scale `exp(-s)`, s descending `exp(-s) mean + s`.
 
     At rest every balanced term's scaled mean is 1. s starts at 0 (scale 1) and moves by
     at most `learning_rate` per update, the slope being cut off at 1: a term whose mean
@@ -157,8 +157,8 @@ def gradnorm(
 
     Args:
         names: Terms to balance; None is all.
-        alpha: How far a term that falls more slowly than the others is favoured; 0
-            makes all norms equal.
+        alpha: Degree to which terms that fall more slowly are favoured; 0 makes all
+            norms equal.
         learning_rate: Rate of log w.
         shared: As `Balancer.shared`; the paper takes the last shared layer.
 

@@ -68,7 +68,7 @@ def term_values(
     *,
     axis_name: str | None = None,
 ) -> dict[str, tuple[Float[Array, "..."], Float[Array, "..."]]]:
-    """Computes each term's numbers per example, and what each example counts."""
+    """Computes each term's numbers and counts per example."""
     found = {}
     for term in terms:
         takes_axis = "axis_name" in signature(term.fn).parameters
@@ -97,7 +97,7 @@ def term_means(
 def term_sums(
     terms: Sequence[Term], tensors: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, tuple[Float[Array, ""], Float[Array, ""]]]:
-    """Computes each term's sum over examples, and what they count together."""
+    """Computes each term's sum over examples, and the sum of their counts."""
     return {
         name: (jnp.sum(jnp.where(counts > 0, values * counts, 0)), jnp.sum(counts))
         for name, (values, counts) in term_values(terms, tensors).items()
@@ -111,7 +111,7 @@ def combine(
     *,
     scale: Mapping[str, Any] | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """Adds up `scale_k weight_k(step) mean_k`; returns it and the metrics."""
+    """Computes `sum_k scale_k weight_k(step) mean_k` and the metrics."""
     total = jnp.zeros((), jnp.float32)
     metrics: dict[str, Array] = {}
     for term in terms:
@@ -135,7 +135,7 @@ def total_loss(
     """Sums weighted means of terms: `sum_k scale_k weight_k(step) mean_k`.
 
     Args:
-        terms: What to add up.
+        terms: Terms to sum.
         tensors: By stage name and "batch", then by tensor name.
         step: The update's number, for scheduled weights.
         scale: A balancer's multiplier per term; 1 where there is none.

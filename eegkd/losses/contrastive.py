@@ -34,11 +34,11 @@ def clip_loss(
         text: Normalised to length one; row i belongs to `eeg`'s row i.
         logit_scale: The similarity's factor, exp(tau), already clamped.
         label: A negative one takes its example out: no row, no column, no positive.
-        positives: What counts as a match.
+        positives: Rule of matches.
         axis_name: The device axis to gather rows over.
 
     Returns:
-        One number a local example, 0 where unlabelled (a term's count masks it).
+        One number per local example, 0 where unlabelled (a term's count masks it).
 
     Example:
         >>> import jax.numpy as jnp

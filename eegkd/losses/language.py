@@ -25,7 +25,7 @@ def next_token_loss(
 
     Args:
         tokens: After the decoder's last norm.
-        vocabulary: The language-model head, a column a word.
+        vocabulary: The language-model head, one column per word.
         labels: Word ids aligned with the tokens, so that token i is to predict label
             i + 1; negative ones (-100: prompts, images, padding) are no targets.
         chunk: Tokens of each example at a time.
@@ -81,7 +81,7 @@ def next_token_loss(
 
 
 def num_targets(labels: Int[Array, "b l"]) -> Int[Array, " b"]:
-    """Counts what the tokens of each example are to predict.
+    """Counts the targets of each example.
 
     Example:
         >>> import jax.numpy as jnp

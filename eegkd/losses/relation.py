@@ -171,7 +171,7 @@ def rkd_angle(
 
 
 def across_batch(loss: Callable[..., Array]) -> Callable[..., Array]:
-    """Turns a loss of token sets into one whose tokens are the batch's examples.
+    """Returns a loss of token sets as one whose tokens are the batch's examples.
 
     The set is the batch of all devices, which every device computes on.
 

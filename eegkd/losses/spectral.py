@@ -116,7 +116,7 @@ def spectral_view(
     grid: tuple[int, int],
     view: View | None = None,
 ) -> Float[Array, "b r t"]:
-    """Turns a grid of tokens into rows with the axis to transform last.
+    """Reshapes a grid of tokens to rows with the axis to transform last.
 
     Args:
         tokens: Channel-major, patch-minor, `n = channels * patches`.

@@ -183,7 +183,7 @@ def _check_cost(cost: str) -> None:
 
 
 def _fill(tokens: Array, mask: Array | None) -> Array:
-    """Puts the mean of the tokens that count in place of the others."""
+    """Replaces tokens that do not count by the mean of those that do."""
     if mask is None:
         return tokens
     mean = jax.lax.stop_gradient(masked_mean(promote(tokens), mask))

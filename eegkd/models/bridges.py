@@ -1,8 +1,8 @@
 """Parts trained only to bring two models together; an exported student has none.
 
-What they make of the teacher enters the student's losses. Left to those losses alone
-they find the trivial answer (copy the student, pick the easiest layer), so each has
-its own task, and by default the student's losses send no gradient into it.
+Their outputs enter the student's losses. Trained by those losses alone they find the
+trivial answer (copy the student, pick the easiest layer), so each has its own task, and
+by default the student's losses send no gradient into it.
 """
 
 from collections.abc import Sequence
@@ -32,8 +32,8 @@ class MultiHeadAlignment(nn.Module):
         aligned = concat(heads) W^O
 
     Queries come from the student and W^V, W^O are trained, so the module can learn to
-    copy the student: the alignment loss vanishes and nothing is taught. `guard` is what
-    stands against it:
+    copy the student: the alignment loss vanishes and nothing is taught. `guard`
+    prevents it:
 
     * "reconstruct_teacher" (default): queries and `aligned` are stopped; the module
       learns from its own task, to give back the teacher's tokens pooled to at most
@@ -46,7 +46,7 @@ class MultiHeadAlignment(nn.Module):
 
     Attributes:
         num_heads: Heads.
-        head_dim: Width of a head; None is the student's width over the heads.
+        head_dim: Width of a head; None divides the student's width by the heads.
         guard: Protection against copying, as above.
         num_segments: Stretches that the teacher is pooled to for its reconstruction.
             With one, a module that averages over all teacher tokens does as well as one

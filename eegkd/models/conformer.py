@@ -66,7 +66,7 @@ class ConformerConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
-        """Checks what would fail later or silently mean something else."""
+        """Checks options that would fail later or be misread."""
         if self.dim % self.num_heads or self.dim % 2:
             raise ValueError(
                 f"dim must be even and a multiple of num_heads={self.num_heads}; "
@@ -137,9 +137,9 @@ class ConvModule(nn.Module):
 class ConformerBlock(nn.Module):
     """Half feed-forward, attention, convolution, half feed-forward, norm.
 
-    Its own prompts replace those of the block below. What nothing reads is not
-    computed: a prompt is a key and a value of attention, and unless
-    `prompt_in_conv`, its own output would be thrown away.
+    Its own prompts replace those of the block below. A prompt is a key and a value of
+    attention; its own output, which only `prompt_in_conv` reads, is not computed
+    otherwise.
     """
 
     cfg: ConformerConfig
@@ -189,7 +189,7 @@ class ConformerBlock(nn.Module):
 
 
 class Stem(nn.Module):
-    """Turns a signal into tokens by two strided convolutions."""
+    """Embeds a signal as tokens by two strided convolutions."""
 
     cfg: ConformerConfig
 

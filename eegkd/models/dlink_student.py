@@ -62,7 +62,7 @@ class DlinkStudentConfig(GridConfig):
     num_classes: int = 2
 
     def __post_init__(self) -> None:
-        """Checks what has to divide what."""
+        """Checks the sizes."""
         super().__post_init__()
         if self.filters % self.groups or self.compress_width % self.norm_groups:
             raise ValueError(
@@ -161,7 +161,7 @@ class DlinkStudent(nn.Module):
         return out | {"logits": nn.Dense(cfg.num_classes, name="head")(pooled)}
 
     def _over_channels(self, x: Float[Array, "b c n w"], train: bool) -> Array:
-        """Weighs the channels, with several filters for each feature: [b, n, w m]."""
+        """Filters over the channels, several per feature: [b, n, w m]."""
         cfg, (b, c, n, w) = self.cfg, x.shape
         init, width = uniform_fan_in(c), w * cfg.spatial_multiplier
         kernel = self.param("spatial", init, (c, w, cfg.spatial_multiplier))

@@ -44,7 +44,7 @@ class GridConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
-        """Checks that there is something to look at."""
+        """Checks that there are channels and patches."""
         if not self.channels or self.num_patches < 1:
             raise ValueError(
                 "Need one channel and one patch or more; got "
@@ -86,7 +86,7 @@ def check_windows(
     source: str,
     units: Sequence[str] = (),
 ) -> None:
-    """Compares windows with the input that a model was built for.
+    """Checks windows against the input that a model was built for.
 
     Args:
         cfg: Input of the model.
@@ -128,7 +128,7 @@ def check_windows(
 
 
 def unit_scale(units: Sequence[str], *, source: str) -> float:
-    """Returns the scale that turns windows' unit into the model's.
+    """Returns the factor from the windows' unit to the model's.
 
     Args:
         units: Unit per channel, "uV", "mV" or "zscore".

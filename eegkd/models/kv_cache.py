@@ -54,8 +54,8 @@ def append_keys(
 ) -> Cache:
     """Writes tokens into the next slots, in place where the cache is given away.
 
-    The caller sees to it that so many are free: how many are taken is known only when
-    the program runs. After a write past the end all that reads the cache is NaN.
+    The caller ensures that as many are free: the number taken is known only when the
+    program runs. After a write past the end everything that reads the cache is NaN.
 
     Raises:
         ValueError: If there are more tokens than slots.

@@ -107,7 +107,7 @@ def arrange_patches(
     mask: Mask[Array, "b v"] | None = None,
     newline: Float[Array, " d"] | None = None,
 ) -> Float[Array, "b v d"]:
-    """Puts patches of tiles into the order of a row's visual tokens, by one gather.
+    """Orders patches of tiles as a row's visual tokens, by one gather.
 
     Args:
         patches: Projected patches of all tiles of a row; padded tiles are not read.
@@ -133,7 +133,7 @@ def insert_visual(
     visual_at: Int[Array, "b l"],
     mask: Mask[Array, "b v"] | None = None,
 ) -> Float[Array, "b l d"]:
-    """Puts visual tokens into a sequence of text embeddings, by one gather.
+    """Inserts visual tokens into a sequence of text embeddings, by one gather.
 
     Args:
         text: Embeddings of ids; those at visual positions are not used.
@@ -260,16 +260,9 @@ class Llava(nn.Module):
     ) -> dict[str, Any]:
         """Reads a packed batch.
 
-        Args:
-            ids: As `embed` takes them, and what follows `mask` too.
-            mask: True where there is a token; None is everywhere.
-            visual_at: See `embed`.
-            pixels: See `embed`.
-            visual_index: See `embed`.
-            visual: See `embed`.
-            visual_mask: See `embed`.
-            options: Options of the `Decoder`: `positions`, `visible`, `cache`, `room`,
-                `logits`.
+        `mask` is True where there is a token; None is everywhere. `options` are those
+        of the `Decoder`: `positions`, `visible`, `cache`, `room`, `logits`. The other
+        arguments are those of `embed`.
 
         Returns:
             Tensors of the decoder (`embed` being of the whole sequence), and those

@@ -60,18 +60,10 @@ def score_text(
     alpha: float | None = None,
     **options: Any,
 ) -> Float[Array, "b k"]:
-    """Computes how likely continuations are after prompts with images.
+    """Computes the log-likelihood of continuations after prompts with images.
 
-    Args:
-        llava: See `generate_text`.
-        params: See `generate_text`.
-        ids: See `generate_text`.
-        mask: See `generate_text`.
-        inputs: See `generate_text`.
-        adapters: See `generate_text`.
-        alpha: See `generate_text`.
-        options: Options of `score_continuations`: `continuations`,
-            `continuation_mask`.
+    `options` are those of `score_continuations`: `continuations`, `continuation_mask`.
+    The other arguments are those of `generate_text`.
 
     Raises:
         InputError: See `generate_text`.

@@ -101,7 +101,7 @@ def _put(part: np.ndarray, sharding: Sharding | None) -> Array:
 
 
 def _of_layer(sharding: Sharding | None) -> Sharding | None:
-    """Spreads a layer as the stack is spread."""
+    """Returns the sharding of a layer: that of the stack."""
     if not isinstance(sharding, NamedSharding):
         return sharding
     return NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))

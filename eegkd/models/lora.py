@@ -3,7 +3,7 @@
 `y = x W + b` becomes `y = x W + b + (alpha / r) (drop(x) A) B`, A being `[in, r]` and B
 `[r, out]`. W does not change and gets no gradient: training never forms the product AB.
 Adapters may be wider numbers than W, as float32 on bfloat16: the product is taken
-in the layer's own type, and their gradients are as wide as they are.
+in the layer's own type, and their gradients keep the adapters' type.
 It works on any module whose linear layers are `nn.Dense`, scanned ones too, whose
 adapters are stacked as their kernels are.
 

@@ -21,7 +21,7 @@ def split_batch(x: Array) -> Array:
 
 
 def gather_columns(kernel: Array) -> Array:
-    """Brings a kernel `[in, out]` whole to each device, but for a cut over `out`.
+    """Gathers a kernel `[in, out]` on each device, but for a cut over `out`.
 
     That cut, along the model axis, stays. Before a loop that uses the kernel again and
     again, it is then fetched once.

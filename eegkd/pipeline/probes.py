@@ -52,7 +52,7 @@ def take_samples(
     data: FoldData,
     cache: Cache | None = None,
 ) -> Samples:
-    """Takes windows evenly from each part of a fold, and runs earlier stages on them.
+    """Samples windows evenly from each part of a fold, and runs earlier stages on them.
 
     Args:
         system: System whose student is measured.

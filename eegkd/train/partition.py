@@ -180,5 +180,5 @@ def _kept(cut: Any, axes: Any) -> tuple[str, ...]:
 
 
 def _after(first: int, spec: PartitionSpec) -> PartitionSpec:
-    """Keeps `first` axes whole before those of `spec`."""
+    """Prefixes `spec` by `first` whole axes."""
     return PartitionSpec(*[None] * first, *spec) if len(spec) else spec

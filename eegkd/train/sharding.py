@@ -198,7 +198,7 @@ def fetch(tree: Any) -> Any:
 
 
 def _share(host: np.ndarray, sharding: NamedSharding) -> jax.Array:
-    """Puts this process's parts of an array that all processes hold."""
+    """Places this process's parts of an array that all processes hold."""
     return jax.make_array_from_callback(host.shape, sharding, lambda at: host[at])
 
 

@@ -298,7 +298,7 @@ class _Together:
 
 
 def member_mesh(devices: Sequence[Any], num_members: int) -> Mesh:
-    """Takes as many devices as divide the members equally."""
+    """Chooses as many devices as divide the members equally."""
     most = min(len(devices), num_members)
     size = next(n for n in range(most, 0, -1) if num_members % n == 0)
     return Mesh(np.array(devices[:size]), (AXIS,))

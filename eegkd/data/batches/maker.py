@@ -220,7 +220,7 @@ def _read(
 
 
 def _to_reference(array: np.ndarray | TeacherTensor) -> Any:
-    """Names the file of an array that is a whole memory map, whatever its dtype."""
+    """Returns the file of an array that is a whole memory map, whatever its dtype."""
     if isinstance(array, TeacherTensor):
         return array
     root = array

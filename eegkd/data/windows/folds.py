@@ -180,7 +180,7 @@ def _groups(store: WindowStore) -> np.ndarray:
 def _nested(
     outer: np.ndarray, y: np.ndarray, groups: np.ndarray | None, *, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Takes about a fifth of the groups of `outer` (None: of its rows) to validate on.
+    """Splits off about a fifth of the groups of `outer` (None: its rows) to validate.
 
     The first candidate with the most classes on both sides is taken.
     """

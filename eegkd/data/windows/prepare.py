@@ -302,7 +302,7 @@ def _describe(source: Source, root: Path) -> list[Any]:
 
 
 def _part_name(source: Source, settings: Mapping[str, Any]) -> str:
-    """Names a part after its recording, the settings and the state of the file."""
+    """Returns the name of a part, by recording, settings and the file's state."""
     stamp = max(file.stat().st_mtime_ns for file in _files(source.path))
     key = hash_json([_describe(source, source.path.parent), stamp, settings])
     safe = re.sub(r"[^A-Za-z0-9_-]+", "_", source.recording_id)[:80]

@@ -1,4 +1,4 @@
-"""Which classes the shown rows take for which."""
+"""Confusion matrices of the shown rows."""
 
 from eegkd.evaluate.evidence import Assay, Evidence, of_classes
 from eegkd.evaluate.metrics import confusion_matrix

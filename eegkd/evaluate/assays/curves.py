@@ -1,4 +1,4 @@
-"""How the shown rows were trained: loss, and the metric that epochs are chosen by."""
+"""Training curves of the shown rows: loss, and the selection metric."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,7 +18,7 @@ def curves_of(log: Sequence[Mapping[str, Any]], metric: str) -> dict[str, list[C
     for row in log:
         if row["model"] in SHOWN:
             key = (row["model"], row["fold"], row["seed"])
-            # A resumed run logs some steps again: the last word counts.
+            # A resumed run logs some steps twice: the later row counts.
             grouped.setdefault(key, {}).setdefault(row["step"], {})
             grouped[key][row["step"]] = {**grouped[key][row["step"]], **row}
     curves: dict[str, list[Curve]] = {}

@@ -37,7 +37,7 @@ CAPTION = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExampleRecording:
-    """A recording with what the student found in it."""
+    """A recording with the student's detections."""
 
     signal: Float[np.ndarray, "c t"]
     channels: Sequence[str]

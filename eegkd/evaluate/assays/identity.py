@@ -1,4 +1,4 @@
-"""How much of a person's identity a model's embedding still holds."""
+"""The subject's identity in a model's embedding."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -113,8 +113,8 @@ def probe_identity(evidence: Evidence) -> dict[str, Identity]:
     """Probes embeddings of one fold's test subjects for their identity.
 
     Returns:
-        By what was embedded; empty where the corpus tells no subjects or too few
-        windows of each.
+        Scores by embedded input; empty if the corpus has no subjects or too few windows
+        of each.
     """
     if not evidence.manifest["has_subjects"]:
         return {}

@@ -51,9 +51,9 @@ class Measured(NamedTuple):
     """One number of a model, the mean over its trainings.
 
     Attributes:
-        mean: Over some test windows.
-        by_class: Over those of each class; NaN where there are none.
-        num: Trainings.
+        mean: Mean over some test windows.
+        by_class: Mean over those of each class; NaN where there are none.
+        num: Number of trainings.
     """
 
     mean: float
@@ -67,7 +67,7 @@ def average_measured(
     """Averages over the trainings of each model; models without measures are left out.
 
     Args:
-        runs: What each training of each model measured.
+        runs: Measurements of each training of each model.
     """
     found: dict[str, dict[str, Measured]] = {}
     for model, trainings in runs.items():
@@ -121,7 +121,7 @@ def weights_of(
     for row in log:
         wanted = names.get(row["model"])
         if wanted and f"val/{wanted[0]}" in row:
-            # A resumed run logs some steps again: the last word counts.
+            # A resumed run logs some steps twice: the later row counts.
             by_step = logged.setdefault(row["model"], {}).setdefault(row["step"], {})
             by_step[row["fold"], row["seed"]] = row
     found = {}

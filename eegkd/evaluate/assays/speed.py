@@ -16,8 +16,8 @@ class Facts:
     """Size and speed of a model; None where it was not measured.
 
     Attributes:
-        parameters: All that prediction takes.
-        head: Those of them in a head; 0 where the model has none apart.
+        parameters: Parameters that prediction reads.
+        head: Those in a head; 0 where the model has no separate one.
         windows_per_s: Throughput in large batches.
         latency_ms: Time for a single window.
     """

@@ -44,7 +44,7 @@ def merged(folds: Folds, *, has_subjects: bool) -> dict[str, list[Predictions]]:
 
 
 def summary_of(evidence: Evidence) -> Summary:
-    """Judges every row, and compares the student with each."""
+    """Computes the summary of every row, and the student against each."""
     runs = merged(evidence.test, has_subjects=evidence.manifest["has_subjects"])
     return summarise(runs, evidence.task.metrics, seed=evidence.seed)
 
@@ -83,7 +83,7 @@ def head_room_note(summary: Summary, metric: str) -> tuple[str, ...]:
 
 
 def notes_of(evidence: Evidence) -> list[str]:
-    """Lists what the reader of the results must not miss."""
+    """Lists the caveats that belong to the results."""
     summary = evidence.once(summary_of)
     return [*evidence.notes, *head_room_note(summary, evidence.task.metrics[0])]
 
@@ -99,7 +99,7 @@ def _section(
 
 
 def _size(facts: Facts) -> Html:
-    """Shows a head apart: a foundation model's is most of it."""
+    """Formats the size, the head apart: a foundation model's is most of it."""
     if not (facts.parameters and facts.head):
         return count(facts.parameters)
     rest = facts.parameters - facts.head

@@ -32,7 +32,7 @@ _SHARES = LinearSegmentedColormap.from_list("share", ["#f5f8fb", "#9dbfde", BLUE
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Curve:
-    """How one run of a stage went.
+    """Training curve of one run of a stage.
 
     Attributes:
         step: Updates at which the loss was logged.
@@ -273,10 +273,10 @@ def _by_class(ax: Axes, weights: Weights, class_names: Sequence[str]) -> None:
 
 
 def _by_update(ax: Axes, weights: Weights) -> None:
-    """Draws training subjects' weights dashed, validation subjects' whole."""
+    """Draws training subjects' weights dashed, validation subjects' solid."""
     colours = mpl.colormaps["viridis"](np.linspace(0, 0.85, len(weights.names)))
     for i, (label, colour) in enumerate(zip(weights.names, colours, strict=True)):
-        # With dots, one evaluation alone can be seen.
+        # Dots make a single evaluation visible.
         style = {"color": colour, "marker": ".", "ms": 4}
         ax.plot(weights.step, weights.train[:, i], lw=0.9, ls="--", **style)
         ax.plot(weights.step, weights.val[:, i], lw=1.3, label=label, **style)

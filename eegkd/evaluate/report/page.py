@@ -16,11 +16,11 @@ from eegkd.host.atomic import write_atomic
 def render_page(
     evidence: Evidence, results: Mapping[str, Any], assays: Sequence[Assay] = ASSAYS
 ) -> str:
-    """Returns the page; everything it needs is inside.
+    """Formats the page, which needs no other file.
 
     Args:
         evidence: Results of the run's trainings.
-        results: What assays returned, by name; one that is missing has no section.
+        results: Results of assays, by name; a missing one has no section.
         assays: Assays, in the order of the page.
     """
     return ENVIRONMENT.get_template("page.html.j2").render(

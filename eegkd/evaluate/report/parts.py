@@ -1,7 +1,7 @@
-"""The pieces that sections of a report are made of: numbers, tables, figures.
+"""Parts of a report's sections: numbers, tables, figures.
 
-Text is escaped where it enters; what these functions return is HTML already, and is
-taken as that by the others.
+Text is escaped where it enters; these functions return HTML, which is not escaped
+again.
 """
 
 import base64
@@ -35,30 +35,30 @@ def words(metric: str) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Rounds; a dash where there is no finite value."""
+    """Formats a rounded number; a dash where there is no finite value."""
     known = value is not None and np.isfinite(value)
     return f"{value:.{digits}f}".replace("-", "−") if known else "–"
 
 
 def count(value: int | float | None) -> str:
-    """Groups the digits of a large number, rounds a small one."""
+    """Formats a count: digits in groups, small numbers rounded."""
     if value is None:
         return "–"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def p_value(value: float) -> str:
-    """Rounds a probability."""
+    """Formats a p-value."""
     return f"{value:.3f}" if value >= 0.001 else "< 0.001"
 
 
 def chip(verdict: str | None) -> Html:
-    """Colours a verdict."""
+    """Formats a verdict as a coloured chip."""
     return macro("parts.html.j2", "chip")(verdict)
 
 
 def cell(text: str, *small: str, bold: bool = False) -> Html:
-    """Fills the cell of a table, with smaller lines below."""
+    """Formats the cell of a table, with smaller lines below."""
     return macro("parts.html.j2", "cell")(text, small, bold)
 
 
@@ -72,7 +72,7 @@ def table(
     """Formats rows of cells, which are text or HTML.
 
     Args:
-        head: The names of the columns.
+        head: Names of the columns.
         body: Rows of as many cells.
         text_columns: Columns that are not numbers.
         marked: The row to mark, as the student's.
@@ -83,33 +83,33 @@ def table(
 
 
 def note(text: str) -> Html:
-    """Adds what a reader must know of a table."""
+    """Formats a note below a table."""
     return macro("parts.html.j2", "note")(text)
 
 
 def figure(svg: str, caption: str = "") -> Html:
-    """Frames a figure of `report.figures`."""
+    """Formats a figure of `report.figures`."""
     return macro("parts.html.j2", "figure")(svg, caption)
 
 
 def picture(png: bytes, alt: str, caption: str = "") -> Html:
-    """Frames a PNG image."""
+    """Formats a PNG image."""
     data = base64.b64encode(png).decode()
     return macro("parts.html.j2", "picture")(data, alt, caption)
 
 
 def details(title: str, content: Html, *, shown: bool = False) -> Html:
-    """Folds something away below a title."""
+    """Formats parts that are folded away below a title."""
     return macro("parts.html.j2", "details")(title, content, shown)
 
 
 def section(title: str, *parts: Html) -> Html:
-    """Puts parts below a heading."""
+    """Formats parts below a heading."""
     return macro("parts.html.j2", "section")(title, parts)
 
 
 def join(parts: Sequence[Html]) -> Html:
-    """Puts parts one below the other."""
+    """Joins parts, one below the other."""
     return macro("parts.html.j2", "join")(parts)
 
 

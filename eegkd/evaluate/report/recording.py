@@ -1,4 +1,4 @@
-"""The figure of one recording: traces, events, and what a model said of them."""
+"""The figure of one recording: traces, true events and predictions."""
 
 import os
 from collections.abc import Sequence

@@ -53,7 +53,7 @@ def terminal_table(
 
 
 def caveats(evidence: Evidence) -> Iterator[str]:
-    """Lists what belongs below the table, with rich's marks."""
+    """Lists the caveats that belong to the results table, with rich's markup."""
     summary, metric = evidence.once(summary_of), evidence.task.metrics[0]
     yield from verdict_note(summary, metric)
     yield from head_room_note(summary, metric)

@@ -21,7 +21,7 @@ class WeightsLicence(NamedTuple):
     """One published set of weights.
 
     Attributes:
-        source: Where it is published.
+        source: Place of publication.
         licence: An SPDX name, or "none stated".
         note: Notice for users of the weights, or of a student of them.
     """
@@ -78,7 +78,7 @@ def make_config(
 
     Args:
         cls: Class of the config.
-        found: Fields by the files.
+        found: Fields in the files.
         options: Fields by the caller.
         parts: Configs of its parts.
 
@@ -155,7 +155,7 @@ def load_fitting(
     """Loads a module's parameters, unless options changed what they are.
 
     Args:
-        source: Where the parameters lie, for the message.
+        source: Place of the parameters, for the message.
         module: The module, made with the options.
         arrays: Parameters that the files hold.
         family: Tables of the module.

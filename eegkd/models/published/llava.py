@@ -40,7 +40,7 @@ def load(
 
 
 def _plan(config: LlavaConfig) -> Planned:
-    """The tower is not trained, nor the decoder where it has adapters."""
+    """Plans a LLaVA: the tower is frozen, and so is a decoder with adapters."""
     return Planned(
         config,
         Llava,
