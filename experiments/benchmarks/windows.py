@@ -1,7 +1,7 @@
 """Windows a second from EDF files to a store, against plain MNE calls in a loop.
 
 Both read the same files and cut the same windows: 19 channels, the same Butterworth
-band-pass and notch without phase shift, 200 samples a second, windows of 4 s, z-score
+band-pass and notch without phase shift, 200 samples per second, windows of 4 s, z-score
 a window. The loop saves one array of windows and one of labels; ours also hashes the
 sources, checks every sample, and writes parts, index and manifest so that it can be
 resumed. `mne_fir` is the loop with MNE's default filters and resampling.

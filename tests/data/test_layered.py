@@ -10,7 +10,7 @@ from eegkd.data.synthetic import WORLDS, layered, make_recording
 
 
 def log_density(window, ratio):
-    """Of independent complex Gaussians, one a channel, patch and frequency."""
+    """Of independent complex Gaussians, one per channel, patch and frequency."""
     x = np.fft.rfft(window.reshape(4, 8, 200), norm="ortho")[..., 1:-1] / np.sqrt(2)
     freqs = np.fft.rfftfreq(200, 1 / 200)
     noise = 100 * (4 + 60 / (1 + (freqs / 2) ** 1.5))

@@ -91,7 +91,7 @@ def make(tx, *, seeds=(0, 1, 2), own_teachers=False, loader=None):
 
 
 def sums(variables):
-    """A number a member that neither only falls nor only rises."""
+    """One number per member that neither only falls nor only rises."""
     kernels = np.asarray(variables.params["in"]["kernel"])
     return [{"sum": float(np.sin(40 * np.sum(k)))} for k in kernels]
 
