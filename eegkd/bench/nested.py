@@ -88,10 +88,7 @@ def make_chain(
             )
 
         return make_runner(
-            choice.name,
-            make_step,
-            choice.devices,
-            fully_sharded=choice.fully_sharded,
+            choice.name, make_step, choice.devices, fully_sharded=choice.fully_sharded
         )
 
     idle = _no_update()

@@ -31,10 +31,7 @@ _DENSE = {
     "up": "intermediate.dense",
     "down": "output.dense",
 }
-_NORMS = {
-    "attention_norm": "attention.output.LayerNorm",
-    "norm": "output.LayerNorm",
-}
+_NORMS = {"attention_norm": "attention.output.LayerNorm", "norm": "output.LayerNorm"}
 _HEADS = ("cls.", "classifier.", "qa_outputs.")
 _BUFFER = "embeddings.position_ids"
 
@@ -71,10 +68,7 @@ def _read_sizes(folder: str | Path) -> dict:
             f"{Path(folder) / 'config.json'}: fields {', '.join(missing)} are missing: "
             "is this a BERT? Download the file again."
         )
-    fixed = {
-        "hidden_act": "gelu",
-        "position_embedding_type": "absolute",
-    }
+    fixed = {"hidden_act": "gelu", "position_embedding_type": "absolute"}
     for name, value in fixed.items():
         if raw.get(name, value) not in (value, None):
             raise InputError(

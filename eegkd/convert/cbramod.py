@@ -66,10 +66,7 @@ def _table(filters: int, ffn: int, *, reconstruct: bool) -> list[Weight]:
         )
         table += norm(("embedding", f"norm_{i}"), name(3 * i + 1), filters)
     table += linear(
-        ("embedding", "spectral"),
-        f"{embedding}spectral_proj.0",
-        d,
-        PATCH // 2 + 1,
+        ("embedding", "spectral"), f"{embedding}spectral_proj.0", d, PATCH // 2 + 1
     )
     position = f"{embedding}positional_encoding.0"
     table += [

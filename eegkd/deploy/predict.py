@@ -158,11 +158,7 @@ def predict_windows(model: Model, cut: Cut, config: RunConfig) -> Prediction:
         )
     index, intake = store.index, model.intake
     windows = make_predictions(
-        prob,
-        store.labels,
-        index["subject"],
-        index["recording_id"],
-        index["start_s"],
+        prob, store.labels, index["subject"], index["recording_id"], index["start_s"]
     )
     track = WindowTrack(
         start_s=index["start_s"],

@@ -85,9 +85,7 @@ def calibration_scores(predictions: Predictions) -> dict[str, float]:
     }
 
 
-def calibration_per_subject(
-    predictions: Predictions,
-) -> Mapping[str, dict[str, float]]:
+def calibration_per_subject(predictions: Predictions) -> Mapping[str, dict[str, float]]:
     """Returns `calibration_scores` of every subject with a labelled window."""
     kept = labelled(predictions)
     return {

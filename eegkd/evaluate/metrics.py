@@ -14,12 +14,7 @@ import sklearn
 from jaxtyping import Float64, Int64
 from sklearn import metrics as sk
 
-from eegkd.evaluate.predictions import (
-    Predictions,
-    check_classes,
-    labelled,
-    select,
-)
+from eegkd.evaluate.predictions import Predictions, check_classes, labelled, select
 
 Metric = Callable[[Predictions], float]
 

@@ -33,8 +33,7 @@ class Balancer(NamedTuple):
 
     init: Callable[[tuple[str, ...]], PyTree]
     weigh: Callable[
-        [PyTree, Mapping[str, Array], Mapping[str, Array] | None],
-        tuple[Scales, PyTree],
+        [PyTree, Mapping[str, Array], Mapping[str, Array] | None], tuple[Scales, PyTree]
     ]
     needs_grad_norms: bool = False
     shared: tuple[str, ...] = ()

@@ -245,10 +245,7 @@ def binary_cross_entropy(
 
 
 def cosine_distance(
-    student: Float[Array, "b d"],
-    teacher: Float[Array, "b d"],
-    *,
-    eps: float = 1e-12,
+    student: Float[Array, "b d"], teacher: Float[Array, "b d"], *, eps: float = 1e-12
 ) -> Float[Array, " b"]:
     """Computes `1 - cos(student, teacher)`, per example; finite at a zero vector."""
     student, teacher = promote(student), promote(teacher)

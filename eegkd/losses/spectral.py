@@ -111,10 +111,7 @@ def spectral_phase(
 
 
 def spectral_view(
-    tokens: Float[Array, "b n d"],
-    *,
-    grid: tuple[int, int],
-    view: View | None = None,
+    tokens: Float[Array, "b n d"], *, grid: tuple[int, int], view: View | None = None
 ) -> Float[Array, "b r t"]:
     """Reshapes a grid of tokens to rows with the axis to transform last.
 

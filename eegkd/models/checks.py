@@ -54,10 +54,7 @@ def check_prompts(
 
 
 def check_ids(
-    ids: Int[Array, "*b"],
-    mask: Any,
-    vocab_size: int,
-    name: str = "ids",
+    ids: Int[Array, "*b"], mask: Any, vocab_size: int, name: str = "ids"
 ) -> None:
     """Checks that ids are of the vocabulary, where their values are known.
 

@@ -301,12 +301,7 @@ def _scan(
     layer: ClipLayer, x: Array, mask: Array | None, cfg: _TowerConfig
 ) -> tuple[Array, Tensors]:
     x, blocks, _ = scan_layers(
-        layer,
-        x,
-        mask,
-        depth=cfg.depth,
-        layers_out=cfg.layers_out,
-        remat=cfg.remat,
+        layer, x, mask, depth=cfg.depth, layers_out=cfg.layers_out, remat=cfg.remat
     )
     return x, blocks
 

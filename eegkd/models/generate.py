@@ -155,14 +155,7 @@ def prefill(
     """
     mask = check_prompts(ids, embeds, mask, decoder.cfg.vocab_size)
     return _prefill(
-        decoder,
-        params,
-        ids,
-        mask,
-        embeds,
-        room=room,
-        adapters=adapters,
-        alpha=alpha,
+        decoder, params, ids, mask, embeds, room=room, adapters=adapters, alpha=alpha
     )
 
 

@@ -70,11 +70,7 @@ class TaskHead(nn.Module):
 
 
 def cbramod_head(
-    kind: str,
-    *,
-    num_patches: int,
-    num_classes: int,
-    dropout: float = 0.1,
+    kind: str, *, num_patches: int, num_classes: int, dropout: float = 0.1
 ) -> TaskHead:
     """Builds one of the heads that CBraMod is fine-tuned with.
 

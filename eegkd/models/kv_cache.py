@@ -79,9 +79,7 @@ def append_keys(
 
 
 def visible_keys(
-    mask: Bool[Array, "b l"],
-    visible: Mask[Array, "#b l l"] | None,
-    cache: Cache | None,
+    mask: Bool[Array, "b l"], visible: Mask[Array, "#b l l"] | None, cache: Cache | None
 ) -> Bool[Array, "b l n"]:
     """Returns which keys each token sees, those of the cache first.
 

@@ -8,13 +8,7 @@ import jax.numpy as jnp
 
 from eegkd.ops.dtypes import promote
 from eegkd.ops.sinkhorn_gradients import implicit_gradient, unrolled_gradient
-from eegkd.ops.sinkhorn_iterations import (
-    Block,
-    Problem,
-    divide,
-    finish,
-    iterate,
-)
+from eegkd.ops.sinkhorn_iterations import Block, Problem, divide, finish, iterate
 from eegkd.ops.sinkhorn_ott import solve_by_ott
 from eegkd.typing import Array, Bool, Float
 
@@ -208,11 +202,7 @@ def _solve_fwd(
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _solve_bwd(
-    num_iters: int,
-    value: Value,
-    gradient: Gradient,
-    saved: _Saved,
-    bars: _Solution,
+    num_iters: int, value: Value, gradient: Gradient, saved: _Saved, bars: _Solution
 ) -> tuple[Array, None, None, None]:
     del num_iters
     matrix = saved.plan

@@ -120,10 +120,7 @@ def _random_outputs(specs: Specs, num: int) -> dict[str, dict[str, np.ndarray]]:
 
 
 def expect(
-    waves: Sequence[Wave],
-    setting: Setting,
-    store: WindowStore,
-    folds: Sequence[Fold],
+    waves: Sequence[Wave], setting: Setting, store: WindowStore, folds: Sequence[Fold]
 ) -> tuple[float, int]:
     """Compiles and times all programs; returns remaining seconds and bytes."""
     num_judged = min(TIMED_WINDOWS, len(store))
@@ -170,12 +167,7 @@ def _measure_all(setting: Setting, num_judged: int) -> dict[Key, Cost]:
         program = setting.programs[variant, student, ""]
         at_once = threads_at_once(program, upstream, config)
         costs[variant, student, ""], _ = measure_cost(
-            program,
-            config,
-            upstream,
-            kept=kept,
-            at_once=at_once,
-            num_judged=num_judged,
+            program, config, upstream, kept=kept, at_once=at_once, num_judged=num_judged
         )
         for key, other in setting.programs.items():
             if key not in costs and key[0] == variant and key[2]:

@@ -8,13 +8,7 @@ import jax
 import numpy as np
 
 from eegkd.data.batches.augment import UNCHANGED, AugmentConfig
-from eegkd.data.batches.maker import (
-    BatchMaker,
-    BatchPlan,
-    Cache,
-    ZScore,
-    eval_batches,
-)
+from eegkd.data.batches.maker import BatchMaker, BatchPlan, Cache, ZScore, eval_batches
 from eegkd.data.batches.recordings import recording_maker
 from eegkd.data.windows.store import WindowStore
 from eegkd.losses.compose import term_sums

@@ -109,10 +109,7 @@ def upstream_of(
 
 
 def given_variables(
-    system: System,
-    stage: Stage,
-    config: RunConfig,
-    upstream: Mapping[str, Variables],
+    system: System, stage: Stage, config: RunConfig, upstream: Mapping[str, Variables]
 ) -> Variables:
     """Makes the variables of a stage that is not trained."""
     own = start_stage(system, stage, config.signal, upstream)

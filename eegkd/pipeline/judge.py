@@ -153,9 +153,7 @@ def _cost(variables: Variables) -> Cost:
     return Cost(sum(int(x.size) for x in used), sum(int(x.size) for x in head))
 
 
-def _groups(
-    kept: Mapping[str, tuple[Program, Fitted]],
-) -> dict[str, tuple[str, ...]]:
+def _groups(kept: Mapping[str, tuple[Program, Fitted]]) -> dict[str, tuple[str, ...]]:
     """Returns the names of measures by group: one figure per group."""
     found: dict[str, set[str]] = {}
     for program, _ in kept.values():

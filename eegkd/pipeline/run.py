@@ -27,13 +27,7 @@ from eegkd.pipeline.given import judge_given
 from eegkd.pipeline.jobs import FoldState, Setting
 from eegkd.pipeline.judge import Judged, judge
 from eegkd.pipeline.observe import Observer, show
-from eegkd.pipeline.schedule import (
-    SMALL_NET,
-    Training,
-    Wave,
-    repeats,
-    schedule,
-)
+from eegkd.pipeline.schedule import SMALL_NET, Training, Wave, repeats, schedule
 from eegkd.pipeline.teacher_choice import choose_teachers
 from eegkd.pipeline.teacher_reuse import check_teachers, take_teachers, teacher_notes
 from eegkd.systems import System

@@ -94,15 +94,7 @@ def fit_threads(
                 steps[i] = step
                 progress(sum(steps))
 
-        fit(
-            program,
-            job,
-            data,
-            config,
-            log=write,
-            progress=moved,
-            stop=stop.is_set,
-        )
+        fit(program, job, data, config, log=write, progress=moved, stop=stop.is_set)
 
     workers = min(MOST_THREADS, num_cores(), len(left))
     with watch_signals() as signalled, ThreadPoolExecutor(workers) as pool:

@@ -137,11 +137,7 @@ class Catalogued(NamedTuple):
 
 
 def get_model(
-    name: str,
-    options: ModelPlan,
-    *,
-    attention: str | None = None,
-    depth: int = 0,
+    name: str, options: ModelPlan, *, attention: str | None = None, depth: int = 0
 ) -> Catalogued:
     """Returns a model by its name.
 
@@ -190,11 +186,7 @@ def get_model(
 
 
 def _retype(
-    config: Any,
-    types: Mapping[str, Any],
-    remat: str,
-    attention: str | None,
-    depth: int,
+    config: Any, types: Mapping[str, Any], remat: str, attention: str | None, depth: int
 ) -> Any:
     """Returns the sizes with other types; a tower under a decoder is not trained."""
     if isinstance(config, LlavaConfig):

@@ -242,11 +242,7 @@ def saved_arrays(
 
 
 def trace_model(
-    name: str,
-    options: ModelPlan,
-    *,
-    depth: int = 0,
-    attention: str | None = "plain",
+    name: str, options: ModelPlan, *, depth: int = 0, attention: str | None = "plain"
 ) -> tuple[Catalogued, TracedStep]:
     """Builds a published model's training step and the shapes of what goes in.
 

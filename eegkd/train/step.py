@@ -12,13 +12,7 @@ from eegkd.train.inputs import step_keys, upstream_tensors, with_labelled
 from eegkd.train.state import TrainState
 from eegkd.typing import Array, Batch, PyTree, Variables
 
-__all__ = [
-    "Step",
-    "make_train_step",
-    "step_keys",
-    "upstream_tensors",
-    "with_labelled",
-]
+__all__ = ["Step", "make_train_step", "step_keys", "upstream_tensors", "with_labelled"]
 
 Step = Callable[
     [TrainState, PyTree, Mapping[str, Variables], Batch],

@@ -177,11 +177,7 @@ CORPUS = Corpus(
     background=None,
     list_sources=list_sources,
     read=read,
-    defaults={
-        "channels": CHANNELS,
-        "montage": "average",
-        "band": (0.3, 40.0),
-    },
+    defaults={"channels": CHANNELS, "montage": "average", "band": (0.3, 40.0)},
     # That of the CBraMod benchmark: persons 1-5, 6-7 and 8-9.
     fixed_split=functools.partial(
         split_by_number,

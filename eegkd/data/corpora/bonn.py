@@ -105,10 +105,7 @@ CORPUS = Corpus(
     background=None,
     list_sources=list_sources,
     read=read,
-    defaults={
-        "channels": ("EEG",),
-        "band": (0.5, 40.0),
-    },
+    defaults={"channels": ("EEG",), "band": (0.5, 40.0)},
     has_subjects=False,
     collection="seizure_bonn",
     licence="unclear: no redistribution (Andrzejak et al. 2001)",

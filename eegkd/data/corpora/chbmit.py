@@ -123,10 +123,7 @@ def read(source: Source) -> Recording:
             )
         events.append(Event(onset_s=start, duration_s=end - start, label="seizure"))
     return dataclasses.replace(
-        recording,
-        events=tuple(events),
-        subject=source.subject,
-        session=source.session,
+        recording, events=tuple(events), subject=source.subject, session=source.session
     )
 
 

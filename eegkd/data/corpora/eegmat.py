@@ -59,11 +59,7 @@ CORPUS = Corpus(
     background=None,
     list_sources=list_sources,
     read=read,
-    defaults={
-        "channels": CHANNELS,
-        "band": (0.5, 45.0),
-        "notch": 50.0,
-    },
+    defaults={"channels": CHANNELS, "band": (0.5, 45.0), "notch": 50.0},
     # That of the CBraMod benchmark: 28, 4 and 4 persons in file order.
     fixed_split=functools.partial(
         split_by_number,

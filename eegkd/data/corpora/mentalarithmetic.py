@@ -15,9 +15,5 @@ from eegkd.data.corpora.eegmat import CORPUS as EEGMAT
 
 CORPUS = EEGMAT._replace(
     name="mentalarithmetic",
-    defaults={
-        "channels": (*CHANNELS, "A2-A1"),
-        "band": (0.0, 0.0),
-        "window_s": 5.0,
-    },
+    defaults={"channels": (*CHANNELS, "A2-A1"), "band": (0.0, 0.0), "window_s": 5.0},
 )

@@ -83,10 +83,7 @@ CORPUS = Corpus(
     background="background",
     list_sources=list_sources,
     read=read,
-    defaults={
-        "channels": CHANNELS,
-        "band": (0.5, 40.0),
-    },
+    defaults={"channels": CHANNELS, "band": (0.5, 40.0)},
     licence="none stated: no redistribution (Ombao et al. 2001)",
     collection="seizure_scalp",
 )

@@ -6,12 +6,7 @@ from pathlib import Path
 from eegkd.data.config import DataConfig
 from eegkd.data.corpora import Corpus, Source
 from eegkd.data.recordings.recording import Recording
-from eegkd.data.synthetic import (
-    GENERATORS,
-    WORLDS,
-    bayes_accuracy,
-    make_recording,
-)
+from eegkd.data.synthetic import GENERATORS, WORLDS, bayes_accuracy, make_recording
 
 
 def make_corpus(config: DataConfig) -> Corpus:

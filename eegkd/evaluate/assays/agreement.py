@@ -8,14 +8,7 @@ import numpy as np
 from eegkd.evaluate.evidence import Assay, Evidence, Folds, of_classes
 from eegkd.evaluate.metrics import most_probable
 from eegkd.evaluate.predictions import Predictions, concatenate
-from eegkd.evaluate.report.parts import (
-    Html,
-    note,
-    number,
-    section,
-    student_at,
-    table,
-)
+from eegkd.evaluate.report.parts import Html, note, number, section, student_at, table
 from eegkd.evaluate.rows import in_order
 
 NOTE = (

@@ -34,16 +34,7 @@ from eegkd.systems.distilclip_eeg.text import (
     fixed_text,
     make_text_side,
 )
-from eegkd.typing import (
-    Array,
-    Batch,
-    Float,
-    Int,
-    PyTree,
-    StepKeys,
-    Tensors,
-    Variables,
-)
+from eegkd.typing import Array, Batch, Float, Int, PyTree, StepKeys, Tensors, Variables
 
 MAX_LOGIT_SCALE = 100.0
 INITIAL_LOGIT_SCALE = 1 / 0.07

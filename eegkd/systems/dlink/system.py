@@ -17,12 +17,7 @@ References:
 import dataclasses
 
 from eegkd.errors import InputError
-from eegkd.models import (
-    DlinkStudent,
-    DlinkStudentConfig,
-    LayerRouter,
-    RoutedTarget,
-)
+from eegkd.models import DlinkStudent, DlinkStudentConfig, LayerRouter, RoutedTarget
 from eegkd.systems import System, keep_all
 from eegkd.systems.bridge import add_bridge
 from eegkd.systems.channels import see_channels, student_columns, student_signal
