@@ -19,8 +19,7 @@ class Task(NamedTuple):
             once (labels), or words (answers).
         metrics: Columns of the results table; the verdict is on the first of them.
         monitor: The validation metric that epochs, and tuned rows, are chosen by.
-        sampler: How training windows may be drawn: balanced needs one class per
-            window.
+        sampler: How training windows may be drawn: balanced needs one class per window.
         decide: Function from probabilities to decisions.
     """
 

@@ -131,10 +131,9 @@ def make_gradient_report(
 ) -> Callable[..., tuple[Any, dict[str, Array]]]:
     """Builds `report(state, frozen, upstream, batch) -> (state, metrics)`.
 
-    It changes nothing. Its metrics are
-    `grad_norm/<term>`, the norm of the weighted term's gradient, and
-    `grad_cosine/<term>/<term>` of each pair (0 where one has no gradient): below zero
-    the two are at odds. Balancers' scales are left out.
+    It changes nothing. Its metrics are `grad_norm/<term>`, the norm of the weighted
+    term's gradient, and `grad_cosine/<term>/<term>` of each pair (0 where one has no
+    gradient): below zero the two are at odds. Balancers' scales are left out.
 
     A report is one pass back through the model per term. So it is run every so many
     steps, apart from the training step: any runner takes it for a step, and `train`'s

@@ -20,8 +20,7 @@ class AugmentConfig:
     Attributes:
         scale: All samples of a window are multiplied by one factor, uniform in
             [1 - scale, 1 + scale].
-        shift: Largest shift in time, as a share of the window; the ends are
-            mirrored.
+        shift: Largest shift in time, as a share of the window; the ends are mirrored.
         channel_dropout: Chance that a channel is set to zero; one always stays.
         noise: Standard deviation of Gaussian noise, as a share of the channel's own.
         seed: Seed of the views.

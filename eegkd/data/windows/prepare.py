@@ -1,9 +1,8 @@
 """From a corpus on disk to a window store: parallel, resumable, atomic.
 
 Every recording becomes one part in `<out>.partial`; a stopped or killed run is resumed
-by running it again. The parts are then streamed into the store in the
-order of the corpus, so its bytes depend neither on the number of workers nor on
-interruptions.
+by running it again. The parts are then streamed into the store in the order of the
+corpus, so its bytes depend neither on the number of workers nor on interruptions.
 """
 
 import dataclasses
