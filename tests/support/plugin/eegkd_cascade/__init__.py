@@ -1,0 +1,1 @@
+"""What a third party writes: one system and one corpus."""
