@@ -68,10 +68,11 @@ def band_features(
     signal = np.asarray(store.signal[rows])
     if data.zscore is not None:
         signal = (signal - data.zscore.mean[:, None]) / data.zscore.std[:, None]
-    passband = store.manifest["preprocessing"].get("band")
-    band = tuple(passband) if passband else None
+    rate = store.manifest["rate"]
+    low, high = store.manifest["preprocessing"].get("band") or (0.0, 0.0)
     signal = signal[:, columns] if columns else signal
-    return band_power(signal, store.manifest["rate"], passband=band)
+    # An edge of 0 is none.
+    return band_power(signal, rate, passband=(low, high or rate / 2))
 
 
 def linear(
