@@ -236,11 +236,12 @@ def show_times(plan: Mapping[str, Any], console: Console) -> None:
         f"GB/s; links {chip['link_rate'] / 1e9:,.0f} GB/s among {chip['domain']:,} "
         f"chips, {chip['network_rate'] / 1e9:,.1f} GB/s beyond. {chip['source']}."
     )
+    asked = plan["batch_size"]
     grown = [
         row["devices"]
-        for rows in plan["roofline"].values()
+        for stage, rows in plan["roofline"].items()
         for row in rows
-        if row["batch_size"] != plan["batch_size"]
+        if row["batch_size"] != plan["stages"][stage].get("batch_size", asked)
     ]
     if grown:
         console.print(

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from jax.sharding import AbstractMesh
 
-from eegkd.config import RunConfig
+from eegkd.config import RunConfig, stage_config
 from eegkd.errors import InputError
 from eegkd.ops import count_flops
 from eegkd.plan.catalogue import ModelPlan, check_options
@@ -30,6 +30,7 @@ from eegkd.plan.parts import count_groups, count_model_parts, count_parts
 from eegkd.plan.roofline import sent_bytes, step_roofline
 from eegkd.systems import SignalConfig, Stage, System, get_stage, upstream_inputs
 from eegkd.systems.batches import (
+    EXAMPLE_WINDOWS,
     StageShapes,
     num_bytes,
     shapes_of,
@@ -73,21 +74,25 @@ def make_plan(
     signal, system = config.signal, make_system(config)
     shapes = stage_shapes(system, signal)
     devices = max(1, config.train.devices)
-    batch = _share(config, devices)
+    own = {
+        stage.name: stage_config(config, stage, last=stage is system.stages[-1])
+        for stage in system.stages
+    }
+    batches = {name: _share(found, devices) for name, found in own.items()}
 
     def trace(stage: Stage, size: int) -> StageCosts:
         return trace_stage(
             system,
             stage,
             shapes,
-            config,
+            own[stage.name],
             signal,
             batch_size=size,
             # With a chip, the collectives of more devices are asked for as well.
             num_devices=devices if devices > 1 or chip is not None else None,
         )
 
-    traced = {stage.name: trace(stage, batch) for stage in system.stages if stage.terms}
+    traced = {s.name: trace(s, batches[s.name]) for s in system.stages if s.terms}
     plan: dict[str, Any] = {
         "system": system.name,
         "signal": _signal(signal, config.student_channels),
@@ -102,22 +107,21 @@ def make_plan(
     if chip is None:
         return plan
     counts = tuple(device_counts) or (devices,)
-    # Costs grow with a device's batch on a straight line through two traced sizes.
-    others = {_share(config, count) for count in counts} - {batch}
-    small = 1 if batch > 1 else 2
     plan |= {"chip": chip._asdict(), "fully_sharded": fully_sharded, "roofline": {}}
     for name, costs in traced.items():
-        first = (batch, costs)
+        # Costs grow with a device's batch on a straight line through two traced sizes.
+        batch = batches[name]
+        others = {_share(own[name], count) for count in counts} - {batch}
+        small, first = 1 if batch > 1 else 2, (batch, costs)
         other = (small, trace(get_stage(system, name), small)) if others else first
-        row = functools.partial(
-            _roofline_rows,
-            chip,
-            config,
-            plan["stages"][name]["memory"],
-            (first, other),
-            fully_sharded=fully_sharded,
-        )
-        plan["roofline"][name] = [line for count in counts for line in row(count)]
+        memory = plan["stages"][name]["memory"]
+        plan["roofline"][name] = [
+            line
+            for count in counts
+            for line in _roofline_rows(
+                chip, own[name], memory, (first, other), count, fully_sharded
+            )
+        ]
     return plan
 
 
@@ -215,7 +219,6 @@ def _plan_stage(
     own = shapes[stage.name]
     parts = count_parts(own.trained)
     blocks = [part for part in parts if part.copies > 1]
-    window = shapes_of(stage_example(system, stage, signal))
     deployed = jax.tree.leaves(own.finished.params)
     plan: dict[str, Any] = {
         "parameters": sum(part.parameters for part in parts),
@@ -225,13 +228,13 @@ def _plan_stage(
         "groups": count_groups(parts),
         "blocks": {part.name: part.parameters // part.copies for part in blocks},
         "parts": [part._asdict() for part in parts],
-        "flops_window": (
-            count_flops(stage.predict, own.finished, window) if stage.predict else 0
-        ),
+        "flops_window": _flops_window(system, stage, shapes, signal),
     }
     if not stage.terms:
         return plan
     costs = traced[stage.name]
+    if stage.options.batch_size:
+        plan["batch_size"] = stage.options.batch_size
     plan["flops_step"] = costs.step.flops
     if costs.online is not None:
         plan["flops_step_online"] = costs.online.flops
@@ -246,6 +249,24 @@ def _plan_stage(
     }
     plan["collective_bytes"] = sent_bytes(costs.step, num_devices)
     return plan
+
+
+def _flops_window(
+    system: System,
+    stage: Stage,
+    shapes: Mapping[str, StageShapes],
+    signal: SignalConfig,
+) -> int | None:
+    """Counts the operations of predicting one window; None for what predicts none."""
+    if stage.predict is None:
+        return None
+    batch, windows = shapes_of(stage_example(system, stage, signal)), 1
+    if stage.scope == "recording":
+        earlier = {name: found.finished for name, found in shapes.items()}
+        outputs = output_shapes(system, stage, earlier, signal)
+        batch, windows = {**batch, "cache": outputs}, EXAMPLE_WINDOWS
+    own = shapes[stage.name].finished
+    return count_flops(stage.predict, own, batch) // windows
 
 
 def _roofline_rows(

@@ -168,7 +168,7 @@ def trace_stage(
         activations=saved // config.train.accumulate,
         batch_bytes=num_bytes(batch) + num_bytes(outputs),
         optimiser_bytes=num_bytes(traced.state.opt_state),
-        earlier_bytes=num_bytes(earlier) if outputs else 0,
+        earlier_bytes=num_bytes(earlier) if online else 0,
     )
 
 
