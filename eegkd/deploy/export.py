@@ -125,8 +125,10 @@ def _foreign(fold: Path, system: System, stage: str) -> dict[str, np.ndarray]:
         if other.name == stage:
             break
         folder = fold / other.name
-        if is_finished(folder):
-            check_results(folder)
+        if not is_finished(folder):
+            continue
+        check_results(folder)
+        if (folder / WEIGHTS).is_file():  # What was given has none there.
             arrays = named_arrays(load_variables(folder / WEIGHTS))
             found |= {f"{other.name}/{name}": x for name, x in arrays.items()}
     return found

@@ -21,7 +21,7 @@ from eegkd.host.sealed import Verify
 from eegkd.pipeline.compiled import Program, inputs_of, make_program
 from eegkd.pipeline.finished import VAL, WEIGHTS, check_results, is_finished
 from eegkd.pipeline.folds import fold_data
-from eegkd.systems import SignalConfig, System, get_stage, predict_fn
+from eegkd.systems import SignalConfig, Stage, System, get_stage, predict_fn
 from eegkd.systems.batches import batch_shapes, stage_shapes
 from eegkd.systems.channels import as_deployed, student_columns
 from eegkd.systems.loaded import with_loaded
@@ -78,7 +78,7 @@ def load_intake(
         row: Row of the model in the run.
 
     Raises:
-        InputError: If there is no such model.
+        InputError: If there is no such model, or it is none of windows alone.
     """
     return _choose(make_system, config, row).intake
 
@@ -145,6 +145,7 @@ def _choose(
     system = make_system(config)
     stages = [stage.name for stage in system.stages]
     stage = row if row in stages else stages[-1]
+    _check_alone(get_stage(system, stage), folder)
     if student_columns(config) and stage == stages[-1]:
         config = as_deployed(config)
         system = make_system(config)
@@ -155,6 +156,19 @@ def _choose(
         event_classes(store.manifest),
     )
     return _Chosen(folder, store, system, stage, config, intake)
+
+
+def _check_alone(stage: Stage, folder: Path) -> None:
+    """Refuses a stage that cannot be used on windows of its own."""
+    why = ""
+    if stage.predict is None:
+        why = "it is no classifier of windows"
+    elif stage.scope == "recording":
+        why = "it looks at whole recordings, through what earlier stages say of them"
+    elif not stage.terms:
+        why = "it was given to the run, not trained: its own files hold it"
+    if why:
+        raise InputError(f"{folder}: {stage.name} cannot be used by itself: {why}.")
 
 
 def open_store(config: RunConfig, verify: Verify = "once") -> WindowStore:
