@@ -50,7 +50,8 @@ class Evidence:
         costs: Sizes of the models that were trained.
         embed: Row -> the pooled embedding of the fold's test windows, f32[n, d], or
             None where it has none; of "linear", the band power of every channel.
-        call: `(row, size)` -> a call that predicts `size` windows, and waits.
+        call: `(row, size)` -> a call that predicts `size` windows, and waits; None for
+            what does not take windows alone.
         title: The headline of the report.
         split: How the folds were made, in words.
         leaks: True if windows of one subject are on both sides of the split.
@@ -70,7 +71,7 @@ class Evidence:
     groups: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     costs: Mapping[str, Cost] = dataclasses.field(default_factory=dict)
     embed: Callable[[str], np.ndarray | None] = lambda row: None
-    call: Callable[[str, int], Callable[[], Any]] = lambda row, size: lambda: None
+    call: Callable[[str, int], Callable[[], Any] | None] = lambda row, size: None
     title: str = ""
     split: str = ""
     leaks: bool = False

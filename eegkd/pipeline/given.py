@@ -6,9 +6,10 @@ from eegkd.evaluate.predictions import load_predictions
 from eegkd.pipeline.compiled import Program, make_program
 from eegkd.pipeline.finished import TEST, VAL, check_results, is_finished, write_results
 from eegkd.pipeline.fit import Fitted, Job, judge_rows
-from eegkd.pipeline.jobs import FoldState, Setting, upstream_of
+from eegkd.pipeline.jobs import FoldState, Setting, special_outputs, upstream_of
 from eegkd.pipeline.schedule import Training
 from eegkd.systems.loaded import weight_hashes
+from eegkd.systems.outputs import needs_outputs
 from eegkd.train.distributed import first_only
 from eegkd.train.inputs import variables_hash
 
@@ -40,7 +41,10 @@ def judge_given(
                 val, test = (load_predictions(folder / name) for name in (VAL, TEST))
                 fitted = Fitted(variables, val, test, done["seconds"])
             else:
-                job = Job(training.model, 0, folder, upstream=upstream)
+                cache = None
+                if needs_outputs(system, stage):
+                    cache = special_outputs(setting, state, variant, stage, upstream)
+                job = Job(training.model, 0, folder, upstream=upstream, cache=cache)
                 val, test = judge_rows(program, variables, state.data, job)
                 fitted = Fitted(variables, val, test, 0.0)
                 loaded = weight_hashes(stage.load) if stage.load else {}

@@ -142,7 +142,7 @@ def _stage_jobs(
     parts = divided(stage, data, config.seed)
     cache = None
     if left and needs_outputs(setting.systems[variant], stage):
-        cache = _special(setting, state, variant, stage, upstream)
+        cache = special_outputs(setting, state, variant, stage, upstream)
     program = setting.programs[program_key(wave[0])]
     return [
         (
@@ -177,7 +177,7 @@ def _student_jobs(
     if left:  # A finished training is only read, and needs no teacher.
         special = None
         if needs_outputs(system, student):
-            special = _special(setting, state, variant, student, upstream)
+            special = special_outputs(setting, state, variant, student, upstream)
         fill = functools.partial(
             teacher_outputs,
             teacher,
@@ -245,7 +245,7 @@ def _moved(training: Training, cache: Any, data: FoldData) -> Outputs:
     }
 
 
-def _special(
+def special_outputs(
     setting: Setting,
     state: FoldState,
     variant: str,

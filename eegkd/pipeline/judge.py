@@ -23,7 +23,7 @@ from eegkd.pipeline.fit import Fitted
 from eegkd.pipeline.folder import read_log, write_json
 from eegkd.pipeline.folds import fold_data
 from eegkd.pipeline.inference import batch_maker, embed_rows, running
-from eegkd.systems import get_stage
+from eegkd.systems import LOADED, get_stage
 from eegkd.systems.channels import student_columns
 from eegkd.typing import Variables
 
@@ -117,9 +117,11 @@ def gather(
         program, fitted = runs.kept[row]
         return embed_rows(program, fitted.variables, store, data.fold.test, data.zscore)
 
-    def call(row: str, size: int) -> Callable[[], Any]:
+    def call(row: str, size: int) -> Callable[[], Any] | None:
         program, fitted = runs.kept[row]
         system, stage = program.system, get_stage(program.system, program.stage)
+        if stage.scope == "recording":
+            return None
         variables = jax.device_put(fitted.variables)
         maker = batch_maker(system, store, stages=running(system, stage))
         batch = inputs_of(system, stage)(maker(np.arange(size)))
@@ -148,7 +150,8 @@ def gather(
 
 
 def _cost(variables: Variables) -> Cost:
-    used = (*jax.tree.leaves(variables.params), *jax.tree.leaves(variables.state))
+    loaded = variables.frozen.get(LOADED, {})
+    used = jax.tree.leaves((variables.params, variables.state, loaded))
     head = jax.tree.leaves(variables.params.get("head", {}))
     return Cost(sum(int(x.size) for x in used), sum(int(x.size) for x in head))
 

@@ -221,8 +221,6 @@ def _run_fold(
                 program = setting.programs[program_key(training)]
                 judged.keep(training.model, training.seed or 0, program, fitted)
 
-    for model, program, fitted in judge_given(setting, state):
-        judged.keep(model, 0, program, fitted)
     for wave in waves:
         results = run(wave)
         if wave[0].row == SMALL_NET:
@@ -230,6 +228,9 @@ def _run_fold(
             more = repeats(data.fold.index, chosen[0][0].trial, config)
             results = [*chosen, *run(more)]
         keep(results)
+    # Now that the stages are trained which a given one may start from or read.
+    for model, program, fitted in judge_given(setting, state):
+        judged.keep(model, 0, program, fitted)
     if "linear" in config.rows:
         columns = student_columns(config)
         judged.add("linear", 0, *baselines.linear(data, config.seed, columns))

@@ -33,12 +33,14 @@ def facts_of(evidence: Evidence) -> dict[str, Facts]:
     size = min(BATCH, len(evidence.store))
     found = {}
     for row, cost in evidence.costs.items():
-        timing = latency(evidence.call(row, 1), warmup=10, runs=RUNS)
-        speed = throughput(evidence.call(row, size), size, seconds=0.3)
-        found[row] = Facts(
-            parameters=cost.parameters,
-            head=cost.head,
-            windows_per_s=speed,
+        found[row] = Facts(parameters=cost.parameters, head=cost.head)
+        one, many = evidence.call(row, 1), evidence.call(row, size)
+        if one is None or many is None:
+            continue
+        timing = latency(one, warmup=10, runs=RUNS)
+        found[row] = dataclasses.replace(
+            found[row],
+            windows_per_s=throughput(many, size, seconds=0.3),
             latency_ms=timing["p50_ms"],
         )
     return found
