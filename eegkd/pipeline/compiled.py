@@ -13,12 +13,14 @@ from eegkd.data.windows.store import WindowStore
 from eegkd.evaluate.controls import SYSTEM_CONTROLS
 from eegkd.losses import Balancer
 from eegkd.losses.balance import make_balancer
+from eegkd.losses.compose import term_sums
 from eegkd.pipeline.baselines import small_nets
 from eegkd.pipeline.probes import term_values
 from eegkd.pipeline.schedule import SMALL_NET, STUDENT, Training
 from eegkd.systems import Stage, System, balanced_terms, get_stage, init_stage
 from eegkd.systems.batches import stage_example
 from eegkd.systems.channels import student_columns
+from eegkd.train.inputs import upstream_tensors, with_labelled
 from eegkd.train.optimiser import stage_optimiser
 from eegkd.train.parallel import Runner, make_runner
 from eegkd.train.sharding import pick_devices
@@ -46,6 +48,8 @@ class Program(NamedTuple):
         finish: `variables -> variables` for use after training.
         predict: `(variables, batch) -> probabilities`; None for a stage that is not
             judged.
+        losses: `(variables, upstream, batch) -> sum and count of each term`; None
+            where it is not selected by them.
         probed: `(variables in training, sample) -> numbers of windows, by term`, of
             what is measured at evaluations; None where nothing is.
         probed_end: As `probed`, for all that is measured after training.
@@ -62,6 +66,7 @@ class Program(NamedTuple):
     init: Callable[..., Variables]
     finish: Any
     predict: Any
+    losses: Any
     probed: Any
     probed_end: Any
     many: Callable[[], "ManyPrograms"]
@@ -165,6 +170,8 @@ def make_program(
     devices = pick_devices(config.train.devices)
 
     def make_step(axis_name: str | None):
+        if not stage.terms:
+            return _not_trained  # It is given: a program of prediction alone.
         return make_train_step(
             system,
             stage_name,
@@ -191,6 +198,7 @@ def make_program(
         init=_make_init(system, stage, config),
         finish=jax.jit(stage.finish) if stage.finish else _unchanged,
         predict=jax.jit(stage.predict) if stage.predict else None,
+        losses=None if stage.predict else jax.jit(_loss_sums(system, stage)),
         probed=probed and jax.jit(probed),
         probed_end=jax.jit(term_values(system, stage_name, every)) if every else None,
         many=functools.cache(
@@ -215,6 +223,16 @@ def _make_init(
     return init
 
 
+def _loss_sums(system: System, stage: Stage) -> Callable[..., Any]:
+    def run(variables: Variables, upstream: Any, batch: Batch) -> Any:
+        found = upstream_tensors(system, stage, upstream, batch)
+        own, _ = stage.forward(variables, batch, found, train=False, key=None)
+        tensors = {**found, stage.name: own, "batch": with_labelled(batch)}
+        return term_sums(stage.terms, tensors)
+
+    return run
+
+
 def _make_many(
     stage: Stage, make_step: Callable[..., Any], devices: Any, probed: Any
 ) -> ManyPrograms:
@@ -226,6 +244,10 @@ def _make_many(
         predict=predict and jax.jit(jax.vmap(predict, in_axes=(0, None), out_axes=1)),
         probed=probed and jax.jit(jax.vmap(probed, in_axes=(0, None))),
     )
+
+
+def _not_trained(*args: Any) -> Any:
+    raise ValueError("A stage without terms is given, and is not trained.")
 
 
 def _unchanged(variables: Variables) -> Variables:

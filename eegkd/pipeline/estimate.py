@@ -12,7 +12,13 @@ import numpy as np
 from eegkd.data.windows.folds import Fold
 from eegkd.data.windows.store import WindowStore
 from eegkd.pipeline.baselines import TRIALS
-from eegkd.pipeline.compiled import Key, Program, inputs_of, program_key
+from eegkd.pipeline.compiled import (
+    Key,
+    Program,
+    inputs_of,
+    num_examples,
+    program_key,
+)
 from eegkd.pipeline.jobs import Setting, given_variables
 from eegkd.pipeline.schedule import SMALL_NET, Training, Wave, num_repeats, unfinished
 from eegkd.pipeline.teacher_choice import read_specs
@@ -129,7 +135,9 @@ def expect(
     for training in every_training(waves, setting, len(folds)):
         program = setting.programs[program_key(training)]
         cost, fold = costs[program_key(training)], folds[training.fold]
-        per_epoch = max(1, len(fold.train) // program.train.batch_size)
+        stage = get_stage(program.system, program.stage)
+        num = num_examples(stage, store, fold)
+        per_epoch = max(1, num // program.train.batch_size)
         epochs = program.num_steps / per_epoch
         judged = len(fold.val) * (epochs + 1) + len(fold.test)
         seconds += program.num_steps * cost.step_s + judged * cost.window_s

@@ -11,11 +11,10 @@ from eegkd.data.batches.augment import UNCHANGED, AugmentConfig
 from eegkd.data.batches.maker import BatchMaker, BatchPlan, Cache, ZScore, eval_batches
 from eegkd.data.batches.recordings import recording_maker
 from eegkd.data.windows.store import WindowStore
-from eegkd.losses.compose import term_sums
 from eegkd.pipeline.compiled import EVAL_BATCH, EVAL_RECORDINGS, Program, inputs_of
 from eegkd.systems import Stage, System, get_stage
 from eegkd.systems.batches import prepare_fn
-from eegkd.train.inputs import upstream_tensors, with_labelled
+from eegkd.train.inputs import upstream_tensors
 from eegkd.train.sharding import fetch
 from eegkd.typing import Batch, Variables
 
@@ -138,20 +137,14 @@ def validation_loss(
     values at the end of training.
     """
     stage = get_stage(program.system, program.stage)
-
-    @jax.jit
-    def run(variables: Variables, upstream: Any, batch: Batch) -> Any:
-        found = upstream_tensors(program.system, stage, upstream, batch)
-        own, _ = stage.forward(variables, batch, found, train=False, key=None)
-        tensors = {**found, stage.name: own, "batch": with_labelled(batch)}
-        return term_sums(stage.terms, tensors)
-
     sums, counts = dict[str, float](), dict[str, float]()
     make = _batches(program.system, stage, store, rows, zscore, cache)
     for batch, valid in make:
         # Padding would count: whole batches alone, and the rest by itself.
         part = jax.tree.map(lambda x, v=valid: np.asarray(x)[v], batch)
-        for name, (total, count) in fetch(run(variables, upstream, part)).items():
+        for name, (total, count) in fetch(
+            program.losses(variables, upstream, part)
+        ).items():
             sums[name] = sums.get(name, 0.0) + float(total)
             counts[name] = counts.get(name, 0.0) + float(count)
     weights = {

@@ -15,7 +15,7 @@ from eegkd.pipeline.folds import FoldData, part_of_rows
 from eegkd.pipeline.inference import collect, spread
 from eegkd.systems import SignalConfig, Stage, System, upstream_inputs
 from eegkd.systems.batches import EXAMPLE_WINDOWS, example_batch
-from eegkd.systems.outputs import needs_outputs, output_shapes
+from eegkd.systems.outputs import needs_outputs, output_shapes, wanted_outputs
 from eegkd.train.inputs import Specs, teacher_specs, upstream_tensors
 from eegkd.typing import Batch, Variables
 
@@ -48,7 +48,7 @@ def output_specs(
         return teacher_specs(system, student.name, names, upstream, batch)
     found = output_shapes(system, student, upstream, signal)
     flat = {f"{s}.{n}": x for s, group in found.items() for n, x in group.items()}
-    missing = [name for name in names if flat[name].shape[:1] != (1,)]
+    missing = [n for n in names if n not in flat or flat[n].shape[:1] != (1,)]
     if missing:
         raise InputError(
             f"The student reads {', '.join(missing)}, of which a stage gives nothing "
@@ -83,7 +83,7 @@ def stage_outputs(
     Raises:
         InputError: If a stage that is read has no variables here.
     """
-    wanted = _wanted(system, reader)
+    wanted = wanted_outputs(system, reader)
     rows = np.unique(np.concatenate([data.fold.train, data.fold.val, data.fold.test]))
     found: Tensors = {}
     for stage in system.stages:
@@ -136,15 +136,6 @@ def _run(
         return forward(variables, batch)
 
     return collect(run, system, stage, data.store, rows, data.zscore, cache or None)
-
-
-def _wanted(system: System, reader: Stage) -> list[str]:
-    """Lists the tensors that the reader reads, and those that their stages read."""
-    wanted = list(upstream_inputs(reader))
-    for stage in reversed(system.stages):
-        if any(_of(stage, name) for name in wanted):
-            wanted += upstream_inputs(stage._replace(terms=()))
-    return list(dict.fromkeys(wanted))
 
 
 def _of(stage: Stage, name: str) -> bool:

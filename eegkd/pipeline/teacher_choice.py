@@ -22,6 +22,10 @@ from eegkd.train.distributed import is_first
 from eegkd.train.inputs import Specs
 
 MEMORY_LIMIT = 2 * 2**30
+_ALONE = (
+    "reads a stage that looks at whole recordings, or that is trained in parts, whose "
+    "outputs are computed once and kept"
+)
 Mode = Literal["none", "memory", "cached", "online"]
 
 
@@ -110,8 +114,9 @@ def choose_teacher(
     cache, views = config.cache, config.augment.views
     asked = chosen or _asked(config)
     moved = sorted(set(rows) & set(OUTPUT_CONTROLS))
+    _check_augment(system, config)
     if needs_outputs(system, student):
-        asked = _cached_alone(asked, config)
+        asked = _cached_alone(asked)
     if asked == "online":
         return _online("--train.teacher online", moved)
     if views == 0:
@@ -231,23 +236,30 @@ def _online(why: str, moved: Sequence[str]) -> Teacher:
     return Teacher("online", text=f"The teacher runs online in every step: {why}.")
 
 
-def _cached_alone(asked: str, config: Any) -> str:
+def _check_augment(system: System, config: Any) -> None:
+    """Refuses changed windows beside outputs that are those of windows unchanged."""
+    read = [
+        stage.name
+        for stage in system.stages
+        if stage.scope == "row" and needs_outputs(system, stage)
+    ]
+    if config.augment.active and read:
+        raise InputError(
+            f"--augment shows changed windows, and the stage {read[0]} {_ALONE}: leave "
+            "--augment off."
+        )
+
+
+def _cached_alone(asked: str) -> str:
     """Returns the mode for outputs that no step can compute on its own batch.
 
     Raises:
-        InputError: If another is asked for, or windows are changed at random.
+        InputError: If they are to be computed online.
     """
-    why = (
-        "the student reads a stage that looks at whole recordings, or that is trained "
-        "in parts, whose outputs are computed once and kept"
-    )
     if asked == "online":
         raise InputError(
-            f"--train.teacher online: {why}. Choose memory or cached, or leave it out."
-        )
-    if config.augment.active:
-        raise InputError(
-            f"--augment shows changed windows, and {why}: leave --augment off."
+            f"--train.teacher online: the student {_ALONE}. Choose memory or cached, "
+            "or leave it out."
         )
     return "memory" if asked == "auto" else asked
 

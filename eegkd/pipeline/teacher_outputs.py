@@ -175,7 +175,13 @@ def _producer(
 ) -> Produce:
     """Makes `(places, views) -> arrays` from this run's stages and external outputs."""
     own = [name for name in teacher.specs if name not in teacher.given]
-    maker = batch_maker(system, data.store, zscore=data.zscore, augment=config.augment)
+    maker = batch_maker(
+        system,
+        data.store,
+        stages=[stage.name for stage in system.stages[:-1]],
+        zscore=data.zscore,
+        augment=config.augment,
+    )
     run = teacher_rows(system, system.stages[-1].name, own, upstream) if own else None
 
     def produce(places: np.ndarray, views: np.ndarray) -> dict[str, np.ndarray]:

@@ -73,6 +73,15 @@ def check_teachers(
                 "a teacher here."
             )
     for stage in stages:
+        files = [
+            r.get("weights", {}).get("system", {}).get(stage) for r in (old, record)
+        ]
+        if files[0] and files[0] != files[1]:
+            raise InputError(
+                f"--teacher_run {source} began its stage {stage} with the weights "
+                f"{files[0]}; here they are {files[1]}. Use its files, or train a "
+                "teacher here."
+            )
         terms = [r.get("terms", {}).get("system", {}).get(stage) for r in (old, record)]
         if terms[0] != terms[1]:
             raise InputError(

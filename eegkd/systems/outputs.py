@@ -13,10 +13,10 @@ from eegkd.typing import Variables
 def needs_outputs(system: System, stage: Stage) -> bool:
     """Returns True if a stage reads others that cannot be run on its own batches.
 
-    Those are stages whose scope is a recording, and cross-fitted ones; a stage whose
-    own scope is a recording can run no other.
+    Those are stages whose scope is a recording, and cross-fitted ones, also where
+    others are computed from them; a stage whose own scope is a recording can run none.
     """
-    reads = {name.partition(".")[0] for name in upstream_inputs(stage)}
+    reads = {name.partition(".")[0] for name in wanted_outputs(system, stage)}
     if stage.scope == "recording":
         return bool(reads)
     return any(
@@ -24,6 +24,15 @@ def needs_outputs(system: System, stage: Stage) -> bool:
         for other in system.stages
         if other.name in reads
     )
+
+
+def wanted_outputs(system: System, reader: Stage) -> list[str]:
+    """Lists the tensors that a stage reads, and what those are computed from."""
+    wanted = list(upstream_inputs(reader))
+    for stage in reversed(system.stages):
+        if any(name.startswith(f"{stage.name}.") for name in wanted):
+            wanted += upstream_inputs(stage._replace(terms=()))
+    return list(dict.fromkeys(wanted))
 
 
 def output_shapes(

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from eegkd.data.batches.augment import UNCHANGED
 from eegkd.data.batches.maker import (
     PLAIN,
     BatchMaker,
@@ -186,6 +187,8 @@ def make_loader(
     """
     if (num_epochs is None) == (num_steps is None):
         raise ValueError("Give num_epochs or num_steps, one of them.")
+    if plan.recordings:  # They are not changed at random.
+        plan = dataclasses.replace(plan, augment=UNCHANGED)
     maker: BatchMaker | RecordingMaker = BatchMaker(store=store, plan=plan)
     balanced = plan.sampler == "balanced" and not plan.recordings
     if plan.recordings:
