@@ -20,6 +20,7 @@ from eegkd.evaluate.events import Detection, WindowTrack
 from eegkd.evaluate.predictions import Predictions, make_predictions
 from eegkd.pipeline.inference import predict_rows
 from eegkd.systems.channels import needs_all
+from eegkd.systems.measures import with_measures
 
 
 class Subject(NamedTuple):
@@ -148,6 +149,7 @@ def predict_windows(model: Model, cut: Cut, config: RunConfig) -> Prediction:
         InputError: If the model's probabilities are not finite.
     """
     subject, recording, store = cut
+    store = with_measures(model.program.system, store, model.intake.signal)
     rows = np.arange(len(store))
     prob = predict_rows(model.program, model.variables, store, rows, model.zscore)
     if not np.isfinite(prob).all():

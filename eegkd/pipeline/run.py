@@ -33,6 +33,7 @@ from eegkd.pipeline.teacher_reuse import check_teachers, take_teachers, teacher_
 from eegkd.systems import System
 from eegkd.systems.channels import channel_notes, check_columns, student_columns
 from eegkd.systems.loaded import system_weights
+from eegkd.systems.measures import with_measures
 from eegkd.systems.signal import signal_of
 from eegkd.train.distributed import first_only, in_turn, is_first
 
@@ -99,6 +100,8 @@ def run_distillation(
         first_only(lambda: open_run(folder, record))
         splits = splits_json(store, folds)
         first_only(lambda: write_json(folder / "splits.json", splits))
+        kept, own = folder / "measures.npz", systems[""]
+        store = in_turn(lambda: with_measures(own, store, config.signal, kept))
         teachers = in_turn(lambda: choose_teachers(systems, folds, config, folder))
         setting = Setting(systems, programs, teachers, config, folder, same_teacher)
         said = (*notes, *channel_notes(config, store), *teacher_notes(config))

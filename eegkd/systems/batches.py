@@ -74,6 +74,9 @@ def example_batch(
 ) -> Batch:
     """Returns a batch of zeros like a real one for some stages; None is all."""
     row = {name: np.asarray(value) for name, value in system.row(signal).items()}
+    if system.measure is not None:
+        (numbers,) = system.measure(row["signal"][None], signal)
+        row["measures"] = np.asarray(numbers, np.float32)
     batch = {name: np.repeat(value[None], size, axis=0) for name, value in row.items()}
     prepare = prepare_fn(system, stages)
     return prepare(batch) if prepare else batch

@@ -68,12 +68,14 @@ class WindowStore:
         manifest: Facts of the windows: corpus, classes, channels, preprocessing and
             its hash, counts, recordings with their events, source file hashes.
         path: Folder; None in memory.
+        measures: `f32[n, m]`, numbers of each window that a system asked for.
     """
 
     signal: np.ndarray
     index: Mapping[str, np.ndarray]
     manifest: Mapping[str, Any]
     path: Path | None = None
+    measures: np.ndarray | None = None
 
     @classmethod
     def open(
@@ -140,12 +142,15 @@ class WindowStore:
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """Pickles a store on disk as its path: a worker maps the same file."""
         if self.path is not None:
-            return WindowStore.open, (self.path, "size")
-        return WindowStore, (self.signal, self.index, self.manifest)
+            return _reopen, (self.path, self.measures)
+        return WindowStore, (
+            self.signal, self.index, self.manifest, None, self.measures
+        )  # fmt: skip
 
     def read(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Reads some rows, as the start of a batch."""
-        return {"signal": np.asarray(self.signal[rows])}
+        own = {} if self.measures is None else {"measures": self.measures[rows]}
+        return {"signal": np.asarray(self.signal[rows])} | own
 
     def __len__(self) -> int:
         """Number of windows."""
@@ -225,6 +230,10 @@ class WindowStore:
             keep &= self.index["on_grid"] == on_grid
         rows = np.flatnonzero(keep)
         return rows[np.argsort(self.index["start_s"][rows], kind="stable")]
+
+
+def _reopen(path: Path, measures: np.ndarray | None) -> WindowStore:
+    return dataclasses.replace(WindowStore.open(path, "size"), measures=measures)
 
 
 def check_trainable(store: WindowStore) -> None:
