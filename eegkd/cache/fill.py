@@ -254,11 +254,11 @@ def _start(folder: Path, plan: CachePlan, produce: Produce) -> dict[str, Any]:
     """Writes the ids and the axes, and measures every form on a sample."""
     layout = plan.layout
     files = {WINDOWS: write_array(folder / WINDOWS, plan.window_ids)}
-    given = sum(
+    row_bytes = sum(
         np.dtype(np.float32).itemsize * int(np.prod(form.shape))
         for form in plan.forms.values()
     )
-    num = min(layout.num_rows, _SAMPLE_ROWS, max(8, _SAMPLE_BYTES // max(given, 1)))
+    num = min(layout.num_rows, _SAMPLE_ROWS, max(8, _SAMPLE_BYTES // max(row_bytes, 1)))
     rows = np.unique(np.linspace(0, layout.num_rows - 1, num).astype(np.int64))
     sample = produce_rows(plan, rows, produce)
     errors = {}

@@ -64,7 +64,7 @@ def decoder_fields(config: Section, model: str) -> dict[str, Any]:
     """Returns a decoder's sizes, as fields of `models.DecoderConfig`.
 
     Args:
-        config: Section of the decoder; what is wrong is added to its problems.
+        config: Section of the decoder; faults are added to its problems.
         model: "llama" or "qwen2".
     """
     default = _DEFAULTS[model]

@@ -70,7 +70,7 @@ class Section(NamedTuple):
         return default
 
     def divides(self, small: int, large: int, names: str) -> None:
-        """Notes two sizes of which one has to divide the other, and does not."""
+        """Notes a fault if one size does not divide another that it has to."""
         if large % small:
             self.problems.append(
                 f"{self.where}{names}: {small} does not divide {large}"
@@ -96,7 +96,7 @@ def open_config(folder: str | Path) -> Section:
 
 
 def check_type(folder: str | Path, found: Any, allowed: Collection[str]) -> None:
-    """Refuses a folder of another model before its fields are read as this one's.
+    """Checks that a folder is of a wanted model, before its fields are read.
 
     Args:
         folder: Folder of the `config.json`.
@@ -104,7 +104,7 @@ def check_type(folder: str | Path, found: Any, allowed: Collection[str]) -> None
         allowed: Types that are wanted.
 
     Raises:
-        InputError: If it is another one; the message says what takes it.
+        InputError: If it is another one; the message names the loader for it.
     """
     if isinstance(found, str) and found in allowed:
         return

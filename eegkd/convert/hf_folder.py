@@ -1,8 +1,8 @@
 """Folders of safetensors files, as Hugging Face writes them, one tensor at a time.
 
 Names, shapes and types are read from the files' headers and compared with a table
-before any value is; values are read when they are asked for, so that a whole
-checkpoint never lies in memory.
+before any value is; values are read on demand, so that a whole checkpoint never lies in
+memory.
 """
 
 import fnmatch
@@ -62,7 +62,7 @@ class Checkpoint(NamedTuple):
 
 
 class LazyArray(NamedTuple):
-    """A parameter whose values are read when they are asked for.
+    """A parameter whose values are read on demand.
 
     Attributes:
         path: Path of the parameter.
@@ -186,7 +186,7 @@ def locate(
 
     Args:
         checkpoint: Checkpoint from `read_headers`.
-        table: Tensors that there must be.
+        table: Required tensors.
         rename: Maps a name in the files to one in the table.
         ignored: Patterns of the table's names that may be there and are not used.
 

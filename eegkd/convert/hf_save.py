@@ -19,10 +19,10 @@ class Outgoing(NamedTuple):
     """A tensor to be written.
 
     Attributes:
-        name: In the file.
-        shape: In the file.
-        dtype: As NumPy names it.
-        value: Returns it; called once, when its turn comes.
+        name: Name in the file.
+        shape: Shape in the file.
+        dtype: Type, as NumPy names it.
+        value: Function that returns the array; called once.
     """
 
     name: str
@@ -47,10 +47,10 @@ def write_checkpoint(
     """Writes `config.json` and `model.safetensors`, or shards and their index.
 
     Args:
-        folder: Made if needed.
-        config: What `config.json` holds.
-        tensors: In the order of the files; one at a time is in memory.
-        max_shard_bytes: A file holds no more, unless a single tensor is larger.
+        folder: Folder to write, made if needed.
+        config: Contents of `config.json`.
+        tensors: Tensors in the order of the files; one at a time is in memory.
+        max_shard_bytes: Most bytes of a file, unless a single tensor is larger.
 
     Raises:
         InputError: If the folder holds weights already, or cannot be written.

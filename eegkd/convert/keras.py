@@ -126,7 +126,7 @@ def _text(name: bytes | str) -> str:
 
 
 def _check(path: str | Path, layers: Sequence[_Layer]) -> None:
-    """Compares kinds of layers and what their configurations say with EEGNet's."""
+    """Compares kinds and configurations of layers with EEGNet's."""
     kinds = tuple(layer.kind for layer in layers if layer.weights)
     if kinds != _KINDS:
         raise InputError(
@@ -155,7 +155,7 @@ def _check(path: str | Path, layers: Sequence[_Layer]) -> None:
 
 
 def _fields(layer: _Layer) -> dict[str, Any]:
-    """Checks fields of a layer's configuration, where they are given."""
+    """Checks fields of a layer's configuration, if they are present."""
     if layer.kind == "BatchNormalization":
         return {"epsilon": 1e-3, "scale": True, "center": True}
     if layer.kind in ("Conv2D", "SeparableConv2D"):

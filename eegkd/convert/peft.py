@@ -60,8 +60,8 @@ def load_peft(
 
     Raises:
         InputError: If a file is missing or broken; if an option asks for more than
-            `y + (alpha / r) x A B` beside full stacks of linear layers; if names or
-            shapes differ from what the configuration says.
+            `y + (alpha / r) x A B` on full stacks of linear layers; if names or shapes
+            differ from the configuration.
     """
     folder = Path(folder)
     config = _read_config(folder / CONFIG)

@@ -67,7 +67,7 @@ def check_names(
     *,
     model: str = "config.json",
 ) -> None:
-    """Compares tensors with what a model needs, and names every difference at once.
+    """Checks tensors against a model's, and reports all differences at once.
 
     Args:
         source: Origin of the tensors, for the message.
@@ -92,7 +92,7 @@ def name_differences(
     *,
     ignored: Iterable[str] = (),
 ) -> list[str]:
-    """Lists what is missing, unexpected or of another shape; as `check_names`.
+    """Lists missing and unexpected names, and other shapes; as `check_names`.
 
     Args:
         found: Anything with a shape, by name.

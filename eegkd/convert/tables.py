@@ -1,4 +1,4 @@
-"""Tables of weights: where a tensor of a PyTorch model goes in a Flax one, and how."""
+"""Tables of weights: places and layouts of a PyTorch model's tensors in a Flax one."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -56,7 +56,7 @@ class Weight(NamedTuple):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of its tensors, layer by layer."""
+        """Names of the tensors, layer by layer."""
         return tuple(self.name.format(i) for i in range(self.depth or 1))
 
     @property
@@ -67,7 +67,7 @@ class Weight(NamedTuple):
 
 
 class Family(NamedTuple):
-    """How models of one class lie in files of transformers.
+    """Layout of models of one class in files of transformers.
 
     Attributes:
         table: Lists their tensors, from the fields of our config.

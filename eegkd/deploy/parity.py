@@ -65,10 +65,10 @@ def check_parity(
     sizes = tuple(sorted({1, min(3, num), num}))
     worst, same = 0.0, 1.0
     for size in sizes:
-        given = [array[:size] for array in inputs.values()]
+        part = [array[:size] for array in inputs.values()]
         try:
             with _on_cpu():
-                got = np.asarray(run(*given))
+                got = np.asarray(run(*part))
         except Exception as error:
             raise _refusal(where, f"cannot be run ({_first_line(error)})") from error
         if got.shape != want[:size].shape:

@@ -14,14 +14,14 @@ def attention_alignment(
 ) -> Float[Array, " b"]:
     """Computes `(1 / n) sum_i ||student_i - aligned_i||^2` over kept tokens.
 
-    `aligned` is what `eegkd.models.MultiHeadAlignment` makes of the teacher's tokens:
-    as many as the student's, at its width. Softmax attention is the entropic transport
+    `aligned` is made by `eegkd.models.MultiHeadAlignment`: the teacher's tokens in
+    the student's number and width. Softmax attention is the entropic transport
     plan with the row marginal alone, so each aligned token is the barycentre that the
     plan sends a student token to.
 
     Args:
-        student: Tokens.
-        aligned: The teacher's, by attention.
+        student: Student tokens.
+        aligned: Teacher tokens, aligned by attention.
         mask: True where a student token counts.
 
     Example:

@@ -1,4 +1,4 @@
-"""How alike the examples of a batch are: similarity-preserving distillation and CKA.
+"""Similarity of a batch's examples: similarity-preserving distillation and CKA.
 
 Both compare b x b matrices over the batch of all devices; each device computes the rows
 of its own examples. Widths of student and teacher may differ.

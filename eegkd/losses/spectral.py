@@ -1,7 +1,7 @@
 """Distances between the spectra of student and teacher representations.
 
-Training only: an exported graph never holds them. The site is what a term's inputs
-name; the axis is the one these functions transform, and `spectral_view` brings a grid
+Training only: an exported graph never holds them. A term's inputs name the site; the
+axis is the one these functions transform, and `spectral_view` brings a grid
 of tokens into the form for each choice of it.
 """
 

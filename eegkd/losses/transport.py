@@ -54,8 +54,8 @@ def token_ot(
             nor their number changes anything.
         teacher_mask: True where a teacher's token counts.
         cost: The squared distance, or one minus the cosine.
-        value: What to return.
-        gradient: What flows back: "envelope" (the plan held fixed, which is the
+        value: Value to return.
+        gradient: Kind of derivative: "envelope" (the plan held fixed, which is the
             derivative of "kl" whatever is returned), "implicit" (the derivative of the
             value at convergence) or "unrolled" (that of the value at `num_iters`).
             For "divergence", of each of its three parts.
@@ -110,10 +110,10 @@ def token_plan(
     teacher_mask: Bool[Array, "b m"] | None = None,
     cost: Literal["sqeuclidean", "cosine"] = "sqeuclidean",
 ) -> tuple[Float[Array, "b n m"], Plan]:
-    """Computes the transport plan that `token_ot` is of, to look at; no gradient.
+    """Computes the transport plan of `token_ot`, for inspection; no gradient.
 
     Returns:
-        The plan, and what `eegkd.ops.sinkhorn` returns: log its marginal `error`.
+        The plan, and the result of `eegkd.ops.sinkhorn`: log its marginal `error`.
 
     Example:
         >>> import jax.numpy as jnp

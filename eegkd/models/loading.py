@@ -24,7 +24,7 @@ Shardings: TypeAlias = Callable[[Path, tuple[int, ...]], Sharding]
 
 @runtime_checkable
 class Lazy(Protocol):
-    """A parameter whose values are read when they are asked for; `LazyArray` is one."""
+    """A parameter whose values are read on demand; `LazyArray` is one."""
 
     @property
     def path(self) -> Path:

@@ -26,7 +26,7 @@ def dot_product_attention(
     scale: float | None = None,
     implementation: str | None = None,
 ) -> Float[Array, "b n h e"]:
-    """Computes `softmax(scale q k^T) v` a head, over the keys that are allowed.
+    """Computes `softmax(scale q k^T) v` per head, over the keys that are allowed.
 
     Query head `i` reads key and value head `i // (h / g)`. A query without any allowed
     key gets 0, and sends no gradient; NaN never comes of a mask.

@@ -51,7 +51,7 @@ def count_flops(fn: Callable[..., Any], *args: Any) -> int:
 
 
 def add_up(jaxpr: Any, cost: Callable[[Any], int]) -> int:
-    """Adds up a cost over the operations of a program, by the rules of `count_flops`.
+    """Sums a cost over the operations of a program, by the rules of `count_flops`.
 
     Args:
         jaxpr: The program.

@@ -12,7 +12,7 @@ from eegkd.typing import Array, Bool, Float, Mask
 
 
 def is_known(*arrays: Any) -> bool:
-    """Returns whether all values are at hand: not in jit, nor with other processes."""
+    """Returns whether all values are known: not in jit, nor with other processes."""
     return not any(
         isinstance(x, Tracer) or not getattr(x, "is_fully_addressable", True)
         for x in arrays
@@ -70,5 +70,5 @@ def mean_kept(
 
 
 def keep_rows(x: Float[Array, "*b d"], mask: Bool[Array, "*b"] | None) -> Array:
-    """Sets the rows that a mask hides to zero, so that what they hold never counts."""
+    """Sets rows that a mask hides to zero, so that their values never count."""
     return x if mask is None else jnp.where(mask[..., None], x, 0)

@@ -1,10 +1,10 @@
-"""Where a program's own arrays lie on a mesh; outside of a mesh's program, nothing.
+"""Placement of a program's arrays on a mesh; without a mesh, nothing.
 
-The compiler places what a program makes by what goes in. That is ambiguous where
+The compiler places intermediate arrays by the arguments. That is ambiguous where
 examples and weights are both cut along the data axis (fully sharded): it may leave the
 weights where they are and move the tokens of all examples instead, which costs more and
-takes the memory of the whole batch on every device. Said of the tokens between layers
-and before the head, all the rest follows.
+takes the memory of the whole batch on every device. A constraint on the tokens between
+layers and before the head decides all the rest.
 """
 
 import jax

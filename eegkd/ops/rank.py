@@ -1,4 +1,4 @@
-"""How many directions a set of vectors spans in effect."""
+"""Effective rank: the number of directions that a set of vectors spans."""
 
 import jax.numpy as jnp
 
@@ -11,7 +11,7 @@ def effective_rank(
 ) -> Float[Array, "*b"]:
     """Computes `exp(-sum_i p_i log p_i)`, p the centred singular values over their sum.
 
-    Between 1 (one direction, or none) and `min(n - 1, d)`: what falls when tokens
+    Between 1 (one direction, or none) and `min(n - 1, d)`; it falls when tokens
     collapse.
 
     References:

@@ -21,7 +21,7 @@ _NUM_REFINEMENTS = 3
 
 
 def implicit_gradient(plan: Float[Array, "b n m"]) -> Float[Array, "b n m"]:
-    """Differentiates <P, C> by C at convergence, from the plan alone.
+    """Computes the derivative of <P, C> by C at convergence, from the plan alone.
 
     With r and c the plan's own marginals, `G = P (1 + l_i + m_j + log P)`, where
 
@@ -95,8 +95,8 @@ def unrolled_gradient(
     """Carries the derivative by the last potentials back to the cost.
 
     Args:
-        problem: As it was iterated.
-        blocks: What `iterate` kept.
+        problem: Iterated problem.
+        blocks: Blocks that `iterate` kept.
         f_bar: Derivative of the value by the last f, g held fixed.
         g_bar: Derivative of the value by the last g, f held fixed.
     """
@@ -166,5 +166,5 @@ def _over_sum(x: Array, matrix: Float[Array, "b n m"], *, axis: int) -> Array:
 
 
 def _shifted(first: Float[Array, "b m"], later: Float[Array, "k b m"]) -> Array:
-    """Returns what each iteration started from."""
+    """Returns the start of each iteration."""
     return jnp.concatenate([first[None], later[:-1]])

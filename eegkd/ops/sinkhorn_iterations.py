@@ -66,8 +66,8 @@ def iterate(
     """Updates f, then g, `num_iters` times from g = 0.
 
     Args:
-        problem: What to solve.
-        num_iters: At least one.
+        problem: Problem to solve.
+        num_iters: Number of iterations, at least one.
         keep: True to return what the derivative of the iterations reads.
 
     Returns:

@@ -81,12 +81,12 @@ def measure_cost(
         batch = dict(as_recordings(batch))
     variables = program.init(init_key(0), dict(upstream))
     place = program.runner.place
-    frozen, given = place(variables.frozen), place({} if kept else dict(upstream))
+    frozen, earlier = place(variables.frozen), place({} if kept else dict(upstream))
 
     def run(state: TrainState, num: int) -> TrainState:
         for _ in range(num):
             state, metrics = program.runner.step(
-                state, frozen, given, program.runner.put(batch)
+                state, frozen, earlier, program.runner.put(batch)
             )
             jax.block_until_ready(metrics)
         return state
@@ -109,11 +109,11 @@ def measure_cost(
 
 
 def _time_prediction(program: Program, finished: Variables, batch: Any) -> float:
-    given = inputs_of(program.system, get_stage(program.system, program.stage))(batch)
-    jax.block_until_ready(program.predict(finished, given))
+    inputs = inputs_of(program.system, get_stage(program.system, program.stage))(batch)
+    jax.block_until_ready(program.predict(finished, inputs))
     start = time.perf_counter()
-    jax.block_until_ready(program.predict(finished, given))
-    return (time.perf_counter() - start) / len(jax.tree.leaves(given)[0])
+    jax.block_until_ready(program.predict(finished, inputs))
+    return (time.perf_counter() - start) / len(jax.tree.leaves(inputs)[0])
 
 
 def _random_outputs(specs: Specs, num: int) -> dict[str, dict[str, np.ndarray]]:

@@ -56,10 +56,10 @@ def predict_rows(
 ) -> np.ndarray:
     """Computes the probabilities of some windows, f32[n, k]."""
     stage = get_stage(program.system, program.stage)
-    given = inputs_of(program.system, stage)
+    as_inputs = inputs_of(program.system, stage)
 
     def run(batch: Batch) -> Any:
-        return program.predict(variables, given(batch))
+        return program.predict(variables, as_inputs(batch))
 
     return collect(run, program.system, stage, store, rows, zscore, cache)
 
@@ -84,13 +84,13 @@ def embed_rows(
         tensors, _ = stage.forward(variables, batch, {}, train=False, key=None)
         return tensors.get("pooled")
 
-    given, run = inputs_of(system, stage), jax.jit(pool)
+    as_inputs, run = inputs_of(system, stage), jax.jit(pool)
     example = batch_maker(system, store, stages=running(system, stage))(rows[:1])
-    if jax.eval_shape(pool, variables, given(example)) is None:
+    if jax.eval_shape(pool, variables, as_inputs(example)) is None:
         return None
 
     def embed(batch: Batch) -> Any:
-        return run(variables, given(batch))
+        return run(variables, as_inputs(batch))
 
     return collect(embed, system, stage, store, rows, zscore)
 

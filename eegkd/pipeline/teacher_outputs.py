@@ -72,21 +72,21 @@ def teacher_outputs(
     store = data.store
     rows = data.fold.train[np.argsort(store.index["window_id"][data.fold.train])]
     ids = store.index["window_id"][rows]
-    given = None
+    external = None
     if teacher.given:
         specs = {name: teacher.specs[name] for name in teacher.given}
-        given = open_external(config.cache.given, specs, ids)
+        external = open_external(config.cache.given, specs, ids)
     if special is not None:
         produce = _taken(special, rows, list(teacher.specs))
     else:
-        produce = _producer(teacher, system, upstream, data, rows, config, given)
+        produce = _producer(teacher, system, upstream, data, rows, config, external)
     num_views = config.augment.views
     if teacher.mode == "memory":
         plan = make_plan(
             {}, ids, cache_forms(teacher.specs, CacheConfig()), num_views=num_views
         )
         return _in_memory(plan, produce, store)
-    fields = _key_fields(system, upstream, data, ids, config, given, special)
+    fields = _key_fields(system, upstream, data, ids, config, external, special)
     forms = cache_forms(teacher.specs, config.cache)
     plan = make_plan(fields, ids, forms, num_views=num_views)
     if config.cache.folder:
@@ -171,7 +171,7 @@ def _producer(
     data: FoldData,
     rows: np.ndarray,
     config: RunConfig,
-    given: ExternalOutputs | None,
+    external: ExternalOutputs | None,
 ) -> Produce:
     """Makes `(places, views) -> arrays` from this run's stages and external outputs."""
     own = [name for name in teacher.specs if name not in teacher.given]
@@ -186,7 +186,7 @@ def _producer(
 
     def produce(places: np.ndarray, views: np.ndarray) -> dict[str, np.ndarray]:
         found = run(maker(rows[places], views)) if run else {}
-        return found | (given.produce(places, views) if given else {})
+        return found | (external.produce(places, views) if external else {})
 
     return produce
 
@@ -197,7 +197,7 @@ def _key_fields(
     data: FoldData,
     ids: np.ndarray,
     config: Any,
-    given: ExternalOutputs | None,
+    external: ExternalOutputs | None,
     special: Mapping[str, Mapping[str, np.ndarray]] | None,
 ) -> dict[str, Any]:
     """Returns everything that the outputs depend on, by names that users know."""
@@ -221,7 +221,7 @@ def _key_fields(
         del view["num_views"]  # A field of its own.
     fields = {
         "teacher": variables_hash(upstream),
-        "given": given.hashes() if given else "none",
+        "given": external.hashes() if external else "none",
         "system": {"name": system.name, **options},
         "preprocessing": manifest["preprocessing_hash"],
         "sources": hash_json(manifest["sources"]),

@@ -194,10 +194,10 @@ def _scores(
     Members share a program, and so the probes' windows of the first.
     """
     many, stage = program.many(), get_stage(program.system, program.stage)
-    finished, given = many.finish(variables), inputs_of(program.system, stage)
+    finished, as_inputs = many.finish(variables), inputs_of(program.system, stage)
 
     def run(batch: Batch) -> Any:
-        return many.predict(finished, given(batch))
+        return many.predict(finished, as_inputs(batch))
 
     rows = data.fold.val
     prob = collect(run, program.system, stage, data.store, rows, data.zscore)

@@ -215,8 +215,8 @@ def saved_arrays(
 
     def residuals(params: Any, rest: Any, batch: Any, upstream: Any) -> Any:
         def forward(params: Any) -> Any:
-            given = rest._replace(params=params)
-            tensors, state = stage.forward(given, batch, upstream, train=True, key=keys)
+            whole = rest._replace(params=params)
+            tensors, state = stage.forward(whole, batch, upstream, train=True, key=keys)
             # Whole numbers have no gradient, and no place in one.
             return {
                 name: x
@@ -229,14 +229,14 @@ def saved_arrays(
 
     args = (variables.params, variables, batch, upstream)
     jaxpr = jax.make_jaxpr(residuals)(*args).jaxpr
-    given = {id(var) for var in (*jaxpr.invars, *jaxpr.constvars)}
+    inputs = {id(var) for var in (*jaxpr.invars, *jaxpr.constvars)}
     for eqn in jaxpr.eqns:
-        if eqn.primitive.name in _VIEWS and id(eqn.invars[0]) in given:
-            given |= {id(var) for var in eqn.outvars}
+        if eqn.primitive.name in _VIEWS and id(eqn.invars[0]) in inputs:
+            inputs |= {id(var) for var in eqn.outvars}
     computed = {
         id(var): var.aval
         for var in jaxpr.outvars
-        if id(var) not in given and not hasattr(var, "val")  # a constant
+        if id(var) not in inputs and not hasattr(var, "val")  # a constant
     }
     return [var.aval for var in jaxpr.outvars], list(computed.values())
 
@@ -256,7 +256,7 @@ def trace_model(
     system, batch = model_system(model, options), model_batch(model, options)
     (stage,) = system.stages
     variables = jax.eval_shape(
-        lambda given: stage.init(jax.random.key(0), given, {}), batch
+        lambda example: stage.init(jax.random.key(0), example, {}), batch
     )
     optim = OptimConfig(weight_decay=0.0)
     return model, trace_step(system, stage, variables, batch, optim)

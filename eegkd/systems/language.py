@@ -151,12 +151,12 @@ def run_language(
         lora: Adapters of the stage.
         options: Options of the model; with adapters also of `apply_adapted`.
     """
-    given = {k: batch[k] for k in (*TEXT, *IMAGES) if k in batch}
+    inputs = {k: batch[k] for k in (*TEXT, *IMAGES) if k in batch}
     base = join_base(variables)
     if lora is None:
-        return apply_params(module, base, **given, **options)
+        return apply_params(module, base, **inputs, **options)
     adapters = variables.params[_LORA]
-    return apply_adapted(module, base, adapters, alpha=lora.alpha, **given, **options)
+    return apply_adapted(module, base, adapters, alpha=lora.alpha, **inputs, **options)
 
 
 def vocabulary(weights: PyTree) -> Float[Array, "d v"]:
