@@ -33,8 +33,8 @@ def spectral_magnitude(
     F is the orthonormal `rfft` along `axis`. A circular shift along it changes nothing.
 
     Args:
-        student: Any shape, the batch first.
-        teacher: The same shape.
+        student: Arrays of any shape, the batch first.
+        teacher: Arrays of the student's shape.
         mask: True where a row counts, the shape without `axis`.
         axis: Axis to transform.
         method: "fft", or "dft" for a product with the DFT's matrix, which is faster on
@@ -74,8 +74,8 @@ def spectral_phase(
     input. F is the orthonormal `rfft` along `axis`.
 
     Args:
-        student: Any shape, the batch first.
-        teacher: The same shape.
+        student: Arrays of any shape, the batch first.
+        teacher: Arrays of the student's shape.
         mask: True where a row counts, the shape without `axis`.
         axis: Axis to transform.
         method: As for `spectral_magnitude`.

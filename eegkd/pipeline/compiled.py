@@ -33,7 +33,7 @@ EVAL_BATCH = 256
 EVAL_RECORDINGS = 1
 
 Key = tuple[str, str, str]
-"""Variant, row's stage and structure: what one compiled program is for."""
+"""Key of a compiled program: variant, stage of the row, and structure."""
 
 
 class Program(NamedTuple):
@@ -54,9 +54,9 @@ class Program(NamedTuple):
             what is measured at evaluations; None where nothing is.
         probed_end: As `probed`, for all that is measured after training.
         many: `() -> ManyPrograms` for members that are trained together.
-        num_steps: Updates of a training, which its schedule is made for.
+        num_steps: Updates of a training, the length of its schedule.
         train: Options of the training, the stage's own included.
-        balancer: Scales the terms; None where their weights alone do.
+        balancer: Balancer of the terms; None if weights alone scale them.
     """
 
     system: System
@@ -171,7 +171,7 @@ def make_program(
 
     def make_step(axis_name: str | None):
         if not stage.terms:
-            return _not_trained  # It is given: a program of prediction alone.
+            return _not_trained  # A program of prediction alone.
         return make_train_step(
             system,
             stage_name,
@@ -261,9 +261,9 @@ def term_weights(system: System, stage_name: str) -> dict[str, float]:
 
 
 def inputs_of(system: System, stage: Stage) -> Callable[[Batch], Batch]:
-    """Returns `batch -> batch` with what prediction by a stage may read.
+    """Returns `batch -> batch`, the arrays that prediction by a stage may read.
 
-    The student has the system's inputs alone; others what `prepare` gives them too.
+    The student reads the system's inputs alone; others also those of `prepare`.
     """
     if stage is not system.stages[-1] and stage.name != STUDENT:
         return lambda batch: batch

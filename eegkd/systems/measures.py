@@ -1,4 +1,4 @@
-"""Dear numbers of each window, which a system asks for: computed once per store."""
+"""Expensive features of each window that a system reads, computed once per store."""
 
 import dataclasses
 import io
@@ -16,15 +16,15 @@ from eegkd.systems import SignalConfig, System
 def with_measures(
     system: System, store: WindowStore, signal: SignalConfig, file: Path | None = None
 ) -> WindowStore:
-    """Returns the store with what `system.measure` says of each of its windows.
+    """Returns the store with the results of `system.measure` for each window.
 
     Batches then hold `measures f32[b, m]`.
 
     Args:
         system: The system; without a `measure`, the store is returned unchanged.
         store: Windows.
-        signal: What they are.
-        file: Where the numbers are kept, and read again for the same store.
+        signal: Description of the signals.
+        file: File that keeps the numbers, read again for the same store.
 
     Raises:
         InputError: If the numbers are not finite, or not one row per window.
@@ -62,7 +62,7 @@ def _measure(system: System, store: WindowStore, signal: SignalConfig) -> np.nda
 
 
 def _read(file: Path, fingerprint: str) -> np.ndarray | None:
-    """Reads kept numbers; None where they are of another store, or damaged."""
+    """Reads kept numbers; None if they are of another store, or damaged."""
     if not file.is_file():
         return None
     try:

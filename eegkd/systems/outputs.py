@@ -27,7 +27,7 @@ def needs_outputs(system: System, stage: Stage) -> bool:
 
 
 def wanted_outputs(system: System, reader: Stage) -> list[str]:
-    """Lists the tensors that a stage reads, and what those are computed from."""
+    """Lists the tensors that a stage reads, and those they are computed from."""
     wanted = list(upstream_inputs(reader))
     for stage in reversed(system.stages):
         if any(name.startswith(f"{stage.name}.") for name in wanted):
