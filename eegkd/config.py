@@ -199,7 +199,9 @@ def stage_config(config: Any, stage: Stage, *, last: bool) -> Any:
     )
 
 
-def num_steps(config: TrainConfig, sizes: Sequence[int]) -> int:
+def num_steps(
+    config: TrainConfig, sizes: Sequence[int], stage: Stage | None = None
+) -> int:
     """Returns the updates of one training of `config.epochs` epochs.
 
     The number is the same in every fold: all share a schedule and a compiled step.
@@ -207,11 +209,18 @@ def num_steps(config: TrainConfig, sizes: Sequence[int]) -> int:
     Args:
         config: Options of the stage (`stage_config`).
         sizes: Number of examples that each fold trains on.
+        stage: The stage, whose own options a message names.
 
     Raises:
         InputError: If some fold cannot fill a batch.
     """
     fewest = min(sizes)
+    if config.batch_size > fewest and stage is not None and stage.options.batch_size:
+        unit = "windows" if stage.scope == "row" else "recordings"
+        raise InputError(
+            f"The stage {stage.name} asks for batches of {config.batch_size} {unit}, "
+            f"and its smallest training has {fewest}: ask for at most {fewest}."
+        )
     if config.batch_size > fewest:
         raise InputError(
             f"--train.batch_size {config.batch_size}: the smallest fold trains on "

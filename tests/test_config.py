@@ -93,3 +93,7 @@ def test_updates_are_those_of_the_smallest_fold():
     assert num_steps(dataclasses.replace(config, max_steps=5), [40, 17]) == 5
     with pytest.raises(InputError, match=r"batch_size 8: the smallest fold .* 7"):
         num_steps(config, [40, 7])
+    stage = toy.make_system().stages[0]
+    own = stage._replace(options=StageOptions(batch_size=8), scope="recording")
+    with pytest.raises(InputError, match=r"stage teacher .* of 8 recordings, .* has 7"):
+        num_steps(config, [40, 7], own)

@@ -15,6 +15,7 @@ from eegkd.losses import Balancer
 from eegkd.losses.balance import make_balancer
 from eegkd.losses.compose import term_sums
 from eegkd.pipeline.baselines import small_nets
+from eegkd.pipeline.folds import FoldData, part_data, part_of_rows
 from eegkd.pipeline.probes import term_values
 from eegkd.pipeline.schedule import SMALL_NET, STUDENT, Training
 from eegkd.systems import Stage, System, balanced_terms, get_stage, init_stage
@@ -124,6 +125,10 @@ def compile_programs(
 
     def build(system: System, stage: Stage) -> Program:
         sizes = [num_examples(stage, store, fold) for fold in folds]
+        if stage.options.crossfit:
+            own = stage_config(config, stage, last=stage is system.stages[-1])
+            parts = [part_sizes(stage, store, fold, config.seed) for fold in folds]
+            num_steps(own.train, [min(found) for found in parts], stage)  # A check.
         return make_program(system, stage.name, config, sizes)
 
     programs: dict[Key, Program] = {}
@@ -151,6 +156,22 @@ def num_examples(stage: Stage, store: WindowStore, fold: Fold) -> int:
     return len(set(store.index["recording_id"][fold.train].tolist()))
 
 
+def part_sizes(
+    stage: Stage, store: WindowStore, fold: Fold, seed: int
+) -> tuple[int, ...]:
+    """Returns how many examples the trainings of a cross-fitted stage have.
+
+    Raises:
+        InputError: If there are fewer training subjects than parts.
+    """
+    data, num = FoldData(store, fold, None), stage.options.crossfit
+    parts = part_of_rows(data, num, seed)
+    return tuple(
+        num_examples(stage, store, part_data(data, parts, str(part)).fold)
+        for part in range(1, num + 1)
+    )
+
+
 def make_program(
     system: System, stage_name: str, config: RunConfig, sizes: Sequence[int] = ()
 ) -> Program:
@@ -164,7 +185,7 @@ def make_program(
     """
     stage = get_stage(system, stage_name)
     config = stage_config(config, stage, last=stage is system.stages[-1])
-    steps = num_steps(config.train, sizes) if sizes else 1
+    steps = num_steps(config.train, sizes, stage) if sizes else 1
     tx = stage_optimiser(config.optim, stage, steps)
     balancer = make_balancer(config.train.balance, balanced_terms(stage))
     devices = pick_devices(config.train.devices)
