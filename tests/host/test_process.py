@@ -12,7 +12,7 @@ PROGRAM = """
 from pathlib import Path
 import resource
 import numpy as np
-from eegkd.pipeline.host import keep_freed_memory
+from eegkd.host.process import keep_freed_memory
 
 def resident():
     pages = int(Path("/proc/self/statm").read_text().split()[1])

@@ -73,7 +73,7 @@ def test_a_training_scales_its_terms(tmp_path, rule):
         np.testing.assert_allclose(np.sum(scales, axis=1), 2, rtol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_run_with_controls_keeps_the_choice(tmp_path):
     train = TrainConfig(epochs=2, batch_size=16, balance="uncertainty")
     rows = tiny_run.run(tmp_path / "run", rows=("alpha_0", "no_teacher"), train=train)

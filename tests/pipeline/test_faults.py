@@ -223,14 +223,21 @@ PLACES = {
 }
 
 
-@pytest.mark.slow
-def test_a_run_broken_off_anywhere_ends_with_the_same_bytes(tmp_path, whole):
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(("checkpoint", "done", "summary"), marks=pytest.mark.slow),
+        pytest.param(tuple(PLACES), marks=pytest.mark.nightly),
+    ],
+    ids=["three", "all"],
+)
+def test_a_run_broken_off_anywhere_ends_with_the_same_bytes(tmp_path, whole, names):
     out = tmp_path / "run"
 
     def stop():
         raise Fault
 
-    for place in PLACES.values():
+    for place in (PLACES[name] for name in names):
         with pytest.MonkeyPatch.context() as patched:
             break_into(patched, *place, stop)
             with pytest.raises(Fault):
@@ -239,11 +246,20 @@ def test_a_run_broken_off_anywhere_ends_with_the_same_bytes(tmp_path, whole):
     same_models(whole, out)
 
 
-@pytest.mark.slow
-def test_a_disk_that_fills_up_anywhere_stops_a_run_that_goes_on(tmp_path, whole):
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(("checkpoint", "summary"), marks=pytest.mark.slow),
+        pytest.param(
+            tuple(n for n in PLACES if n != "clearing"), marks=pytest.mark.nightly
+        ),
+    ],
+    ids=["two", "all"],
+)
+def test_a_disk_that_fills_up_anywhere_stops_a_run_that_goes_on(tmp_path, whole, names):
     with small_disk(tmp_path, megabytes=8) as disk:
         out = disk / "run"
-        for name in ("checkpoint", "variables", "predictions", "done", "summary"):
+        for name in names:
             with pytest.MonkeyPatch.context() as patched:
                 break_into(patched, *PLACES[name], lambda: fill(disk, leave=0))
                 with pytest.raises(InputError, match="Cannot write .*"):

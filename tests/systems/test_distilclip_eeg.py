@@ -79,15 +79,14 @@ def test_paper_preset_counts_the_published_totals():
     assert count(shapes.params["eeg"]["block_0"], "prompts") == 3_224_400
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "mode"),
     [
-        ("templates", "learnable"),
-        ("templates", "handcrafted"),
-        ("templates", "none"),
-        ("random_class_vectors", "learnable"),
-        ("none", "learnable"),
+        pytest.param("templates", "handcrafted", marks=pytest.mark.slow),
+        pytest.param("none", "learnable", marks=pytest.mark.slow),
+        pytest.param("templates", "learnable", marks=pytest.mark.nightly),
+        pytest.param("templates", "none", marks=pytest.mark.nightly),
+        pytest.param("random_class_vectors", "learnable", marks=pytest.mark.nightly),
     ],
 )
 def test_every_text_source_and_prompt_mode_gives_probabilities(source, mode):
