@@ -136,7 +136,8 @@ class Assay(NamedTuple):
 
     Attributes:
         name: Key in summary.json.
-        applies: `evidence -> bool`: True if it judges such a run; else its value is {}.
+        applies: `evidence -> bool`: True if it judges such a run; else its value is {},
+            which `section` also receives.
         run: Result, as JSON holds it; None adds no key to summary.json.
         section: `(what run returned, evidence)` -> its part of the report, as HTML made
             by `report.parts`; "" where there is nothing to show.

@@ -1,8 +1,9 @@
 """Window metrics, pooled and per subject.
 
 Every metric reads `Predictions` and returns one number; NaN where it is undefined (one
-class only). Averages over classes run over the classes present in the labels. Classes
-are decided by the largest probability.
+class only). A larger number is a better model: epochs are chosen and verdicts given by
+that, so an error enters as its negative. Averages over classes run over the classes
+present in the labels. Classes are decided by the largest probability.
 """
 
 import warnings

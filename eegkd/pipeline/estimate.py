@@ -152,7 +152,7 @@ def _measure_all(setting: Setting, num_judged: int) -> dict[Key, Cost]:
     for variant, system in setting.systems.items():
         owner = "" if setting.same_teacher else variant
         upstream: dict[str, Variables] = {}
-        skipped = setting.teachers[variant].given_stages(system)
+        skipped = setting.teachers[variant].external_stages(system)
         for stage in system.stages[:-1]:
             key = owner, stage.name, ""
             if stage.name in skipped:

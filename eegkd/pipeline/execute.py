@@ -41,7 +41,7 @@ def execute(
     together = [(program, job) for _, program, job, _ in jobs]
     # Parts of a cross-fitted stage are trained on windows of their own.
     same_windows = len({id(data) for *_, data in jobs}) == 1
-    if same_windows and wave[0].seed is not None:
+    if same_windows and wave[0].repeated:
         data = jobs[0][3]
         for program, mine in groups(together, data, config, observer.say):
             moved = moving(observer, f"{where} {len(mine)} models together")
@@ -60,10 +60,10 @@ def execute(
         fitted = fit(program, job, data, config, log=log_own, progress=moved)
         if job.folder not in ahead:
             moved(program.num_steps)
-        if training.seed is None:
+        if not training.repeated:
             key = training.variant, training.stage, training.part
             state.variables[key] = fitted.variables
         yield training, fitted
-    if wave[0].seed is not None and wave[0].row != SMALL_NET:
+    if wave[0].repeated and wave[0].row != SMALL_NET:
         place = cache_folder(wave[0], setting)
         first_only(lambda: shutil.rmtree(place, ignore_errors=True))

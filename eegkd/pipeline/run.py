@@ -146,27 +146,27 @@ def _train_and_judge(
         config,
         len(folds),
         skipped={
-            name: teacher.given_stages(setting.systems[name])
+            name: teacher.external_stages(setting.systems[name])
             for name, teacher in setting.teachers.items()
         },
         same_teacher=setting.same_teacher,
     )
     if config.teacher_run:
-        earlier = [t for wave in waves for t in wave if t.seed is None]
+        earlier = [t for wave in waves for t in wave if not t.repeated]
         console.print(in_turn(lambda: take_teachers(folder, record, earlier)))
-    left = share_left(waves, setting, len(folds))
-    expected = (0.0, 0)
-    if left:
+    unfinished = share_left(waves, setting, len(folds)) > 0
+    seconds, disk = 0.0, 0
+    if unfinished:
         for text in dict.fromkeys(t.text for t in setting.teachers.values()):
             console.print(text)
         console.print("Compiling, and timing a few updates of every model ...")
         seconds, disk = expect(waves, setting, store, folds)
-        expected = (seconds, disk)
         student = setting.systems[""].stages[-1].name
+        steps = setting.programs["", student, ""].num_steps
         console.print(
-            f"{len(folds)} folds, {config.num_seeds} seeds, "
-            f"{setting.programs['', student, ''].num_steps} updates a training;"
-            f" expected: {describe(*expected)}. Ctrl-C saves; the same command resumes."
+            f"{len(folds)} folds, {config.num_seeds} seeds, {steps} updates a training;"
+            f" expected: {describe(seconds, disk)}. Ctrl-C saves; the same command "
+            "resumes."
         )
     began = time.monotonic()
     total = sum(
@@ -178,18 +178,18 @@ def _train_and_judge(
         for data, own in _by_fold(waves, store, folds):
             _run_fold(own, setting, data, observer, judged, len(folds))
     spent = time.monotonic() - began
-    if not left and (folder / "summary.json").is_file():
+    if not unfinished and (folder / "summary.json").is_file():
         # Judged again: the cost of the training is still the one to report.
         before = read_json(folder / "summary.json")
-        expected, spent = (before["expected_s"], expected[1]), before["spent_s"]
+        seconds, spent = before["expected_s"], before["spent_s"]
     rows: list[dict[str, Any]] = []
 
     def conclude() -> None:
-        costs = {"expected_s": expected[0], "spent_s": spent}
+        costs = {"expected_s": seconds, "spent_s": spent}
         noted = {**record, **costs}
         rows.extend(judge(judged, store, folds, config, noted, notes, console))
-        if left:
-            console.print(f"Expected {describe(*expected)}; took {spent:.0f} s.")
+        if unfinished:
+            console.print(f"Expected {describe(seconds, disk)}; took {spent:.0f} s.")
         console.print(f"Report: {folder / 'report.html'}", soft_wrap=True)
 
     first_only(conclude)

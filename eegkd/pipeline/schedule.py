@@ -54,6 +54,11 @@ class Training(NamedTuple):
         return folder / "-".join(filter(None, (f"seed{self.seed}", self.trial)))
 
     @property
+    def repeated(self) -> bool:
+        """True for students, controls and baselines; other stages are trained once."""
+        return self.seed is not None
+
+    @property
     def model(self) -> str:
         """Name of the model in results.json."""
         return row_name(self.variant, self.row)

@@ -49,7 +49,7 @@ class Teacher(NamedTuple):
         """True if outputs are computed once and read in every step."""
         return self.mode in ("memory", "cached")
 
-    def given_stages(self, system: System) -> frozenset[str]:
+    def external_stages(self, system: System) -> frozenset[str]:
         """Returns the stages whose outputs all come from another framework."""
         wanted: dict[str, set[str]] = {}
         for name in upstream_inputs(system.stages[-1]):
@@ -154,8 +154,8 @@ def choose_teacher(
         return _online(f"{format_bytes(in_memory)} fit no memory, and {error}", moved)
     text = f"The teacher's outputs are kept on disk: {format_bytes(total)} a fold."
     teacher = Teacher("cached", specs, given, text)
-    if teacher.given_stages(system):
-        _check_start(system, teacher.given_stages(system), config.signal)
+    if teacher.external_stages(system):
+        _check_start(system, teacher.external_stages(system), config.signal)
     return teacher
 
 

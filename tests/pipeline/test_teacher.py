@@ -106,10 +106,10 @@ def test_what_is_given_is_not_trained(tmp_path):
     (tmp_path / "teacher.logits.npy").touch()
     some = choose(cache={"given": str(tmp_path)})
     assert some.mode == "cached"
-    assert some.given_stages(toy.make_matching_system()) == set()
+    assert some.external_stages(toy.make_matching_system()) == set()
     (tmp_path / "teacher.embedding.npy").touch()
     every = choose(cache={"given": str(tmp_path)})
-    assert every.given_stages(toy.make_matching_system()) == {"teacher"}
+    assert every.external_stages(toy.make_matching_system()) == {"teacher"}
     with pytest.raises(InputError, match="one view of a window"):
         choose(cache={"given": str(tmp_path)}, augment=FRESH)
 
