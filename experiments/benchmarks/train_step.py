@@ -10,7 +10,6 @@ import argparse
 import dataclasses
 import itertools
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from eegkd.host.process import keep_freed_memory
+from eegkd.host.process import keep_freed_memory, peak_resident
 from eegkd.models.conformer import Conformer, ConformerConfig
 
 SMALL = ConformerConfig(dim=64, ffn_mult=2, depth=4)
@@ -176,20 +175,11 @@ def measure_memory(case: Case) -> list[dict]:
 def peak_memory(case: Case, implementation: str) -> float:
     """Returns by how many MB two steps raise this process above its imports."""
     __import__({"jax": "optax", "torch": "torch"}[implementation])
-    before = resident_mb()
+    before = peak_resident()
     step, _ = make_step(case, implementation)
     for _ in range(2):
         step()
-    return resident_mb() - before
-
-
-def resident_mb() -> float:
-    """Returns the most memory this process has held so far."""
-    status = Path("/proc/self/status")
-    if status.exists():  # Linux's ru_maxrss includes the process that started this one
-        line = next(x for x in status.read_text().splitlines() if "VmHWM" in x)
-        return int(line.split()[1]) / 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # bytes on macOS
+    return (peak_resident() - before) / 2**20
 
 
 def to_row(case: Case, implementation: str, metric: str, value: float) -> dict:

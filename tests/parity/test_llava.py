@@ -125,7 +125,8 @@ def test_every_layer_and_logits_agree(pair, side):
     assert relative_error(got["logits"], want.logits, mask) < 1e-5
     # All visual tokens, in the order of rows.
     visual = np.asarray(got["visual"])[ours["visual_mask"]]
-    projected = want.image_hidden_states.reshape(-1, visual.shape[-1])
+    images = want.image_outputs.pooler_output
+    projected = torch.cat([x.reshape(-1, visual.shape[-1]) for x in images])
     assert relative_error(visual, projected) < 1e-5
     np.testing.assert_array_equal(
         got["visual_mask"].sum(axis=1), [sum(row) for row in counts]
