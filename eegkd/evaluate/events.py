@@ -181,8 +181,24 @@ def detect(
 def _annotation(spans: Spans, duration_s: float) -> Annotation:
     size = round(duration_s * RATE)
     tenths = np.clip(np.round(np.asarray(spans).reshape(-1, 2) * RATE), 0, size)
-    exact = sorted((Fraction(int(a), RATE), Fraction(int(b), RATE)) for a, b in tenths)
-    return Annotation([pair for pair in exact if pair[0] < pair[1]], RATE, size)  # type: ignore[arg-type]
+    exact = [
+        (Fraction(int(a), RATE), Fraction(int(b), RATE)) for a, b in _union(tenths)
+    ]
+    return Annotation(exact, RATE, size)  # type: ignore[arg-type]
+
+
+def _union(spans: Spans) -> Spans:
+    """Joins spans that overlap or touch, in time order; empty ones are left out.
+
+    timescoring ends a merged event where the event that starts last does, which cuts
+    an event off at the end of a shorter one inside it: it wants disjoint events.
+    """
+    spans = spans[spans[:, 0] < spans[:, 1]]
+    spans = spans[np.argsort(spans[:, 0], kind="stable")]
+    ends = np.maximum.accumulate(spans[:, 1])
+    first = np.append(True, spans[1:, 0] > ends[:-1])[: len(spans)]
+    last = np.append(first[1:], True)[: len(spans)]
+    return np.stack([spans[first, 0], ends[last]], axis=1)
 
 
 def score_events(

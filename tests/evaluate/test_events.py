@@ -109,6 +109,47 @@ def test_scores_equal_a_naive_restatement(pair):
     assert got.seconds == len(truth) / 10
 
 
+def test_an_event_inside_another_does_not_end_it():
+    # What the published merge takes for 1000 to 1020 s, after which all is false.
+    truth = np.array([[1000.0, 1200], [1010, 1020]])
+    for order in ([0, 1], [1, 0]):
+        got = score_events(truth[order], np.array([[1150.0, 1190]]), 3600.0)
+        assert (got.tp, got.fp, got.num_ref) == (1, 0, 1)
+    got = score_events(np.array([[1150.0, 1190]]), truth, 3600.0)
+    assert (got.tp, got.fp, got.num_ref) == (1, 0, 1)
+    assert score_samples(truth, NONE, 3600.0).num_ref == 200
+
+
+LENGTHS = (1, 99, 100, 299, 300, 599, 600, 899, 900, 901, 2999, 3000, 3001, 6000)
+
+
+def random_table(rng, duration):
+    """Draws events in tenths of a second: apart, touching, overlapping and nested."""
+    rows = []
+    for _ in range(rng.integers(0, 9)):
+        length = int(rng.choice([rng.choice(LENGTHS), rng.integers(1, 9000)]))
+        start = int(rng.integers(-length, duration))
+        if rows and rng.random() < 0.6:  # by an earlier one: inside it, or near its end
+            onset, end = rows[rng.integers(len(rows))]
+            gap = int(rng.choice([-900, -100, -1, 0, 1, 100, 899, 900, 901]))
+            inside = int(rng.integers(onset, end))
+            start = inside if rng.random() < 0.5 else end + gap
+            length = int(rng.integers(1, 600)) if rng.random() < 0.5 else length
+        rows.append((start, start + length))
+    return np.array(rows, int).reshape(-1, 2)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_tables_equal_a_restatement_of_the_rules(seed):
+    for case in range(100):
+        rng = np.random.default_rng([seed, case])
+        duration = int(rng.integers(3000, 36000))
+        truth, found = (random_table(rng, duration) for _ in range(2))
+        got = score_events(truth / 10, found / 10, duration / 10)
+        want = szcore.table_counts(truth, found, duration)
+        assert (got.tp, got.fp, got.num_ref) == want, (seed, case)
+
+
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.booleans(), min_size=2, max_size=120), st.integers(0, 10**6))
 def test_scores_equal_timescoring_on_whole_seconds(blocks, seed):
