@@ -15,7 +15,7 @@ from types import FrameType
 
 from eegkd.config import TrainConfig
 from eegkd.errors import InputError, Interrupted
-from eegkd.host.process import force_cpu_devices
+from eegkd.host.process import force_cpu_devices, recompile_across_cpus
 
 Children = list[subprocess.Popen[bytes]]
 _LAUNCHED = "EEGKD_LAUNCHED"
@@ -63,6 +63,7 @@ def join(config: TrainConfig, coordinator: str | None, process_id: str | None) -
     if config.processes == 1:
         if coordinator is not None:
             raise InputError("--coordinator needs --processes, of all machines.")
+        recompile_across_cpus(max(config.devices, config.processes))
         return
     from eegkd.train.distributed import AUTO, connect
 
@@ -72,6 +73,7 @@ def join(config: TrainConfig, coordinator: str | None, process_id: str | None) -
         threading.Thread(target=_follow_parent, daemon=True).start()
     number = None if process_id is None else int(process_id)
     connect(config.processes, coordinator or AUTO, number)
+    recompile_across_cpus(max(config.devices, config.processes))
 
 
 def _start(

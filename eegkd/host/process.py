@@ -77,6 +77,18 @@ def force_cpu_devices(num: int) -> None:
         return
 
 
+def recompile_across_cpus(num: int) -> None:
+    """Compiles afresh if `num` devices of a CPU share a step; starts JAX.
+
+    Seen with jaxlib 0.10: programs over several of them that come from the cache on
+    disk may wait for each other for ever, the same ones compiled afresh do not.
+    """
+    import jax
+
+    if num > 1 and jax.default_backend() == "cpu":
+        jax.config.update("jax_enable_compilation_cache", False)
+
+
 def peak_resident() -> int:
     """Returns the most bytes of memory that this process has held so far."""
     status = Path("/proc/self/status")

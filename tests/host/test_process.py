@@ -4,15 +4,16 @@ import os
 import subprocess
 import sys
 
+import jax
 import pytest
 
-from eegkd.host.process import keep_freed_memory
+from eegkd.host.process import keep_freed_memory, recompile_across_cpus
 
 PROGRAM = """
 from pathlib import Path
 import resource
 import numpy as np
-from eegkd.host.process import keep_freed_memory
+from eegkd.host.process import keep_freed_memory, recompile_across_cpus
 
 def resident():
     pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -55,3 +56,11 @@ def test_freed_memory_is_kept_in_the_process():
 def test_settings_of_the_user_win(monkeypatch):
     monkeypatch.setenv("MALLOC_ARENA_MAX", "4")
     assert not keep_freed_memory()
+
+
+@pytest.mark.parametrize(("num", "afresh"), [(1, False), (2, True)])
+def test_programs_across_cpus_are_never_taken_from_disk(monkeypatch, num, afresh):
+    set_to = {}
+    monkeypatch.setattr(jax.config, "update", set_to.__setitem__)
+    recompile_across_cpus(num)
+    assert set_to == ({"jax_enable_compilation_cache": False} if afresh else {})
