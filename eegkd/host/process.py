@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-import resource
 import sys
 from pathlib import Path
 
@@ -50,6 +49,8 @@ def keep_freed_memory() -> bool:
     Returns:
         True if it was done; False where the C library is another one.
     """
+    if sys.platform == "win32":
+        return False
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "mallopt") or not hasattr(libc, "gnu_get_libc_version"):
         return False
@@ -95,6 +96,8 @@ def peak_resident() -> int:
     if status.exists():  # Linux's ru_maxrss includes the process that started this one
         line = next(x for x in status.read_text().splitlines() if "VmHWM" in x)
         return int(line.split()[1]) * 2**10
+    import resource  # Not on Windows.
+
     unit = 1 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

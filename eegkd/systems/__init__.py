@@ -36,6 +36,11 @@ __all__ = [
     "window_row",
 ]
 
+
+def __dir__() -> list[str]:
+    return list(__all__)
+
+
 LOADED = "loaded"
 """Where a stage keeps loaded weights that it does not train: `frozen["loaded"]`."""
 
