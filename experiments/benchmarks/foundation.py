@@ -30,8 +30,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from eegkd.host.process import keep_freed_memory
-from experiments.benchmarks.train_step import resident_mb
+from eegkd.host.process import keep_freed_memory, peak_resident
 
 Step = Callable[[], float]
 IMPLEMENTATIONS = ("eegkd", "torch")
@@ -286,11 +285,11 @@ def measure_memory(case: Case, ways: Sequence[Way]) -> list[dict]:
 def peak_memory(case: Case, way: Way, implementation: str) -> float:
     """Returns by how many MB two steps raise this process above its imports."""
     __import__({"eegkd": "eegkd.train", "torch": "torch"}[implementation])
-    before = resident_mb()
+    before = peak_resident()
     step, _ = make_step(case, way, implementation)
     for _ in range(2):
         step()
-    return resident_mb() - before
+    return (peak_resident() - before) / 2**20
 
 
 def to_row(way: Way, implementation: str, metric: str, value: float) -> dict:

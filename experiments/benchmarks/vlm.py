@@ -34,10 +34,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from eegkd.host.process import keep_freed_memory
+from eegkd.host.process import keep_freed_memory, peak_resident
 from experiments.benchmarks import vlm_cases as cases
 from experiments.benchmarks import vlm_torch
-from experiments.benchmarks.train_step import resident_mb
 from experiments.benchmarks.vlm_cases import Case
 
 OURS, TORCH = "eegkd", "torch"
@@ -142,11 +141,11 @@ def measure_memory(case: Case, ways: Sequence[str], quick: bool) -> list[dict]:
 def peak_memory(case: Case, way: str, name: str) -> float:
     """Returns by how many MB two calls raise this process above its imports."""
     __import__("eegkd.train" if name == OURS else "transformers")
-    before = resident_mb()
+    before = peak_resident()
     call, _ = make_call(case, way, name)
     for _ in range(2):
         call()
-    return resident_mb() - before
+    return (peak_resident() - before) / 2**20
 
 
 def to_row(

@@ -176,7 +176,8 @@ def test_damaged_results_are_refused_by_name(tmp_path):
         finished.check_results(tmp_path)
 
 
-TRAIN = tiny_run.TrainConfig(epochs=4, batch_size=16, save_every_s=0.0)
+# Six updates a training, and a checkpoint after each.
+TRAIN = tiny_run.TrainConfig(epochs=2, batch_size=16, save_every_s=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +215,7 @@ def break_into(monkeypatch, owner, name, when, what):
 
 
 PLACES = {
-    "checkpoint": (LoopState, "save", 5),
+    "checkpoint": (LoopState, "save", 3),
     "variables": (finished, "save_variables", 1),
     "predictions": (finished, "save_predictions", 2),
     "done": (finished, "write_json", 1),
@@ -277,7 +278,7 @@ def test_a_torn_last_checkpoint_costs_its_steps_alone(tmp_path, whole, caplog):
         raise Fault
 
     with pytest.MonkeyPatch.context() as patched:
-        break_into(patched, LoopState, "save", 9, stop)
+        break_into(patched, LoopState, "save", 5, stop)
         with pytest.raises(Fault):
             tiny_run.run(out, rows=(), num_folds=2, train=TRAIN)
     steps = sorted((out / "fold0" / "teacher" / "checkpoints").glob("[0-9]*"))
