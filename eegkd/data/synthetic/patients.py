@@ -34,7 +34,8 @@ class Patients:
     def subjects(self) -> tuple[str, ...]:
         """Patient names in the order train, val, test."""
         total = self.num_train + self.num_val + self.num_test
-        return tuple(f"{i:02d}" for i in range(total))
+        width = max(2, len(str(total - 1)))
+        return tuple(f"{i:0{width}d}" for i in range(total))
 
     @property
     def split(self) -> dict[str, tuple[str, ...]]:

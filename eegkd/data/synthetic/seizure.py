@@ -66,10 +66,20 @@ class World(Patients):
         )
 
 
-# In `transfer` the teacher has seen ten times the patients that the student has labels
-# for, and patients differ; in `null` it has seen the same ones and they are all alike.
+# In `transfer` the teacher has seen thirty times the patients that the student has
+# labels for, and patients differ; in `null` it has seen the same ones and they are all
+# alike. This is the second `transfer`: the first had 40 training patients of the 120
+# types, of 60 windows each, and its teacher was held back by having seen too few.
 WORLDS = {
-    "transfer": World(name="transfer", sites=_SITES, rates_hz=(4.5, 6.5)),
+    "transfer": World(
+        name="transfer",
+        sites=_SITES,
+        rates_hz=(4.5, 6.5),
+        num_train=120,
+        num_val=10,
+        num_test=40,
+        num_windows=30,
+    ),
     "null": World(name="null", sites=("T7",), rates_hz=(5.5,), num_labelled=40),
 }
 
