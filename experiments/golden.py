@@ -41,7 +41,8 @@ DLINK = f"""dlink --preset small {SHARED} --train.batch_size 16 --train.max_step
     --data.root OUT/recordings --data.window_s 2 --data.zscore none"""
 CASES = {
     "distilclip_eeg": f"""distilclip_eeg --preset small {SHARED} --split fixed
-        --data.corpus synthetic --data.world null --train.max_steps 24 --eeg.dim 16 --eeg.depth 2
+        --data.corpus synthetic --data.world null --train.max_steps 24
+        --eeg.dim 16 --eeg.depth 2
         --eeg.num_heads 2 --eeg.ffn_mult 1 --eeg.kernel 5 --eeg.stem_kernels 7 3
         --text.dim 16 --text.depth 1 --text.num_heads 2 --proj.dim 8 --student.depth 1
         --cache.folder OUT/cache""",
