@@ -33,6 +33,7 @@ class Bench:
 
     Attributes:
         preset: Preset of the system's options.
+        config: The config.json of a run, whose options are taken in place of a preset.
         stage: Name of the stage.
         teacher: For the student: read the teacher's outputs, or compute them in the
             step.
@@ -46,6 +47,7 @@ class Bench:
     """
 
     preset: str = "small"
+    config: str = ""
     stage: str = "student"
     teacher: Literal["cached", "online"] = "cached"
     runner: Literal["auto", "single", "pmap", "shard_map", "mesh"] = "auto"
@@ -108,7 +110,11 @@ def main(args: Sequence[str]) -> None:
             say=console.print,
             progress=progress,
         )
-    account = {"preset": options.preset, "store": config.store, **account}
+    account = {
+        "preset": options.config or options.preset,
+        "store": config.store,
+        **account,
+    }
     if options.json:
         text = json.dumps(account, indent=1) + "\n"
         Path(options.json).write_text(text, encoding="utf-8")

@@ -12,6 +12,7 @@ from eegkd.commands.options import (
     parse_run,
     read_run,
     refuse_variants,
+    system_of,
     take_option,
 )
 from eegkd.commands.processes import join, launch
@@ -95,6 +96,8 @@ def _ask(rest: list[str]) -> tuple[Entry, Any]:
     """Reads a system's name and options."""
     if not rest or rest[0] in ("-h", "--help"):
         rest = ["distilclip_eeg", *rest[:1]] if rest else rest
+    if not rest or rest[0].startswith("-"):
+        rest = [found, *rest] if (found := system_of(rest)) else rest
     if not rest or rest[0].startswith("-"):
         raise InputError(
             "Name a system first, as in `eegkd distill distilclip_eeg --preset "

@@ -15,7 +15,7 @@ from eegkd.data.windows.folds import make_folds
 from eegkd.data.windows.prepare import prepare
 from eegkd.data.windows.store import WindowStore
 from eegkd.errors import InputError
-from eegkd.pipeline.folder import from_json, read_record
+from eegkd.pipeline.folder import from_json, read_copy, read_record
 from eegkd.systems.entry import Entry, find
 from eegkd.train.distributed import in_turn
 
@@ -69,21 +69,65 @@ def take_option(args: Sequence[str], name: str) -> tuple[str | None, list[str]]:
     return value, rest
 
 
+def take_start(
+    entry: Entry, system: str, args: Sequence[str], preset: str
+) -> tuple[Any, str, list[str]]:
+    """Takes `--preset NAME` or `--config FILE`, the options that others change.
+
+    Args:
+        entry: The system.
+        system: Its name.
+        args: Arguments after the name.
+        preset: Preset where neither is given.
+
+    Returns:
+        The options, a name for them, and the other arguments. Those of a file are
+        without its run folder: the run is repeated elsewhere.
+
+    Raises:
+        InputError: If both are given, or the file is no config.json of the system.
+    """
+    file, rest = take_option(args, "config")
+    chosen, rest = take_option(rest, "preset")
+    if file is None:
+        preset = chosen or preset
+        return preset_config(entry, preset), preset, rest
+    if chosen is not None:
+        raise InputError("--preset and --config are both a start: give one of them.")
+    record = read_copy(Path(file).expanduser())
+    if record["system"] != system:
+        raise InputError(
+            f"--config {file} is of {record['system']}, not of {system}: name that "
+            "system, or another file."
+        )
+    options = from_json(run_config(entry.config), record["run"])
+    return dataclasses.replace(options, out=""), "again", rest
+
+
+def system_of(args: Sequence[str]) -> str | None:
+    """Returns the system that `--config FILE` is of, where it is given."""
+    file, _ = take_option(args, "config")
+    return None if file is None else read_copy(Path(file).expanduser())["system"]
+
+
 def parse_run(
     system: str, args: Sequence[str], verb: str, *, preset: str = "small"
 ) -> tuple[Entry, Any]:
-    """Reads a system's run options on top of a preset (`--preset`)."""
+    """Reads a system's run options on top of `--preset` or `--config`."""
     entry = find(system)
-    chosen, rest = take_option(args, "preset")
-    preset = chosen or preset
-    default = preset_config(entry, preset)
-    config = parse(type(default), rest, verb, default=default)
+    default, name, rest = take_start(entry, system, args, preset)
+    about = (
+        f"Options of a run of {system}. They start from --preset NAME (one of "
+        f"{', '.join(entry.presets)}; {preset} if none is named) or from --config FILE "
+        "(the config.json of another run), and change what follows."
+    )
+    config = parse(type(default), rest, verb, default=default, description=about)
     data = with_root(config.data)
     # A run is resumed from any folder: paths are absolute.
     data = dataclasses.replace(data, root=_in_full(data.root))
     config = dataclasses.replace(config, data=data, store=_in_full(config.store))
     if not config.out:
-        name = f"{system}-{config.data.corpus}-{preset}-s{config.seed}"
+        name = f"{system}-{config.data.corpus}-{name}-s{config.seed}"
         config = dataclasses.replace(config, out=str(Path("runs") / name))
     return entry, config
 

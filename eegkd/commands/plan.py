@@ -45,6 +45,7 @@ class PlanSystem:
 
     Attributes:
         preset: Preset of the system's options.
+        config: The config.json of a run, whose options are taken in place of a preset.
         devices: Devices that share a batch; 0 is --train.devices, and with --chip a
             table of 1 to 1,024.
         chip: Adds the least time of a step: A100, H100, H200, v5e, v5p or v6e.
@@ -55,6 +56,7 @@ class PlanSystem:
     """
 
     preset: str = "paper"
+    config: str = ""
     devices: int = 0
     chip: str = ""
     runner: Literal["auto", "single", "pmap", "shard_map", "mesh"] = "auto"

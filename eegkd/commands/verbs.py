@@ -6,8 +6,7 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from eegkd.commands.options import parse, take_option, with_root
-from eegkd.config import preset_config
+from eegkd.commands.options import parse, take_start, with_root
 from eegkd.errors import InputError
 from eegkd.systems.entry import Entry, find, names
 
@@ -20,7 +19,7 @@ def parse_verb(
     """Reads `SYSTEM [options]` of a verb that has options besides the run's.
 
     Args:
-        cls: Options of the verb: a frozen dataclass with a field `preset`.
+        cls: Options of the verb: a frozen dataclass with fields `preset` and `config`.
         args: Arguments after the verb; `--help` alone is that of the first system.
         verb: Name of the verb.
 
@@ -40,8 +39,7 @@ def parse_verb(
         )
     entry = find(rest[0])
     own = {field.name: field.default for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    chosen, _ = take_option(rest[1:], "preset")
-    default = preset_config(entry, chosen or str(own["preset"]))
+    default, *_ = take_start(entry, rest[0], rest[1:], str(own["preset"]))
     joined = dataclasses.make_dataclass(
         cls.__name__,
         [("run", Annotated[type(default), tyro.conf.arg(name="")], default)],

@@ -81,12 +81,35 @@ def read_record(folder: Path) -> dict[str, Any]:
             "was a run: give the command that began it once more."
         )
     record = read_json(path)
-    for name, kind in RECORD.items():
-        if not isinstance(record, dict) or not isinstance(record.get(name), kind):
-            raise InputError(
-                f"{folder} is no run folder: {path} has no `{name}` of a run."
-            )
+    lacks = _lacking(record)
+    if lacks:
+        raise InputError(
+            f"{folder} is no run folder: {path} has no `{lacks}` of a run."
+        )
     return record
+
+
+def read_copy(path: Path) -> dict[str, Any]:
+    """Reads a run's config.json, wherever it lies and whatever it is called.
+
+    Raises:
+        InputError: If the file is none.
+    """
+    record = read_json(path)
+    lacks = _lacking(record)
+    if lacks:
+        raise InputError(
+            f"{path} has no `{lacks}` of a run: name the config.json of a run folder."
+        )
+    return record
+
+
+def _lacking(record: Any) -> str:
+    """Returns the first field of a run that a record lacks, or ""."""
+    if not isinstance(record, dict):
+        return next(iter(RECORD))
+    fields = RECORD.items()
+    return next((k for k, kind in fields if not isinstance(record.get(k), kind)), "")
 
 
 def open_run(folder: Path, record: dict[str, Any]) -> None:

@@ -1,3 +1,4 @@
+import dataclasses
 import subprocess
 import sys
 
@@ -5,9 +6,13 @@ import pytest
 
 from eegkd import __version__
 from eegkd.cli import VERBS, main
+from eegkd.commands.distill import _ask
 from eegkd.commands.options import parse_run, take_option, with_root
+from eegkd.commands.plan import PlanSystem
+from eegkd.commands.verbs import parse_verb
 from eegkd.data.config import DataConfig
 from eegkd.errors import InputError
+from eegkd.pipeline.folder import RECORD, write_json
 from tests.support.real import real
 from tests.support.recordings import write_folder
 
@@ -50,6 +55,45 @@ def test_an_interruption_is_130(monkeypatch, capsys):
     monkeypatch.setattr("eegkd.commands.prepare.estimate", stop)
     assert main(["prepare", "--out", "store"]) == 130
     assert "goes on where it was saved" in capsys.readouterr().err
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    """The options of a run, with a few that no preset has, as its folder holds them."""
+    args = ["--preset", "paper", "--eeg.dim", "48", "--seed", "3", "--out", "first"]
+    _, config = parse_run("distilclip_eeg", args, "distill")
+    record = dict.fromkeys(RECORD) | {"system": "distilclip_eeg", "run": config}
+    record |= {"store": {}, "num_folds": 5, "variants": []}
+    write_json(tmp_path / "mine.json", record)
+    return tmp_path / "mine.json", config
+
+
+def test_a_run_starts_from_the_options_of_another(config_file):
+    file, first = config_file
+    args = ["--config", str(file), "--train.epochs", "2"]
+    entry, again = parse_run("distilclip_eeg", args, "distill")
+    assert again.out == "runs/distilclip_eeg-synthetic-again-s3"
+    assert again.train == dataclasses.replace(first.train, epochs=2)
+    assert dataclasses.replace(again, out="first", train=first.train) == first
+    assert _ask(args) == (entry, again)
+    _, _, planned = parse_verb(PlanSystem, ["distilclip_eeg", *args], "plan")
+    assert planned.eeg == first.eeg
+
+
+def test_a_config_that_is_none_of_this_run_is_refused(config_file):
+    file, _ = config_file
+    for system, args, said in (
+        ("dlink", (), "is of distilclip_eeg, not of dlink"),
+        ("distilclip_eeg", ("--preset", "paper"), "both a start: give one"),
+    ):
+        with pytest.raises(InputError, match=said):
+            parse_run(system, ["--config", str(file), *args], "distill")
+    for content in ("[]", "{}", '{"system": "dlink"}'):
+        file.write_text(content)
+        with pytest.raises(
+            InputError, match="mine.json has no `.*config.json of a run"
+        ):
+            parse_run("distilclip_eeg", ["--config", str(file)], "distill")
 
 
 def test_an_empty_root_is_found_among_the_real_recordings(tmp_path, monkeypatch):

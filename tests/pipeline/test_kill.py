@@ -51,7 +51,8 @@ def has_checkpoint(folder):
     )
 
 
-@pytest.mark.slow
+# CI kills the run of `test_plugin`, by its command and with worker processes.
+@pytest.mark.nightly
 def test_a_killed_run_ends_with_the_same_bits(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     subprocess.run(command(whole), check=True, **options(whole))

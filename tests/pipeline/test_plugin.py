@@ -89,9 +89,9 @@ def whole(place):
 
 
 @pytest.fixture(scope="module")
-def resumed(place):
-    """A run with two worker processes, killed in its middle and resumed."""
-    command = ("distill", "cascade", *OPTIONS, "--out", "resumed")
+def resumed(place, whole):
+    """The same run from its config.json, with two workers, killed and resumed."""
+    command = ("distill", "--config", str(whole / "config.json"), "--out", "resumed")
     command = [sys.executable, "-m", "eegkd.cli", *command, "--train.workers", "2"]
     run = place / "resumed"
     silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
