@@ -41,6 +41,12 @@ class TrainConfig:
             no stage before it is trained on. DLink's router then learns its probe from
             them alone: of subjects that the teacher was tuned on, the last layers know
             the labels almost by heart. 0 holds out none.
+        labelled_people: Training subjects of a fold whose labels the student, and the
+            rows without a teacher, may use: those that the corpus names first. 0 leaves
+            it to the corpus.
+        labelled_share: Least share of a student's batches, and of its controls', that
+            has labels: windows with labels are drawn so much oftener than others. 0
+            draws all equally often. The row small_net reads no others anyway.
         balance: Scaling of a stage's terms against each other, besides their weights:
             none (fixed), a learned variance for each (uncertainty), or equal gradient
             norms (gradnorm; one pass back through the model per term). A stage with one
@@ -69,6 +75,8 @@ class TrainConfig:
     fully_sharded: bool = False
     accumulate: int = 1
     held_out: float = 0.0
+    labelled_people: int = 0
+    labelled_share: float = 0.0
     balance: Literal["fixed", "uncertainty", "gradnorm"] = "fixed"
     sweep: Literal["auto", "sequential", "threads", "vmap"] = "auto"
     teacher: Literal["auto", "memory", "cached", "online"] = "auto"
@@ -78,9 +86,14 @@ class TrainConfig:
     quick_compile: bool = False
 
     def __post_init__(self) -> None:
-        """Checks the numbers of devices, and the share held out."""
+        """Checks the numbers of devices, the share held out and that of labels."""
         if not 0 <= self.held_out < 1:
             raise ValueError(f"train.held_out is in [0, 1); got {self.held_out}.")
+        if not 0 <= self.labelled_share < 1 or self.labelled_people < 0:
+            raise ValueError(
+                "train.labelled_share is in [0, 1), and train.labelled_people not "
+                f"below 0; got {self.labelled_share} and {self.labelled_people}."
+            )
         if self.processes < 1 or self.devices < 0 or self.model_axis < 1:
             raise ValueError(
                 f"train.processes and train.model_axis are at least 1, train.devices "

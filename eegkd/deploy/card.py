@@ -153,7 +153,7 @@ def make_card(
         threshold=model.threshold,
         parts=_parts(sizes),
         corpus=f"{manifest['corpus']} ({licence})",
-        training=_training(splits, record["run"]["split"], manifest),
+        training=_training(splits, record["run"], manifest),
         stamp="" if splits.get("leaks_subjects") is None else _stamp(splits),
         scores=[r for r in scores if r["model"] in (row, "teacher", "no_teacher")],
         licences=_licences(weights, config.cache.given),
@@ -175,13 +175,17 @@ def _parts(sizes: Mapping[str, int]) -> dict[str, int]:
 
 
 def _training(
-    splits: Mapping[str, Any], split: str, manifest: Mapping[str, Any]
+    splits: Mapping[str, Any], run: Mapping[str, Any], manifest: Mapping[str, Any]
 ) -> str:
+    split = run["split"]
     if not splits:
         return f"Split: {split}."
     train = splits["folds"][0]["train"]
-    labelled = manifest.get("student_subjects", ())
-    few = f" Students had the labels of {len(labelled)} of them." if labelled else ""
+    # Runs from before the option have none.
+    num = run["train"].get("labelled_people") or len(
+        manifest.get("student_subjects", ())
+    )
+    few = f" Students had the labels of {num} of them." if num else ""
     return (
         f"This model was trained on {train['windows']:,} windows of "
         f"{len(train['groups'])} {splits['unit']}s (split: {split}).{few}"

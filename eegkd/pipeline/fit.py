@@ -53,6 +53,7 @@ class Job(NamedTuple):
         learning_rate: Peak of the schedule, where it differs from the program's.
         samples: Windows that the probes measure.
         extras: Further arrays of its batches, aligned with the store's rows.
+        rows: Rows that batches are drawn from, where they are not the fold's.
     """
 
     model: str
@@ -65,6 +66,7 @@ class Job(NamedTuple):
     learning_rate: float | None = None
     samples: Samples = {}
     extras: Mapping[str, np.ndarray] = {}
+    rows: np.ndarray | None = None
 
 
 class Fitted(NamedTuple):
@@ -162,7 +164,7 @@ def start(program: Program, job: Job, data: FoldData, config: RunConfig) -> Star
     running = [stage.name, *(set(job.upstream) - set(job.cache or {}))]
     loader = make_loader(
         store,
-        fold.train,
+        fold.train if job.rows is None else job.rows,
         batch_size=program.train.batch_size,
         seed=seed,
         num_steps=program.num_steps,

@@ -14,6 +14,7 @@ from eegkd.pipeline.baselines import TRIALS
 from eegkd.pipeline.compiled import Key, Program, program_key, term_weights
 from eegkd.pipeline.fit import Job
 from eegkd.pipeline.folds import FoldData, hidden_labels, hold_out, part_data
+from eegkd.pipeline.labelled import labelled_alone, with_share
 from eegkd.pipeline.observe import Observer
 from eegkd.pipeline.probes import Samples, take_samples
 from eegkd.pipeline.schedule import SMALL_NET, STUDENT, Training, Wave
@@ -126,6 +127,7 @@ def _small_net_job(
         setting.folder / training.place,
         labels=data.store.student_labels,
         learning_rate=rates[training.trial],
+        rows=labelled_alone(data),
     )
     return training, setting.programs[program_key(training)], job, data
 
@@ -191,6 +193,9 @@ def _student_jobs(
         )
         cache = in_turn(fill) if teacher.mode == "cached" else fill()
         samples = take_samples(system, upstream, data, special)
+    # A batch of whole recordings has what each of them holds.
+    rows = with_share(data, config.train.labelled_share)
+    rows = rows if student.scope == "row" else None
     jobs = []
     for training in wave:
         job = Job(
@@ -202,6 +207,7 @@ def _student_jobs(
             labels=data.store.student_labels,
             samples=samples,
             extras=extras,
+            rows=rows,
         )
         program = setting.programs[program_key(training)]
         jobs.append((training, program, _as_control(job, training, system, data), data))

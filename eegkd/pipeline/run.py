@@ -26,6 +26,7 @@ from eegkd.pipeline.folds import FoldData, fold_data, selection_metric
 from eegkd.pipeline.given import judge_given
 from eegkd.pipeline.jobs import FoldState, Setting
 from eegkd.pipeline.judge import Judged, judge
+from eegkd.pipeline.labelled import limit_labels
 from eegkd.pipeline.observe import Observer, show
 from eegkd.pipeline.schedule import SMALL_NET, Training, Wave, repeats, schedule
 from eegkd.pipeline.teacher_choice import choose_teachers
@@ -89,6 +90,8 @@ def run_distillation(
     systems = {"": make_system(config)}
     systems |= {name: make(config) for name, make in variants}
     check_columns(config, systems)
+    for fold in folds:  # Refuses what it cannot give.
+        limit_labels(store, fold, config.train.labelled_people)
     programs = compile_programs(
         systems, store, folds, config, same_teacher=same_teacher
     )
@@ -175,7 +178,8 @@ def _train_and_judge(
     )
     judged = Judged()
     with show(console, folder / "metrics.jsonl", total) as observer:
-        for data, own in _by_fold(waves, store, folds):
+        people = config.train.labelled_people
+        for data, own in _by_fold(waves, store, folds, people):
             _run_fold(own, setting, data, observer, judged, len(folds))
     spent = time.monotonic() - began
     if not unfinished and (folder / "summary.json").is_file():
@@ -197,11 +201,12 @@ def _train_and_judge(
 
 
 def _by_fold(
-    waves: Sequence[Wave], store: WindowStore, folds: Sequence[Fold]
+    waves: Sequence[Wave], store: WindowStore, folds: Sequence[Fold], num_people: int
 ) -> Iterable[tuple[FoldData, list[Wave]]]:
     for fold in folds:
         own = [wave for wave in waves if wave and wave[0].fold == fold.index]
-        yield fold_data(store, fold), own
+        data = fold_data(store, fold)
+        yield data._replace(store=limit_labels(store, fold, num_people)), own
 
 
 def _run_fold(

@@ -24,7 +24,8 @@ from eegkd.pipeline.schedule import Training
 _NOT_COMPARED = ("out", "store", "data", "signal", "student_channels", "split",
                  "num_folds", "num_seeds", "rows", "cache", "events",
                  "teacher_run")  # fmt: skip
-_NOT_TRAINING = (*PLACEMENT, "epochs", "sweep", "teacher", "quick_compile")
+_NOT_TRAINING = (*PLACEMENT, "epochs", "sweep", "teacher", "quick_compile",
+                 "labelled_share")  # fmt: skip
 
 
 def check_teachers(
@@ -142,11 +143,13 @@ def recipe(config: RunConfig) -> dict[str, Any]:
     run = to_json(config)
     train, optim = run["train"], run["optim"]
     epochs, rate = train["epochs"], optim["learning_rate"]
+    # Whose labels a student may use decides who can be held out from its teacher.
+    own = {*_NOT_TRAINING, *(() if train["held_out"] else ("labelled_people",))}
     unread = {*_NOT_COMPARED, *type(config).student_options}
     return {
         **{key: value for key, value in run.items() if key not in unread},
         "train": {
-            **{key: value for key, value in train.items() if key not in _NOT_TRAINING},
+            **{key: value for key, value in train.items() if key not in own},
             "teacher_epochs": train["teacher_epochs"] or epochs,
         },
         "optim": {

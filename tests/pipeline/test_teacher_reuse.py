@@ -141,3 +141,15 @@ def test_every_option_of_the_student_is_one_of_the_config():
         options = {field.name for field in dataclasses.fields(config)}
         assert set(config.student_options) < options
         assert not recipe(config).keys() & set(config.student_options)
+
+
+def test_labels_of_students_alone_do_not_make_another_teacher(tmp_path):
+    train = tiny_run.tiny_config(tmp_path).train
+
+    def own(**changes):
+        changed = dataclasses.replace(train, **changes)
+        return recipe(tiny_run.tiny_config(tmp_path, train=changed))
+
+    assert own(labelled_people=2, labelled_share=0.25) == own()
+    # Those held out from the teacher are chosen among the labelled.
+    assert own(labelled_people=2, held_out=0.5) != own(held_out=0.5)

@@ -7,6 +7,7 @@ import numpy as np
 
 from eegkd.evaluate.assays.speed import Facts, facts_of
 from eegkd.evaluate.evidence import Assay, Evidence, Folds, always
+from eegkd.evaluate.learned import unlearned_notes
 from eegkd.evaluate.predictions import Predictions, concatenate, with_units
 from eegkd.evaluate.report import figures
 from eegkd.evaluate.report.parts import (
@@ -85,7 +86,8 @@ def head_room_note(summary: Summary, metric: str) -> tuple[str, ...]:
 def notes_of(evidence: Evidence) -> list[str]:
     """Lists the caveats that belong to the results."""
     summary = evidence.once(summary_of)
-    return [*evidence.notes, *head_room_note(summary, evidence.task.metrics[0])]
+    head_room = head_room_note(summary, evidence.task.metrics[0])
+    return [*evidence.notes, *head_room, *unlearned_notes(evidence)]
 
 
 def _run(evidence: Evidence) -> Mapping[str, Mapping[str, Comparison]]:

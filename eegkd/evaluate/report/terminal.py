@@ -9,6 +9,7 @@ from rich.table import Table
 from eegkd.evaluate.assays.speed import Facts
 from eegkd.evaluate.assays.verdict import head_room_note, summary_of, verdict_note
 from eegkd.evaluate.evidence import Evidence
+from eegkd.evaluate.learned import unlearned_notes
 from eegkd.evaluate.rows import in_order
 
 SHORT_NAMES = {"balanced_accuracy": "bal acc", "accuracy": "acc", "macro_f1": "F1"}
@@ -57,6 +58,7 @@ def caveats(evidence: Evidence) -> Iterator[str]:
     summary, metric = evidence.once(summary_of), evidence.task.metrics[0]
     yield from verdict_note(summary, metric)
     yield from head_room_note(summary, metric)
+    yield from unlearned_notes(evidence)
     if evidence.bayes:
         best = ", ".join(
             f"{name} {value:.3f}" for name, value in evidence.bayes.items()

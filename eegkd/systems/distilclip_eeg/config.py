@@ -89,7 +89,9 @@ class KdConfig:
 
     Attributes:
         temperature: t of the soft targets.
-        alpha: Weight of the soft targets; 1 - alpha is that of L1.
+        alpha: Weight of the soft targets; 1 - alpha is that of L1. Each is a mean over
+            the windows it has, L1 over those with labels: where 4 people in 40 have
+            labels, a window of theirs weighs 10 times a window of soft targets at 0.5.
         logit_scale: Factor on cosines in the soft targets; the learned one saturates.
         lambda_cos: Weight of 1 - cos(teacher, student) of the projections.
     """
