@@ -3,6 +3,7 @@
     python -m experiments.distilclip_eeg --preset small --data.corpus bonn
     python -m experiments.distilclip_eeg --preset small --data.corpus eegmat
     python -m experiments.distilclip_eeg --preset quickstart --table families
+    python -m experiments.distilclip_eeg --preset quickstart --table budget
 
 Options are those of `eegkd distill distilclip_eeg`; `--table` chooses the variants that
 are trained beside the system:
@@ -12,16 +13,20 @@ are trained beside the system:
     language  random_class_vectors (distinct random vectors in place of text)
     families  a family of losses more each (`experiments/families.py`), for a student of
               a quarter of the teacher's tokens; alpha_0 is without the soft targets
+    budget    score by the number of people whose labels the student may use, with and
+              without soft targets: several runs, a picture (`experiments/budget.py`)
     evl_ecg   of these, the three of EVL-ECG's objective: attention, relation, transport
     none      no variant
 
-The variants of the first two have teachers of their own, the others the system's.
+The variants of `prompts` and `language` have teachers of their own, the others the
+system's.
 """
 
 import functools
 import sys
 
 from eegkd.systems.distilclip_eeg import make_system
+from experiments.budget import run_budget
 from experiments.families import FAMILIES
 from experiments.tables import Experiment, run_table, vary
 
@@ -60,6 +65,7 @@ EXPERIMENT = Experiment(
         "eegmat": "--num_seeds 5 --train.epochs 10",
     },
     table_options={"families": _FEWER_TOKENS, "evl_ecg": _FEWER_TOKENS},
+    programs={"budget": functools.partial(run_budget, make_system)},
     same_teacher=("families", "evl_ecg"),
     default_table={"bonn": "prompts", "eegmat": "language"},
     notes={

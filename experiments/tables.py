@@ -1,7 +1,7 @@
 """One program for every experiment: a system, and a table of its variants."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from eegkd.commands.options import open_data, parse_run, take_option
@@ -28,6 +28,7 @@ class Experiment(NamedTuple):
         default_table: Default table by corpus; none is no variant.
         notes: On a corpus, for the report's reader.
         table_notes: On a table.
+        programs: Tables that are several runs: by name, `config -> None`.
         same_teacher: The tables whose variants differ in the student alone: one teacher
             is trained for all.
     """
@@ -41,6 +42,7 @@ class Experiment(NamedTuple):
     default_table: Mapping[str, str] = {}
     notes: Mapping[str, str] = {}
     table_notes: Mapping[str, str] = {}
+    programs: Mapping[str, Callable[[Any], None]] = {}
     same_teacher: tuple[str, ...] = ()
 
 
@@ -77,9 +79,13 @@ def _run(experiment: Experiment, argv: Sequence[str]) -> None:
     _, config = parse_run(name, rest, f"distill {name}")
     corpus = config.data.corpus
     table = table or experiment.default_table.get(corpus, "none")
-    if table not in experiment.tables:
-        raise InputError(f"--table {table!r}: choose {', '.join(experiment.tables)}.")
+    known = (*experiment.tables, *experiment.programs)
+    if table not in known:
+        raise InputError(f"--table {table!r}: choose {', '.join(known)}.")
     tune_process(quick_compile=config.train.quick_compile)
+    if table in experiment.programs:
+        experiment.programs[table](config)
+        return
     store, folds = open_data(config)
     variants = [(row, experiment.variants[row]) for row in experiment.tables[table]]
     asked = (experiment.notes, corpus), (experiment.table_notes, table)

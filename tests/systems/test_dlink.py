@@ -202,7 +202,7 @@ def test_tables_name_rows_that_there_are(experiment, capsys):
     assert rows <= experiment.variants.keys() <= rows | {"ce"}
     assert set(experiment.default_table.values()) <= experiment.tables.keys()
     assert run_table(experiment, ["--table", "huge"]) == 2
-    choices = ", ".join(experiment.tables)
+    choices = ", ".join((*experiment.tables, *experiment.programs))
     assert f"--table 'huge': choose {choices}." in capsys.readouterr().err
 
 
