@@ -21,8 +21,9 @@ from eegkd.deploy.predict import (
     read_subjects,
     window_table,
 )
-from eegkd.evaluate.events import EventScores, pool, score_events, to_spans
+from eegkd.evaluate.events import to_spans
 from eegkd.evaluate.report.recording import prediction_plot
+from eegkd.evaluate.scoring import EventScores, pool, score_events
 from eegkd.evaluate.szcore import write_szcore_tsv
 from eegkd.host.atomic import write_atomic
 from eegkd.host.process import tune_process

@@ -19,8 +19,6 @@ from eegkd.evaluate.events import (
     detect,
     fit_threshold,
     operating_curve,
-    score_events,
-    score_samples,
     szcore_results,
     window_tracks,
 )
@@ -34,6 +32,7 @@ from eegkd.evaluate.predictions import (
     save_predictions,
     with_units,
 )
+from eegkd.evaluate.scoring import detection_latency, score_events, score_samples
 from eegkd.evaluate.statistics import (
     Comparison,
     Summary,
@@ -63,6 +62,7 @@ __all__ = [
     "concatenate",
     "confusion_matrix",
     "detect",
+    "detection_latency",
     "fit_temperature",
     "fit_threshold",
     "holm",

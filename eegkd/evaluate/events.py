@@ -1,30 +1,24 @@
-"""From window probabilities to events, and their scores by the SzCORE rules.
-
-Spans are `[onset, end]` rows in seconds. Scoring is timescoring's, at 10 Hz for events
-and 1 Hz for samples; times are handed over as exact tenths of a second, because gaps
-and lengths that equal a limit would otherwise fall on either side of it by rounding.
-"""
+"""From window probabilities to events, and the threshold that makes them."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Real
+from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
-from scipy.ndimage import median_filter
-from timescoring.annotations import Annotation
-from timescoring.scoring import EventScoring, SampleScoring
 
 from eegkd.evaluate.predictions import Predictions
-
-RATE = 10
-"""Samples per second of timelines and event scoring."""
+from eegkd.evaluate.scoring import (
+    RATE,
+    EventScores,
+    Spans,
+    pool,
+    score_events,
+    score_samples,
+)
 
 THRESHOLDS = tuple(i / 20 for i in range(1, 20))
-
-Spans = Real[np.ndarray, "_ 2"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,7 +28,7 @@ class EventsConfig:
     Attributes:
         threshold: Least probability of an event; None fits it on the validation
             subjects.
-        smooth: Windows of the running median, an odd number.
+        smooth: Windows of the running median over time, an odd number.
         min_duration_s: Shorter detections are dropped.
     """
 
@@ -79,44 +73,6 @@ class WindowTrack(NamedTuple):
     subject: str = ""
 
 
-class EventScores(NamedTuple):
-    """Counts of hits and false alarms, and the scores that follow.
-
-    Attributes:
-        tp: Reference events (or samples) that were hit.
-        fp: False alarms.
-        num_ref: Reference events, long ones counted in pieces.
-        seconds: Length of the scored recordings.
-    """
-
-    tp: int
-    fp: int
-    num_ref: int
-    seconds: float
-
-    @property
-    def sensitivity(self) -> float:
-        """`tp / num_ref`; NaN without a reference event."""
-        return self.tp / self.num_ref if self.num_ref else float("nan")
-
-    @property
-    def precision(self) -> float:
-        """`tp / (tp + fp)`; NaN without a detection."""
-        found = self.tp + self.fp
-        return self.tp / found if found else float("nan")
-
-    @property
-    def f1(self) -> float:
-        """`2 tp / (tp + fp + num_ref)`; NaN with neither reference nor alarm."""
-        total = self.fp + self.num_ref
-        return 2 * self.tp / (self.tp + total) if total else float("nan")
-
-    @property
-    def fa_per_24h(self) -> float:
-        """False alarms (or samples) in 24 hours of recording."""
-        return self.fp * 86400 / self.seconds
-
-
 def to_spans(detections: Iterable[Detection]) -> Spans:
     """Returns the onsets and ends of detections."""
     rows = [(d.onset_s, d.onset_s + d.duration_s) for d in detections]
@@ -133,9 +89,9 @@ def mask_to_spans(mask: Bool[np.ndarray, " t"], *, rate: float = RATE) -> Spans:
 def timeline(track: WindowTrack, *, smooth: int = 1) -> Float[np.ndarray, " t"]:
     """Spreads window probabilities over time, at 10 Hz.
 
-    A running median over `smooth` windows comes first, the outermost window repeated at
-    the ends. Where windows overlap their mean is taken; where none lies the value is
-    NaN, which is never an event.
+    A running median over `smooth` windows comes first, by time: at a gap, as at the
+    ends, the outermost window is repeated. Where windows overlap their mean is taken;
+    where none lies the value is NaN, which is never an event.
 
     Raises:
         ValueError: If the windows are not in time order.
@@ -144,7 +100,9 @@ def timeline(track: WindowTrack, *, smooth: int = 1) -> Float[np.ndarray, " t"]:
         raise ValueError("Windows must be in time order.")
     prob = np.asarray(track.prob, np.float64)
     if smooth > 1 and len(prob):
-        prob = median_filter(prob, size=smooth, mode="nearest")
+        start = np.asarray(track.start_s, np.float64)
+        near = _neighbours(start, track.window_s, smooth // 2)
+        prob = np.median(prob[near], axis=0)
     size = round(track.duration_s * RATE)
     start = np.clip(np.round(track.start_s * RATE).astype(int), 0, size)
     end = np.clip(start + round(track.window_s * RATE), 0, size)
@@ -155,6 +113,27 @@ def timeline(track: WindowTrack, *, smooth: int = 1) -> Float[np.ndarray, " t"]:
     total, count = steps.cumsum(axis=1)[:, :size]
     covered = np.round(count) > 0
     return np.divide(total, count, out=np.full(size, np.nan), where=covered)
+
+
+def _neighbours(
+    start: Float[np.ndarray, " n"], window_s: float, reach: int
+) -> Int[np.ndarray, "m n"]:
+    """Finds each window and those up to `reach` hops before and after it.
+
+    The hop is the usual distance of starts, at most a window's length. Where there is
+    no window to half a hop, the last one on the way there stands in for it.
+    """
+    hop = min(np.median(np.diff(start)), window_s) if len(start) > 1 else window_s
+    midpoints = (start[1:] + start[:-1]) / 2
+    found = [np.arange(len(start))]
+    for way in (-1, 1):
+        last = found[0]
+        for step in range(1, reach + 1):
+            wanted = start + way * step * hop
+            nearest = np.searchsorted(midpoints, wanted)
+            last = np.where(np.abs(start[nearest] - wanted) < hop / 2, nearest, last)
+            found.append(last)
+    return np.stack(found)
 
 
 def _to_detections(
@@ -176,77 +155,6 @@ def detect(
     config = config or EventsConfig()
     line = timeline(track, smooth=config.smooth)
     return _to_detections(line, threshold, config.min_duration_s)
-
-
-def _annotation(spans: Spans, duration_s: float) -> Annotation:
-    size = round(duration_s * RATE)
-    tenths = np.clip(np.round(np.asarray(spans).reshape(-1, 2) * RATE), 0, size)
-    exact = [
-        (Fraction(int(a), RATE), Fraction(int(b), RATE)) for a, b in _union(tenths)
-    ]
-    return Annotation(exact, RATE, size)  # type: ignore[arg-type]
-
-
-def _union(spans: Spans) -> Spans:
-    """Joins spans that overlap or touch, in time order; empty ones are left out.
-
-    timescoring ends a merged event where the event that starts last does, which cuts
-    an event off at the end of a shorter one inside it: it wants disjoint events.
-    """
-    spans = spans[spans[:, 0] < spans[:, 1]]
-    spans = spans[np.argsort(spans[:, 0], kind="stable")]
-    ends = np.maximum.accumulate(spans[:, 1])
-    first = np.append(True, spans[1:, 0] > ends[:-1])[: len(spans)]
-    last = np.append(first[1:], True)[: len(spans)]
-    return np.stack([spans[first, 0], ends[last]], axis=1)
-
-
-def score_events(
-    truth: Spans,
-    detected: Spans,
-    duration_s: float,
-    parameters: EventScoring.Parameters | None = None,
-) -> EventScores:
-    """Scores events of one recording: any overlap with the reference is a hit.
-
-    By default with 30 s of tolerance before and 60 s after, events closer than 90 s
-    merged, then cut into pieces of at most 5 minutes.
-
-    Raises:
-        ValueError: If the recording has no length.
-    """
-    if not round(duration_s * RATE) > 0:
-        raise ValueError(f"duration_s must be at least 0.1 s; got {duration_s}.")
-    found = EventScoring(
-        _annotation(truth, duration_s),
-        _annotation(detected, duration_s),
-        parameters or EventScoring.Parameters(),
-    )
-    return EventScores(
-        int(found.tp), int(found.fp), int(found.refTrue), found.numSamples / RATE
-    )
-
-
-def score_samples(truth: Spans, detected: Spans, duration_s: float) -> EventScores:
-    """Scores seconds of one recording, without tolerance.
-
-    Raises:
-        ValueError: If the recording is shorter than a second.
-    """
-    if not round(duration_s) > 0:
-        raise ValueError(f"duration_s must be at least 1 s; got {duration_s}.")
-    found = SampleScoring(
-        _annotation(truth, duration_s), _annotation(detected, duration_s)
-    )
-    return EventScores(
-        int(found.tp), int(found.fp), int(found.refTrue), found.numSamples
-    )
-
-
-def pool(scores: Iterable[EventScores]) -> EventScores:
-    """Sums the counts of several recordings."""
-    tp, fp, num_ref, seconds = np.sum(list(scores), axis=0)
-    return EventScores(int(tp), int(fp), int(num_ref), float(seconds))
 
 
 def window_tracks(
@@ -334,22 +242,6 @@ def fit_threshold(
     return max(
         operating_curve(tracks, config, thresholds=thresholds), key=merit
     ).threshold
-
-
-def detection_latency(
-    truth: Spans, detected: Spans, *, before_s: float = 30.0, after_s: float = 60.0
-) -> Float[np.ndarray, " e"]:
-    """Computes first alarm minus onset of every true event; NaN where it was missed.
-
-    An alarm counts from where it enters the tolerance, so the lowest value is
-    `-before_s`.
-    """
-    delays = np.full(len(truth), np.nan)
-    for i, (onset, end) in enumerate(truth):
-        hit = (detected[:, 0] < end + after_s) & (detected[:, 1] > onset - before_s)
-        if hit.any():
-            delays[i] = max(detected[hit, 0].min() - onset, -before_s)
-    return delays
 
 
 def szcore_results(

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from eegkd.ops.dtypes import promote
+from eegkd.ops.pairwise import unit_vectors
 from eegkd.typing import Array, Float, Int
 
 
@@ -24,7 +25,8 @@ def kd_kl(
     """Computes `T^2 KL(softmax(teacher / T) || softmax(student / T))`, per example.
 
     The factor keeps the gradient's size when T changes: as T grows, the value tends to
-    `||zc_t - zc_s||^2 / (2 k)`, where zc are logits minus their mean.
+    `||zc_t - zc_s||^2 / (2 k)`, where zc are logits minus their mean. A class that the
+    teacher rules out by a logit of -inf adds nothing.
 
     Example:
         >>> import jax.numpy as jnp
@@ -35,7 +37,7 @@ def kd_kl(
         Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", 2015.
     """
     log_p, log_q = _log_softmaxes(student, teacher, temperature)
-    return temperature**2 * jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
+    return temperature**2 * _divergence(log_p, log_q)
 
 
 def reverse_kl(
@@ -47,7 +49,9 @@ def reverse_kl(
     """Computes `T^2 KL(softmax(student / T) || softmax(teacher / T))`, per example.
 
     It seeks modes: a student too small to cover all of the teacher's classes keeps to
-    some of them, where `kd_kl` spreads over all.
+    some of them, where `kd_kl` spreads over all. The probability of a class that the
+    teacher rules out by a logit of -inf is taken for the smallest normal number: its
+    divergence is infinite, and would have no gradient that leads away from it.
 
     Example:
         >>> import jax.numpy as jnp
@@ -59,8 +63,10 @@ def reverse_kl(
         Gu et al., "MiniLLM: knowledge distillation of large language models", 2024,
         section 2.1.
     """
-    _check(student, teacher, temperature)
-    return kd_kl(teacher, student, temperature=temperature)
+    log_p, log_q = _log_softmaxes(student, teacher, temperature)
+    least = jnp.log(jnp.finfo(log_p.dtype).tiny)
+    log_p = jnp.where(log_p > -jnp.inf, log_p, least)
+    return temperature**2 * _divergence(log_q, log_p)
 
 
 def jensen_shannon(
@@ -88,9 +94,9 @@ def jensen_shannon(
     if not 0 < beta < 1:
         raise ValueError(f"beta is between 0 and 1; got {beta}.")
     log_p, log_q = _log_softmaxes(student, teacher, temperature)
-    log_m = jnp.logaddexp(log_p + math.log(beta), log_q + math.log1p(-beta))
-    forward = jnp.sum(jnp.exp(log_p) * (log_p - log_m), axis=-1)
-    backward = jnp.sum(jnp.exp(log_q) * (log_q - log_m), axis=-1)
+    parts = log_p + math.log(beta), log_q + math.log1p(-beta)
+    log_m = jnp.logaddexp(*map(_finite, parts))  # finite where p = q = 0
+    forward, backward = _divergence(log_p, log_m), _divergence(log_q, log_m)
     return temperature**2 * (beta * forward + (1 - beta) * backward)
 
 
@@ -145,8 +151,7 @@ def decoupled_kd(
         return pair, jnp.where(target, 0, z - log_rest[:, None])
 
     (pair_p, among_p), (pair_q, among_q) = parts(teacher), parts(student)
-    tckd = jnp.sum(jnp.exp(pair_p) * (pair_p - pair_q), axis=-1)
-    nckd = jnp.sum(jnp.exp(among_p) * (among_p - among_q), axis=-1)
+    tckd, nckd = _divergence(pair_p, pair_q), _divergence(among_p, among_q)
     value = temperature**2 * (alpha * tckd + beta * nckd)
     return jnp.where(label >= 0, value, 0)
 
@@ -245,13 +250,13 @@ def binary_cross_entropy(
 
 
 def cosine_distance(
-    student: Float[Array, "b d"], teacher: Float[Array, "b d"], *, eps: float = 1e-12
+    student: Float[Array, "b d"], teacher: Float[Array, "b d"]
 ) -> Float[Array, " b"]:
-    """Computes `1 - cos(student, teacher)`, per example; finite at a zero vector."""
-    student, teacher = promote(student), promote(teacher)
-    dot = jnp.sum(student * teacher, axis=-1)
-    squares = jnp.sum(student**2, axis=-1) * jnp.sum(teacher**2, axis=-1)
-    return 1 - dot * jax.lax.rsqrt(squares + eps)
+    """Computes `1 - cos(student, teacher)`, per example, for vectors of any length.
+
+    A zero vector has cosine 0 and no gradient.
+    """
+    return 1 - jnp.sum(unit_vectors(student) * unit_vectors(teacher), axis=-1)
 
 
 def _check(student: Array, teacher: Array, temperature: float) -> None:
@@ -273,6 +278,27 @@ def _log_softmaxes(
     return log_p, jax.nn.log_softmax(student / temperature)
 
 
+def _divergence(
+    log_p: Float[Array, "b k"], log_q: Float[Array, "b k"]
+) -> Float[Array, " b"]:
+    """Computes `sum p (log p - log q)`; a class of p = 0 has value and gradient 0."""
+    return jnp.sum(jnp.exp(log_p) * (_finite(log_p) - _finite(log_q)), axis=-1)
+
+
+@jax.custom_jvp
+def _finite(x: Array) -> Array:
+    """Replaces -inf by the smallest finite number, and hands every derivative on.
+
+    So derivatives are those of the plain formula, to the last bit.
+    """
+    return jnp.maximum(x, jnp.finfo(x.dtype).min)
+
+
+@_finite.defjvp
+def _finite_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return _finite(*primals), tangents[0]
+
+
 def _over_labels(
     pair: Callable[..., Array], student: Array, teacher: Array, temperature: float
 ) -> Float[Array, " b"]:
@@ -283,5 +309,8 @@ def _over_labels(
         z = promote(z).reshape(-1)
         return jnp.stack([z, jnp.zeros_like(z)], axis=-1)
 
-    values = pair(two(student), two(teacher), temperature=temperature)
+    told = two(teacher)
+    # (inf, 0) has no softmax; (0, -inf) is the same certainty.
+    told = jnp.where(told[:, :1] == jnp.inf, jnp.array([0, -jnp.inf]), told)
+    values = pair(two(student), told, temperature=temperature)
     return jnp.mean(values.reshape(student.shape), axis=-1)

@@ -6,7 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import signal as dsp
 
-from eegkd.data.recordings.filtering import filter_and_resample, num_resampled
+from eegkd.data.recordings.filtering import (
+    filter_and_resample,
+    look_ahead_s,
+    num_resampled,
+)
 
 RATIOS = {
     (500.0, 200.0): Fraction(2, 5),
@@ -56,6 +60,23 @@ def test_an_upper_edge_of_0_makes_it_a_high_pass():
     np.testing.assert_allclose(got[inner], want[inner], atol=0.02 * want.std())
     none = filter_and_resample(x, 200.0, Fraction(1), band=(0.0, 0.0))
     np.testing.assert_array_equal(none, x)
+
+
+@pytest.mark.parametrize(
+    ("band", "order", "kind", "edges"),
+    [
+        ((0.5, 40.0), 4, "bandpass", (0.5, 40.0)),
+        ((2.0, 0.0), 2, "highpass", 2.0),
+        ((0.0, 3.0), 4, "lowpass", 3.0),
+    ],
+)
+def test_how_long_before_it_a_step_shows(band, order, kind, edges):
+    sections = dsp.butter(order, edges, kind, fs=100.0, output="sos")
+    seen = dsp.sosfiltfilt(sections, np.repeat([0.0, 1.0], 6000))[:6000]
+    want = (6000 - np.argmax(np.abs(seen) > 0.01)) / 100
+    assert look_ahead_s(band, order, 100.0) == pytest.approx(want, abs=0.011)
+    assert look_ahead_s((0.5, 40.0), 4, 200.0) == pytest.approx(2.42, abs=0.01)
+    assert look_ahead_s((0.0, 0.0), 4, 100.0) == look_ahead_s(None, 4, 100.0) == 0
 
 
 @settings(max_examples=40, deadline=None)

@@ -91,6 +91,7 @@ def store_of(**changes):
         "recordings": recordings,
         "task": {"metrics": ["accuracy", "auroc"], "monitor": "auroc"},
         "bayes": {"accuracy": 0.93},
+        "preprocessing": {"band": [0.5, 40.0], "filter_order": 4},
     }
     signal = np.random.default_rng(0).normal(size=(160, 3, 400))
     return WindowStore.from_arrays(None, signal, index, manifest | changes)
@@ -188,7 +189,8 @@ def test_the_page_is_whole_and_stands_alone(page):
         "<seizure>",
         "123,456",
         "student − teacher",
-        "Bayes accuracy",
+        "Bayes accuracy of raw windows",
+        "a hundredth of a step shows 2.4 s before it",
     ):
         assert part in text
     for title in ("Results", "Comparisons", "Training", "Confusion", "Reliability"):

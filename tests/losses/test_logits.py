@@ -92,12 +92,72 @@ def test_cosine_distance_matches_numpy():
     np.testing.assert_allclose(jax.jit(cosine_distance)(s, t), want, rtol=1e-4)
 
 
-def test_cosine_distance_at_zero_has_a_finite_gradient():
-    t = draw(2, 8).astype(np.float32)
-    total = jax.value_and_grad(lambda s: cosine_distance(s, t).sum())
-    value, grad = jax.jit(total)(0 * t)
-    assert value == 2
-    assert np.all(np.isfinite(grad))
+def test_cosine_distance_knows_no_length():
+    """From squares that vanish to squares that overflow in float32."""
+    s, t = draw(2, 1, 8)
+    size = np.array([0.0, 1e-34, 1e-30, 1e-12, 1e-6, 1, 1e12, 1e30, 1e37])[:, None]
+    cosine = (s * t).sum() / np.linalg.norm(s) / np.linalg.norm(t)
+    want = 1 - np.where(size[:, 0] > 0, cosine, 0)
+    small, large = ((size * s, t + 0 * size), (t + 0 * size, size * s))
+    pair = jax.value_and_grad(lambda s, t: cosine_distance(s, t).sum())
+
+    @jax.jit
+    def both(s, t):
+        return cosine_distance(s, t), pair(s, t)[1]
+
+    for given in (small, large):
+        value, grad = both(*np.float32(given))
+        np.testing.assert_allclose(value, want, rtol=1e-5)
+        assert np.all(np.isfinite(grad))
+    assert np.all(both(*np.float32(small))[1][0] == 0)
+    # Its gradient goes as one over the length, as far as that is a number.
+    grad = both(*np.float32(small))[1][2:-1] * np.float32(size[2:-1])
+    np.testing.assert_allclose(grad, grad[:1] + 0 * grad, rtol=1e-4)
+
+
+RULED_OUT = {
+    "kd_kl": kd_kl,
+    "reverse_kl": reverse_kl,
+    "jensen_shannon": jensen_shannon,
+    "decoupled": lambda s, t: decoupled_kd(s, t, jnp.array([0, 1, 2, 0])),
+    "binary_kd_kl": binary_kd_kl,
+    "binary_reverse_kl": binary_reverse_kl,
+    "binary_jensen_shannon": binary_jensen_shannon,
+}
+
+
+def test_a_class_that_is_ruled_out_leaves_values_and_gradients_finite():
+    """By a logit of -inf: in the teacher, in both, in the label's class."""
+    s, t = draw(2, 4, 3)
+    t[0, 1] = t[1, 2] = t[2, 2] = t[3, 0] = t[3, 1] = -np.inf
+    s[0, 1] = s[3, 1] = -np.inf
+
+    @jax.jit
+    def all_of(s, t):
+        total = lambda fn: lambda s: fn(s, t).sum()
+        return {n: (fn(s, t), jax.grad(total(fn))(s)) for n, fn in RULED_OUT.items()}
+
+    with jax.enable_x64(True):
+        found = all_of(s, t)
+        far = all_of(*(np.maximum(x, -600) for x in (s, t)))
+    for name, (value, grad) in found.items():
+        assert np.all(np.isfinite(value)), name
+        assert np.all(np.isfinite(grad)), name
+        if "reverse" not in name:  # there the divergence itself grows with the logit
+            np.testing.assert_allclose(value, far[name][0], rtol=1e-9, err_msg=name)
+            np.testing.assert_allclose(grad, far[name][1], atol=1e-9, err_msg=name)
+    value, grad = found["kd_kl"]
+    p, q = softmax(t), softmax(s)
+    gap = np.where(p > 0, np.log(np.where(p > 0, p, 1) / np.where(p > 0, q, 1)), 0)
+    np.testing.assert_allclose(value, (p * gap).sum(-1), rtol=1e-9)
+    np.testing.assert_allclose(grad, q - p, atol=1e-12)
+    value, grad = found["reverse_kl"]
+    least = np.maximum(p, np.finfo(float).tiny)
+    gap = np.where(q > 0, np.log(np.where(q > 0, q, 1) / least), 0)
+    np.testing.assert_allclose(value, (q * gap).sum(-1), rtol=1e-9)
+    assert np.asarray(grad)[1, 2] > 0  # away from what the teacher rules out
+    certain = binary_kd_kl(jnp.zeros((1, 2)), jnp.array([[jnp.inf, -jnp.inf]]))
+    assert certain.item() == pytest.approx(np.log(2))
 
 
 LOSSES = {

@@ -97,6 +97,22 @@ def num_resampled(num: int, ratio: Fraction) -> int:
     return (2 * num * ratio.numerator + ratio.denominator) // (2 * ratio.denominator)
 
 
+def look_ahead_s(band: Sequence[float] | None, order: int, rate: float) -> float:
+    """Computes how long before a step a hundredth of it shows, in seconds.
+
+    A filter without phase shift spreads a change over the time before it as over the
+    time after it: by 1.2 periods of the lower edge at order 4.
+    """
+    if not band or not any(band):
+        return 0.0
+    low, high = band
+    quarter = math.ceil(10 * rate / (low or high))
+    step = np.repeat([0.0, 1.0, 1.0, 0.0], quarter)  # and back, so that no ramp is left
+    out = filter_and_resample(step, rate, Fraction(1), band=(low, high), order=order)
+    ahead = np.abs(out[:quarter]) > 0.01
+    return float(quarter - np.argmax(ahead)) / rate if ahead.any() else 0.0
+
+
 @functools.lru_cache(maxsize=4)
 def _make_plan(
     num: int,

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from eegkd.data.recordings.filtering import look_ahead_s
 from eegkd.data.windows.store import WindowStore
 from eegkd.evaluate.events import Detection, WindowTrack, szcore_results
 from eegkd.evaluate.evidence import Assay, Evidence, always
@@ -103,8 +104,31 @@ def _section(result: Mapping[str, Any], evidence: Evidence) -> Html:
             body.append((name, kind.removesuffix("_results"), *scores, alarms))
     head = ("model", "scored by", "sensitivity", "precision", "F1")
     head += ("false alarms / 24 h",)
-    scores = section("Events", table(head, body, text_columns=(0, 1)), note(NOTE))
+    scores = section(
+        "Events",
+        table(head, body, text_columns=(0, 1)),
+        note(NOTE),
+        note(_ahead(evidence)),
+    )
     return join((scores, _example(evidence)))
+
+
+def _ahead(evidence: Evidence) -> str:
+    """Says that detections know what comes after them."""
+    manifest = evidence.manifest
+    done = manifest.get("preprocessing", {})
+    ahead = look_ahead_s(
+        done.get("band"), done.get("filter_order", 4), manifest["rate"]
+    )
+    filtered = (
+        "the band-pass runs forwards and backwards (a hundredth of a step shows "
+        f"{ahead:.1f} s before it), "
+    )
+    return (
+        "Detections know some of what comes after them, so a latency, or an alarm "
+        f"before an onset, is no causal device's: {filtered if ahead else ''}the "
+        "median over windows looks ahead, and a window counts from its first sample."
+    )
 
 
 def _example(evidence: Evidence) -> Html:

@@ -77,7 +77,7 @@ def results_svg(
 
     Args:
         rows: Rows of results.json of one metric, top to bottom.
-        best_possible: The Bayes value of that metric, if known.
+        best_possible: The Bayes value of that metric on raw windows, if known.
     """
     with mpl.rc_context(STYLE):
         figure, axes = make_figure(7.0, 0.55 + 0.27 * len(rows))
@@ -93,7 +93,7 @@ def results_svg(
         if best_possible is not None:
             ax.axvline(best_possible, color=INK, lw=1, ls=(0, (4, 3)))
             ax.annotate(
-                "Bayes",
+                "Bayes, raw windows",
                 (best_possible, 1),
                 (-3, 2),
                 xycoords=("data", "axes fraction"),

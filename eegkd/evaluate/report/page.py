@@ -57,7 +57,7 @@ def _facts(evidence: Evidence) -> dict[str, str]:
         "run seed": str(evidence.seed),
     }
     for metric, value in evidence.bayes.items():
-        facts[f"Bayes {words(metric)}"] = number(value)
+        facts[f"Bayes {words(metric)} of raw windows"] = number(value)
     return facts
 
 

@@ -63,7 +63,10 @@ def caveats(evidence: Evidence) -> Iterator[str]:
         best = ", ".join(
             f"{name} {value:.3f}" for name, value in evidence.bayes.items()
         )
-        yield f"Best possible (Bayes posterior of a raw window): {best}."
+        yield (
+            "Best possible (Bayes posterior of raw windows; models see what "
+            f"preprocessing leaves of them): {best}."
+        )
     if evidence.leaks:
         yield "[bold]Leaks subjects:[/] windows of one person on both sides."
     if not evidence.manifest["has_subjects"]:
