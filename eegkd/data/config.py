@@ -14,7 +14,8 @@ class DataConfig:
         root: Folder that holds the recordings; empty: the corpus's folder in
             $EEGKD_REAL_DATA.
         channels: Channels (or bipolar pairs "F3-C3") to keep, in this order.
-        montage: Reference of the channels.
+        montage: Reference of the channels; average is that of all scalp electrodes of
+            the recording, whichever are kept.
         policy: Treatment of missing channels.
         rate: Resample to this many samples per second.
         band: Band-pass edges in Hz; 0 is no edge, 0 0 no filter.

@@ -10,6 +10,8 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from eegkd.config import RunConfig
+from eegkd.data.recordings.filtering import look_ahead_s
+from eegkd.data.windows.cutting import reference_of
 from eegkd.deploy.audit import Audit
 from eegkd.deploy.graph import OUTPUT
 from eegkd.deploy.latency import Latency
@@ -59,6 +61,8 @@ class Card:
         rate: Samples per second.
         n_times: Samples per window.
         preprocessing: Preprocessing of the training windows.
+        look_ahead_s: Seconds before a step at which a hundredth of it shows in the
+            filtered signal.
         standardised: The graph itself subtracts the training set's mean.
         temperature: Fitted on validation subjects: `p^(1/T)`, normalised, is then
             calibrated.
@@ -86,6 +90,7 @@ class Card:
     rate: float
     n_times: int
     preprocessing: Mapping[str, Any]
+    look_ahead_s: float
     standardised: bool
     temperature: float
     threshold: float | None
@@ -147,7 +152,10 @@ def make_card(
         else signal.units,
         rate=signal.rate,
         n_times=signal.n_times,
-        preprocessing={k: preprocessing[k] for k in _KEPT if k in preprocessing},
+        preprocessing=_preprocessing(manifest),
+        look_ahead_s=look_ahead_s(
+            preprocessing.get("band"), preprocessing["filter_order"], signal.rate
+        ),
         standardised=standardised,
         temperature=model.temperature,
         threshold=model.threshold,
@@ -163,6 +171,14 @@ def make_card(
         versions=versions() | package_versions(),
         notes=_notes(run),
     )
+
+
+def _preprocessing(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    done, reference = manifest["preprocessing"], reference_of(manifest)
+    kept = {name: done[name] for name in _KEPT if name in done}
+    if reference is not None:
+        kept["average of"] = reference.electrodes
+    return kept
 
 
 def _parts(sizes: Mapping[str, int]) -> dict[str, int]:

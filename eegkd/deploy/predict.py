@@ -11,7 +11,7 @@ from eegkd.config import RunConfig
 from eegkd.data.corpora import UNLABELLED, get_corpus
 from eegkd.data.recordings.reading import StatedUnit, read_recording
 from eegkd.data.recordings.recording import Recording
-from eegkd.data.windows.cutting import window_recording
+from eegkd.data.windows.cutting import reference_of, window_recording
 from eegkd.data.windows.store import WindowStore
 from eegkd.deploy.load import Intake, Model
 from eegkd.errors import InputError
@@ -19,7 +19,6 @@ from eegkd.evaluate import calibration, events
 from eegkd.evaluate.events import Detection, WindowTrack
 from eegkd.evaluate.predictions import Predictions, make_predictions
 from eegkd.pipeline.inference import predict_rows
-from eegkd.systems.channels import needs_all
 from eegkd.systems.measures import with_measures
 
 
@@ -100,22 +99,16 @@ def cut_subject(intake: Intake, subject: Subject, changes: Mapping[str, Any]) ->
         InputError: If the recording does not fit the model.
     """
     manifest = intake.manifest
-    trained, seen = tuple(manifest["channels"]), intake.signal.channels
-    # A reference made from all channels needs all, whatever the model sees.
-    read = trained if needs_all(manifest["preprocessing"]) else seen
     data = dataclasses.replace(
         intake.data,
-        channels=read,
+        channels=intake.signal.channels,
         rate=manifest["rate"],
         window_s=manifest["window_s"],
         overlap=0.0,
         **changes,
     )
-    cut, recording = window_recording(subject.recording, data)
-    if read != seen:
-        chosen = [read.index(name) for name in seen]
-        cut = cut._replace(signal=cut.signal[:, chosen])
-        recording = _choose(recording, chosen)
+    reference = reference_of(manifest)
+    cut, recording = window_recording(subject.recording, data, reference=reference)
     num = len(cut.start_s)
     index = {
         "recording_id": np.repeat(subject.name, num),
@@ -124,7 +117,8 @@ def cut_subject(intake: Intake, subject: Subject, changes: Mapping[str, Any]) ->
         "label": np.full(num, -1),
     }
     fields = ("corpus", "classes", "rate", "window_s")
-    facts = {name: manifest[name] for name in fields} | {"channels": seen}
+    facts = {name: manifest[name] for name in fields}
+    facts["channels"] = intake.signal.channels
     return Cut(
         subject, recording, WindowStore.from_arrays(None, cut.signal, index, facts)
     )
@@ -174,19 +168,6 @@ def predict_windows(model: Model, cut: Cut, config: RunConfig) -> Prediction:
     if model.threshold is not None:
         found = events.detect(track, model.threshold, config.events)
     return Prediction(recording, windows, track, found)
-
-
-def _choose(recording: Recording, rows: Sequence[int]) -> Recording:
-    """Returns some channels of a preprocessed recording."""
-    names = tuple(recording.channels[i] for i in rows)
-    return dataclasses.replace(
-        recording,
-        signal=recording.signal[list(rows)],
-        channels=names,
-        kinds=tuple(recording.kinds[i] for i in rows),
-        units=tuple(recording.units[i] for i in rows),
-        filled=tuple(name for name in recording.filled if name in names),
-    )
 
 
 def _truth(recording: Recording, labels: frozenset[str]) -> np.ndarray:

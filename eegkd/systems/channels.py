@@ -140,9 +140,9 @@ def channel_notes(config: SystemConfig, store: WindowStore) -> tuple[str, ...]:
     ]
     if needs_all(store.manifest["preprocessing"]):
         notes.append(
-            "Windows are referenced to the average of all channels, so that the student"
-            " cannot be used on a recording of its own channels alone: prepare with "
-            "--data.montage referential for one that can."
+            "Windows are referenced to the average of the head's electrodes, so that "
+            "the student cannot be used on a recording of its own channels alone: "
+            "prepare with --data.montage referential for one that can."
         )
     return tuple(notes)
 

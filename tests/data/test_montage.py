@@ -88,6 +88,15 @@ def test_average_leaves_masked_and_other_channels_alone():
     np.testing.assert_allclose(average.signal[:2].sum(0), 0, atol=1e-4)
 
 
+def test_average_is_over_electrodes_that_hold_a_signal():
+    recording = make(["Fz", "Cz", "Pz", "Oz"])
+    recording.signal[1] = 7.0
+    recording.signal[2, 3] = np.nan
+    average = to_montage(recording, "average")
+    assert average.reference == ("Fz", "Oz")
+    np.testing.assert_allclose(average.signal[[0, 3]].sum(0), 0, atol=1e-4)
+
+
 def test_average_of_a_bipolar_recording_is_refused():
     with pytest.raises(InputError, match=r"x\.edf: --data\.montage average.*Fp1-F7"):
         to_montage(make(["Fp1-F7", "F7-T7"]), "average")

@@ -17,6 +17,7 @@ from eegkd.data.recordings.recording import Event, Recording
 from eegkd.data.windows.cutting import (
     config_of,
     cut_windows,
+    reference_of,
     resolve_config,
     window_recording,
     zscore_windows,
@@ -296,6 +297,30 @@ def test_recordings_that_do_not_fit_together_are_refused(config, tmp_path, monke
     use(monkeypatch, TOY._replace(read=read_less))
     with pytest.raises(InputError, match=r"s1_0\.npy: channels .* --data\.channels"):
         prepare(config, tmp_path / "out", progress=False)
+
+
+def test_the_averaged_electrodes_are_named_in_the_manifest(config, tmp_path):
+    x = np.load(Path(config.root) / "s0_0.npy")
+    x[1] = 5.0
+    np.save(Path(config.root) / "s0_0.npy", x)
+    wanted = dataclasses.replace(config, channels=CHANNELS[2:], montage="average")
+    store = prepare(wanted, tmp_path / "out", progress=False)
+    assert store.manifest["reference"] == [CHANNELS[0], *CHANNELS[2:], CHANNELS[1]]
+    said = store.manifest["recordings"]
+    assert said["s0_0"]["not_in_reference"] == [CHANNELS[1]]
+    assert said["s0_1"]["not_in_reference"] == []
+    assert store.manifest["preprocessing"]["average_of"] == "scalp"
+    always = (CHANNELS[0], *CHANNELS[2:])
+    assert reference_of(store.manifest) == ((*always, CHANNELS[1]), always)
+    # A store that does not say so is of the time when the kept channels were averaged.
+    old = {k: v for k, v in store.manifest.items() if k != "reference"}
+    assert reference_of(old) == (CHANNELS[2:], CHANNELS[2:])
+    wanted = dataclasses.replace(wanted, montage="referential")
+    plain = prepare(wanted, tmp_path / "plain", progress=False).manifest
+    assert reference_of(plain) is None
+    assert "average_of" not in plain["preprocessing"]
+    assert "reference" not in plain
+    assert "not_in_reference" not in plain["recordings"]["s0_0"]
 
 
 @pytest.mark.parametrize("policy", ["mask", "interpolate"])

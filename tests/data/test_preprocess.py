@@ -9,9 +9,13 @@ from scipy import signal as dsp
 
 from eegkd.data import DataConfig, Recording, read_recording
 from eegkd.data.recordings.filtering import filter_and_resample
-from eegkd.data.recordings.preprocess import preprocess, resampling_ratio
+from eegkd.data.recordings.preprocess import Reference, preprocess, resampling_ratio
 from eegkd.errors import InputError
 from tests.support.real import real
+
+TEN_TWENTY = (
+    "Fp1 Fp2 F3 F4 C3 C4 P3 P4 O1 O2 F7 F8 T7 T8 P7 P8 Fz Cz Pz".split()  # noqa: SIM905
+)
 
 
 def bandpass(x, rate, band, order=4):
@@ -205,8 +209,71 @@ def test_masked_channels_stay_zero_through_every_step():
     )
     out = preprocess(noise(), config)
     assert out.filled == ("O1",)
+    assert out.reference == ("Fz", "Cz", "Pz")
     assert not out.signal[1].any()
-    np.testing.assert_allclose(out.signal[0], -out.signal[2], atol=1e-3)
+    every = preprocess(noise(), dataclasses.replace(config, channels=()))
+    np.testing.assert_array_equal(out.signal[[0, 2]], every.signal[:2])
+
+
+def head(seed=0, seconds=4):
+    """Nineteen electrodes, and what is no scalp electrode or holds no signal."""
+    names = [*TEN_TWENTY, "A1", "A2", "Fz-Pz", "ECG", "F9"]
+    rng = np.random.default_rng(seed)
+    signal = rng.normal(size=(24, 200 * seconds)) * 20
+    signal[23, 7] = np.nan
+    return Recording(
+        signal=signal.astype(np.float32),
+        channels=tuple(names),
+        kinds=("eeg",) * 22 + ("ecg", "eeg"),
+        units=("uV",) * 24,
+        rate=200.0,
+        source="x.edf",
+    )
+
+
+@pytest.mark.parametrize("flat", [(), (1, 18)])
+def test_an_average_is_the_heads_whatever_is_picked(flat):
+    raw = head()
+    raw.signal[list(flat)] = 3.0
+    config = DataConfig(montage="average", band=(1, 40), zscore="none")
+    few = preprocess(raw, dataclasses.replace(config, channels=("F3", "C3", "O1")))
+    usable = [i for i in range(19) if i not in flat]
+    assert few.reference == tuple(raw.channels[i] for i in usable)
+    pick = dataclasses.replace(config, channels=few.reference)
+    every = preprocess(raw, pick)
+    rows = [every.channels.index(name) for name in few.channels]
+    np.testing.assert_allclose(few.signal, every.signal[rows], atol=1e-4)
+    want = raw.signal[[2, 4, 8]] - raw.signal[usable].mean(0, dtype=float)
+    plain = dataclasses.replace(pick, channels=few.channels, band=None)
+    np.testing.assert_allclose(preprocess(raw, plain).signal, want, atol=1e-4)
+    with pytest.raises(InputError, match="F9 holds NaN"):
+        preprocess(raw, dataclasses.replace(plain, channels=("F3", "F9")))
+
+
+def test_a_models_reference_is_kept_on_a_recording_of_other_electrodes():
+    raw, names = head(), head().channels[:19]
+    config = DataConfig(channels=("F3", "O1"), montage="average", zscore="none")
+    reference = Reference(names, names[:18])
+    more = dataclasses.replace(
+        raw,
+        signal=np.concatenate([raw.signal[:19], 50 * raw.signal[2:4]]),
+        channels=(*names, "AF3", "AF4"),
+        kinds=("eeg",) * 21,
+        units=("uV",) * 21,
+    )
+    got = preprocess(more, config, reference)
+    assert got.reference == names
+    np.testing.assert_array_equal(got.signal, preprocess(raw, config).signal)
+    assert len(preprocess(more, config).reference) == 21
+    more.signal[18] = 0  # which some training recording lacked as well
+    assert preprocess(more, config, reference).reference == names[:18]
+    more.signal[1] = 0
+    with pytest.raises(InputError, match="missing channels Fp2: .* 18 electrodes"):
+        preprocess(more, config, reference)
+    for policy in ("interpolate", "mask"):
+        given = dataclasses.replace(config, policy=policy)
+        got = preprocess(more, given, reference)
+        assert got.reference == (names[0], *names[2:18])
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ def make_card(**changes):
         "rate": 64.0,
         "n_times": 128,
         "preprocessing": {"band": (0.5, 25.0), "notch": None, "policy": "error"},
+        "look_ahead_s": 2.42,
         "standardised": True,
         "temperature": 1.2345,
         "threshold": 0.4,
@@ -61,6 +62,7 @@ def test_a_card_says_what_a_user_must_know():
         "channels, in this order: Fp1, C3\n",
         "- an event from 0.400 of",
         "| step | value |\n| --- | --- |\n| band | 0.5, 25 |\n| notch |  |\n",
+        "(zero phase): a hundredth of a step shows 2.4 s before it happens.",
         "toy (no licence recorded). This model was trained on 12 windows. Nobody",
         "| student | auroc | 0.5123 |  |",
         "| model.onnx | 123,456 | 1.2e-07 | 100.0% | 12,345 | 678 |\n",
@@ -80,7 +82,13 @@ def test_a_card_says_what_a_user_must_know():
 
 def test_what_is_unknown_is_left_out_or_said():
     card = make_card(
-        scores=(), latency=(), notes=(), standardised=False, threshold=None, units=()
+        scores=(),
+        latency=(),
+        notes=(),
+        standardised=False,
+        threshold=None,
+        units=(),
+        look_ahead_s=0.0,
     )
     text = render_card(card)
     assert "The run was not judged when this was written." in text
@@ -88,6 +96,7 @@ def test_what_is_unknown_is_left_out_or_said():
     assert "unit unknown" in text
     assert "an event from" not in text
     assert "part of the graph" not in text
+    assert "zero phase" not in text
     assert "\n\n\n" not in text
 
 

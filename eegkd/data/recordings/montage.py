@@ -22,7 +22,7 @@ DOUBLE_BANANA = (
 )
 """The longitudinal pairs; the first 16 are in the order of CBraMod and BIOT."""
 
-_EARS = frozenset(("A1", "A2", "M1", "M2"))
+EARS = frozenset(("A1", "A2", "M1", "M2"))
 _FLAT_RANGE = 1e-3
 _MIN_SPLINE_ELECTRODES = 4
 
@@ -108,9 +108,9 @@ def to_montage(
 
     Args:
         recording: Referential or, for `double_banana`, bipolar.
-        montage: `referential` leaves it; `average` subtracts the mean of all scalp
-            electrodes from every electrode (pairs are differences already, and stay);
-            `double_banana` returns the 18 longitudinal pairs.
+        montage: `referential` leaves it; `average` is `subtract_average` of the
+            recording's own electrodes; `double_banana` returns the 18 longitudinal
+            pairs.
         present: Channels that hold a signal, from `pick_channels`; None is all.
 
     Raises:
@@ -125,21 +125,67 @@ def to_montage(
             f"--data.montage {montage} is unknown: referential, average or "
             "double_banana."
         )
-    kinds = np.array(recording.kinds)
-    single = np.array([split_pair(name) is None for name in recording.channels])
-    electrodes = (kinds == "eeg") & single
-    if present is not None:
-        electrodes &= present
-    scalp = electrodes & np.array([name not in _EARS for name in recording.channels])
-    if scalp.sum() < 2:
+    every = present is None
+    there = recording.channels if every else np.array(recording.channels)[present]
+    averaged = [name for name in scalp_electrodes(recording) if name in there]
+    return subtract_average(recording, recording, averaged, present)
+
+
+def scalp_electrodes(recording: Recording) -> tuple[str, ...]:
+    """Lists the single scalp electrodes of a recording that hold a signal.
+
+    Left out are the ears, pairs, other kinds of channels, and electrodes that are flat
+    or hold NaN or infinity.
+    """
+    rows, _ = _usable(recording)
+    return tuple(
+        name
+        for name in recording.channels
+        if name in rows
+        and rows[name].kind == "eeg"
+        and name not in EARS
+        and split_pair(name) is None
+        and np.isfinite(rows[name].signal).all()
+    )
+
+
+def subtract_average(
+    picked: Recording,
+    whole: Recording,
+    electrodes: Sequence[str],
+    present: Bool[np.ndarray, " c"] | None = None,
+) -> Recording:
+    """Returns channels of a recording against the average of its scalp electrodes.
+
+    The mean is that of the head, whichever channels were picked from it. Pairs are
+    differences already, and stay.
+
+    Args:
+        picked: Channels of `whole`, from `pick_channels`.
+        whole: The recording.
+        electrodes: Channels of `whole` to average.
+        present: Picked channels that hold a signal; None is all.
+
+    Returns:
+        The channels; their `reference` names the averaged electrodes.
+
+    Raises:
+        InputError: If there are fewer than two electrodes to average.
+    """
+    if len(electrodes) < 2:
         raise InputError(
-            f"{recording.source}: --data.montage average needs two or more electrodes; "
-            f"it has {', '.join(recording.channels)}. Use --data.montage referential."
+            f"{whole.source}: --data.montage average needs two or more electrodes; "
+            f"it has {', '.join(whole.channels)}. Use --data.montage referential."
         )
-    mean = recording.signal[scalp].mean(axis=0, dtype=np.float64)
-    signal = recording.signal.copy()
-    signal[electrodes] -= mean.astype(np.float32)
-    return dataclasses.replace(recording, signal=signal)
+    averaged = [whole.channels.index(name) for name in electrodes]
+    mean = whole.signal[averaged].mean(axis=0, dtype=np.float64)
+    single = np.array([split_pair(name) is None for name in picked.channels])
+    chosen = (np.array(picked.kinds) == "eeg") & single
+    if present is not None:
+        chosen &= present
+    signal = picked.signal.copy()
+    signal[chosen] -= mean.astype(np.float32)
+    return dataclasses.replace(picked, signal=signal, reference=tuple(electrodes))
 
 
 def _usable(recording: Recording) -> tuple[dict[str, _Row], tuple[str, ...]]:
@@ -201,7 +247,7 @@ def _interpolate(
     sources = tuple(
         name
         for name, row in rows.items()
-        if row.kind == "eeg" and name not in _EARS and _has_position(name)
+        if row.kind == "eeg" and name not in EARS and _has_position(name)
     )
     lost = [name for name in needed if not _has_position(name)]
     if lost or not needed or len(sources) < _MIN_SPLINE_ELECTRODES:

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool
@@ -13,7 +14,8 @@ from eegkd.data.recordings.montage import (
     DOUBLE_BANANA,
     default_channels,
     pick_channels,
-    to_montage,
+    scalp_electrodes,
+    subtract_average,
 )
 from eegkd.data.recordings.recording import Recording
 from eegkd.errors import InputError
@@ -23,16 +25,36 @@ _MAX_NOTCH = 0.48
 _MAX_DRIFT = 0.01
 
 
-def preprocess(recording: Recording, config: DataConfig) -> Recording:
+class Reference(NamedTuple):
+    """The average that a model's training recordings were referenced to.
+
+    Attributes:
+        electrodes: Electrodes that were averaged in some recording.
+        always: Electrodes that were averaged in every recording.
+    """
+
+    electrodes: tuple[str, ...]
+    always: tuple[str, ...]
+
+
+def preprocess(
+    recording: Recording, config: DataConfig, reference: Reference | None = None
+) -> Recording:
     """Picks, re-references, filters, resamples and (per recording) z-scores.
 
     An option that is None or () is left out, except `channels`: () takes all EEG
     channels (the 18 pairs for `double_banana`; the ECG leads of a file without EEG).
     Of the scopes of `zscore` only `recording` happens here.
 
+    Args:
+        recording: Recording as read.
+        config: Options.
+        reference: Electrodes to average where the montage is `average`; None is all
+            scalp electrodes that hold a signal.
+
     Returns:
         The recording; its `filled` names the channels that `config.policy` had to
-        interpolate or to set to zero.
+        interpolate or to set to zero, its `reference` the averaged electrodes.
 
     Raises:
         InputError: If a channel is missing, flat or not finite, or an option does not
@@ -46,7 +68,8 @@ def preprocess(recording: Recording, config: DataConfig) -> Recording:
     picked, present = pick_channels(recording, wanted, config.policy)
     check_finite(picked)
     if config.montage == "average":
-        picked = to_montage(picked, "average", present)
+        averaged = _averaged(recording, config, reference)
+        picked = subtract_average(picked, recording, averaged, present)
     rate = config.rate or picked.rate
     num = picked.signal.shape[1]
     ratio = resampling_ratio(picked.rate, rate, num)
@@ -65,6 +88,27 @@ def preprocess(recording: Recording, config: DataConfig) -> Recording:
     if config.zscore == "recording":
         result = zscore_recording(result, present)
     return result
+
+
+def _averaged(
+    recording: Recording, config: DataConfig, reference: Reference | None
+) -> tuple[str, ...]:
+    """Returns the electrodes to average; those of a given reference must be there.
+
+    Under a policy that fills channels in, the average is over those that are.
+    """
+    usable = scalp_electrodes(recording)
+    if reference is None:
+        return usable
+    lost = [name for name in reference.always if name not in usable]
+    if lost and config.policy == "error":
+        raise InputError(
+            f"{recording.source}: missing channels {', '.join(lost)}: the model's "
+            f"windows are referenced to the average of {len(reference.always)} "
+            "electrodes, and these are not recorded, or flat. Record them, or let "
+            "--data.policy interpolate or mask average the others."
+        )
+    return tuple(name for name in usable if name in reference.electrodes)
 
 
 def check_options(config: DataConfig, rate: float, source: str) -> None:

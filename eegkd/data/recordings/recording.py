@@ -35,6 +35,7 @@ class Recording:
         subject: The person, in BIDS words: "01" of "sub-01".
         session: The visit, or "".
         source: The file (or files) it was read from.
+        reference: Electrodes whose average was subtracted; () is none.
         filled: Channels without a recorded signal of their own, which the channel
             policy interpolated or set to zero.
     """
@@ -48,6 +49,7 @@ class Recording:
     subject: str = ""
     session: str = ""
     source: str = ""
+    reference: tuple[str, ...] = ()
     filled: tuple[str, ...] = ()
 
     @property

@@ -8,7 +8,9 @@ import numpy as np
 
 from eegkd.data.config import DataConfig
 from eegkd.data.corpora import UNLABELLED, Corpus
-from eegkd.data.recordings.preprocess import preprocess
+from eegkd.data.recordings.montage import EARS
+from eegkd.data.recordings.names import is_electrode
+from eegkd.data.recordings.preprocess import Reference, preprocess
 from eegkd.data.recordings.recording import Event, Recording, Unit
 from eegkd.errors import InputError
 
@@ -248,6 +250,7 @@ def window_recording(
     classes: Sequence[str] = (),
     background: str | None = None,
     trials: bool = False,
+    reference: Reference | None = None,
 ) -> tuple[Windows, Recording]:
     """Preprocesses and cuts one recording as for a store.
 
@@ -257,11 +260,12 @@ def window_recording(
         classes: Label names.
         background: The class of windows outside every event.
         trials: Cut one window per event.
+        reference: Electrodes to average, for `preprocess`.
 
     Returns:
         The windows, and the preprocessed recording they were cut from.
     """
-    recording = preprocess(raw, config)
+    recording = preprocess(raw, config, reference)
     length = config.window_s or GENERAL["window_s"]
     if trials:
         windows = cut_trials(
@@ -295,3 +299,20 @@ def config_of(manifest: Mapping[str, Any]) -> DataConfig:
         if name in names
     }
     return DataConfig(**settings, corpus=manifest["corpus"])
+
+
+def reference_of(manifest: Mapping[str, Any]) -> Reference | None:
+    """Returns the electrodes that a store's recordings were averaged over, if any.
+
+    Stores that name none were averaged over the channels that they kept.
+    """
+    if manifest["preprocessing"].get("montage") != "average":
+        return None
+    if "reference" not in manifest:
+        kept = tuple(manifest["channels"])
+        always = tuple(n for n in kept if is_electrode(n) and n not in EARS)
+        return Reference(kept, always)
+    electrodes = tuple(manifest["reference"])
+    records = manifest["recordings"].values()
+    lost = {name for record in records for name in record["not_in_reference"]}
+    return Reference(electrodes, tuple(n for n in electrodes if n not in lost))

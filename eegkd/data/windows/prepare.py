@@ -7,6 +7,7 @@ corpus, so its bytes depend neither on the number of workers nor on interruption
 
 import dataclasses
 import glob
+import itertools
 import json
 import os
 import re
@@ -74,6 +75,8 @@ def make_plan(config: DataConfig) -> PreparePlan:
     unused = {"world", "seed"} - set(corpus.options)
     for field in ("root", "workers", "corpus", *unused):
         del settings[field]
+    if config.montage == "average":  # Only then, or the hash of every store changes.
+        settings["average_of"] = "scalp"
     settings = json.loads(json.dumps(settings | {"part_version": PART_VERSION}))
     request = [settings, corpus.name, corpus.classes, corpus.background]
     if corpus.task:  # Only then, or the hash of every store changes.
@@ -159,6 +162,7 @@ def make_part(source: Source, corpus: Corpus, config: DataConfig, file: Path) ->
         "duration_s": recording.duration_s,
         "events": [dataclasses.asdict(event) for event in recording.events],
         "filled_channels": recording.filled,
+        "reference": recording.reference,
         "start_s": windows.start_s.tolist(),
         "label": windows.label.tolist(),
         "on_grid": windows.on_grid.tolist(),
@@ -249,6 +253,13 @@ def _manifest(plan: PreparePlan, infos: Sequence[Mapping[str, Any]]) -> dict[str
             manifest["split"] = {"error": str(error)}
     if corpus.student_subjects:
         manifest["student_subjects"] = corpus.student_subjects
+    if config.montage == "average":
+        averaged = [info["reference"] for info in infos]
+        manifest["reference"] = list(dict.fromkeys(itertools.chain(*averaged)))
+        records = manifest["recordings"].values()
+        for record, names in zip(records, averaged, strict=True):
+            lacking = [name for name in manifest["reference"] if name not in names]
+            record["not_in_reference"] = lacking
     if corpus.task:
         manifest["task"] = corpus.task
     if corpus.facts is not None:
