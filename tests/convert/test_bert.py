@@ -8,53 +8,7 @@ from safetensors.numpy import save_file
 from eegkd.convert import load_bert, read_safetensors
 from eegkd.errors import InputError
 from eegkd.models import load_pretrained
-
-CONFIG = {
-    "model_type": "bert",
-    "vocab_size": 20,
-    "hidden_size": 8,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 12,
-    "max_position_embeddings": 10,
-    "type_vocab_size": 2,
-    "layer_norm_eps": 1e-12,
-    "hidden_dropout_prob": 0.1,
-}
-
-
-def tensors(pooler=True):
-    rng = np.random.default_rng(0)
-    shapes = {
-        "embeddings.word_embeddings.weight": (20, 8),
-        "embeddings.position_embeddings.weight": (10, 8),
-        "embeddings.token_type_embeddings.weight": (2, 8),
-        "embeddings.LayerNorm.weight": (8,),
-        "embeddings.LayerNorm.bias": (8,),
-    }
-    for i in range(2):
-        layer = f"encoder.layer.{i}."
-        for name, shape in {
-            "attention.self.query": (8, 8),
-            "attention.self.key": (8, 8),
-            "attention.self.value": (8, 8),
-            "attention.output.dense": (8, 8),
-            "intermediate.dense": (12, 8),
-            "output.dense": (8, 12),
-        }.items():
-            shapes[f"{layer}{name}.weight"] = shape
-            shapes[f"{layer}{name}.bias"] = shape[:1]
-        for name in ("attention.output.LayerNorm", "output.LayerNorm"):
-            shapes[f"{layer}{name}.weight"] = shapes[f"{layer}{name}.bias"] = (8,)
-    if pooler:
-        shapes |= {"pooler.dense.weight": (8, 8), "pooler.dense.bias": (8,)}
-    return {k: rng.normal(size=v).astype(np.float32) for k, v in shapes.items()}
-
-
-def write(folder, weights, config=CONFIG):
-    (folder / "config.json").write_text(json.dumps(config))
-    save_file(weights, folder / "model.safetensors")
-    return folder
+from tests.support.bert_files import CONFIG, tensors, write
 
 
 def old_names(weights):

@@ -142,18 +142,23 @@ def class_texts(
 
 
 def read_texts(path: Path, classes: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """Reads free-text reports from a CSV file with the columns `label,text`.
+    """Reads free texts, several per class, from a CSV file of columns `label,text`.
 
     Raises:
         InputError: If the file, a column, or the texts of a class are missing.
     """
     if not path.is_file():
         raise InputError(f"--text.file {path}: no such file.")
-    with path.open(newline="", encoding="utf-8") as handle:
-        reader = csv.DictReader(handle)
-        if not {"label", "text"} <= set(reader.fieldnames or ()):
-            raise InputError(f"{path}: needs the columns label,text.")
-        rows = [(row["label"].strip(), (row["text"] or "").strip()) for row in reader]
+    try:
+        # Spreadsheets begin a file with a mark of its encoding.
+        with path.open(newline="", encoding="utf-8-sig") as handle:
+            reader = csv.DictReader(handle)
+            if not {"label", "text"} <= set(reader.fieldnames or ()):
+                raise InputError(f"{path}: needs the columns label,text.")
+            cells = [(row["label"] or "", row["text"] or "") for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read ({error}); save as UTF-8.") from None
+    rows = [(label.strip(), text.strip()) for label, text in cells if label or text]
     unknown = sorted({label for label, _ in rows} - set(classes))
     if unknown:
         raise InputError(f"{path}: unknown labels {unknown}; classes: {list(classes)}.")
@@ -193,16 +198,12 @@ def build_vocabulary(texts: Sequence[Sequence[str]]) -> dict[str, int]:
     return {token: i for i, token in enumerate((*SPECIAL_TOKENS, *sorted(words)))}
 
 
-def read_vocabulary(path: Path) -> dict[str, int]:
-    """Reads a BERT `vocab.txt`: one token per line, whose number is its id."""
-    if not path.is_file():
-        raise InputError(f"{path}: no vocab.txt in the folder of BERT weights.")
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return {token: i for i, token in enumerate(lines)}
-
-
 def tokenize(
-    texts: Sequence[Sequence[str]], vocabulary: Mapping[str, int], *, max_length: int
+    texts: Sequence[Sequence[str]],
+    vocabulary: Mapping[str, int],
+    *,
+    max_length: int,
+    lowercase: bool = True,
 ) -> tuple[Int32[np.ndarray, "k m l"], Bool[np.ndarray, "k m l"], Int32[np.ndarray, " k"]]:  # fmt: skip # noqa: E501
     """Encodes the texts of every class as `[CLS] words [SEP]`, padded.
 
@@ -212,7 +213,7 @@ def tokenize(
     """
     from tokenizers import BertWordPieceTokenizer
 
-    tokenizer = BertWordPieceTokenizer(vocab=dict(vocabulary), lowercase=True)
+    tokenizer = BertWordPieceTokenizer(vocab=dict(vocabulary), lowercase=lowercase)
     tokenizer.enable_truncation(max_length)
     encoded = [[tokenizer.encode(text).ids for text in group] for group in texts]
     width = max(len(ids) for group in encoded for ids in group)

@@ -13,11 +13,15 @@ class TextConfig:
     """The text tower.
 
     Attributes:
-        source: Class templates; a CSV of reports; distinct random vectors in place of
-            language; no text at all, a linear head.
-        file: The CSV of reports, columns label,text.
-        bert: Folder of BERT weights (safetensors, config.json, vocab.txt); empty:
-            random weights and a vocabulary made from the texts.
+        source: Class templates; a file of free texts, several per class; both of
+            them; distinct random vectors in place of language; no text at all, a
+            linear head.
+        file: CSV of free texts, columns label,text.
+        bert: Folder of BERT weights (config.json, model.safetensors, and vocab.txt or
+            tokenizer.json), or one that holds such a folder, as of an installed
+            package; empty: random weights and a vocabulary made from the texts.
+        pooling: Vector of a text: that of its [CLS] token, or the mean of its tokens,
+            as sentence-transformers take it.
         dim: Width, where weights are random.
         depth: Layers, where weights are random.
         num_heads: Attention heads, where weights are random.
@@ -32,9 +36,12 @@ class TextConfig:
             weights frozen and trains random ones.
     """
 
-    source: Literal["templates", "file", "random_class_vectors", "none"] = "templates"
+    source: Literal["templates", "file", "both", "random_class_vectors", "none"] = (
+        "templates"
+    )
     file: str = ""
     bert: str = ""
+    pooling: Literal["cls", "mean"] = "cls"
     dim: int = 768
     depth: int = 12
     num_heads: int = 12

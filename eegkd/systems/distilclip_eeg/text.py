@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from eegkd.data.language import class_texts as texts
+from eegkd.data.language import towers
 from eegkd.errors import InputError
 from eegkd.models import (
     Bert,
@@ -22,6 +23,7 @@ from eegkd.models import (
     apply_params,
     load_pretrained,
 )
+from eegkd.ops.pairwise import masked_mean
 from eegkd.systems import Weights
 from eegkd.systems.distilclip_eeg.config import DistilClipConfig
 from eegkd.systems.loaded import loaded_weights
@@ -87,26 +89,52 @@ def make_text_side(config: DistilClipConfig) -> TextSide | None:
         return None
     if source == "random_class_vectors":
         return _random_text(len(classes), config.proj.dim)
-    if source == "file":
-        groups = texts.read_texts(Path(config.text.file), classes)
-    else:
+    return _bert_text(config, _texts(config))
+
+
+def _texts(config: DistilClipConfig) -> tuple[tuple[str, ...], ...]:
+    """Returns the texts of every class: templates, those of a file, or all of them."""
+    source, classes = config.text.source, config.signal.classes
+    groups = [()] * len(classes)
+    if source in ("templates", "both"):
         handcrafted = config.prompt.mode == "handcrafted"
         groups = texts.class_texts(classes, handcrafted=handcrafted)
-    return _bert_text(config, groups)
+    if source in ("file", "both"):
+        own = _own_texts(config)
+        groups = [(*a, *b) for a, b in zip(groups, own, strict=True)]
+    return tuple(groups)
+
+
+def _own_texts(config: DistilClipConfig) -> tuple[tuple[str, ...], ...]:
+    if not config.text.file:
+        raise InputError(
+            f"--text.source {config.text.source} needs --text.file TEXTS.csv, with the "
+            "columns label,text."
+        )
+    return texts.read_texts(Path(config.text.file), config.signal.classes)
 
 
 def text_notes(config: DistilClipConfig) -> tuple[str, ...]:
-    """Formats a warning if the file of reports names the classes."""
-    if config.text.source != "file":
-        return ()
-    groups = texts.read_texts(Path(config.text.file), config.signal.classes)
-    named = texts.label_words(groups, config.signal.classes)
-    if not named:
-        return ()
-    return (
-        f"The reports in {config.text.file} name the classes {', '.join(named)}: what "
-        "the text adds is then the label itself.",
-    )
+    """Formats warnings: of texts that name their class, of a pooling that is another.
+
+    What a user's file says of a class may be its name; the templates never do.
+    """
+    text, notes = config.text, []
+    if text.source in ("file", "both"):
+        named = texts.label_words(_own_texts(config), config.signal.classes)
+        if named:
+            notes.append(
+                f"The texts in {text.file} name the classes {', '.join(named)}: what "
+                "the text adds is then the label itself."
+            )
+    if text.bert and text.source in ("templates", "file", "both"):
+        pooling = towers.published_pooling(towers.find_tower(text.bert))
+        if pooling not in (None, text.pooling):
+            notes.append(
+                f"The text tower in {text.bert} was trained with vectors pooled by "
+                f"{pooling}, and is used with {text.pooling} (--text.pooling)."
+            )
+    return tuple(notes)
 
 
 def _random_text(num_classes: int, dim: int) -> TextSide:
@@ -124,8 +152,13 @@ def _bert_text(
     config: DistilClipConfig, groups: tuple[tuple[str, ...], ...]
 ) -> TextSide:
     """Encodes class texts by BERT, loaded or random, with prompts and projection."""
-    module, vocabulary, load = _bert(config, groups)
-    ids, mask, counts = texts.tokenize(groups, vocabulary, max_length=MAX_LENGTH)
+    module, words, load = _bert(config, groups)
+    ids, mask, counts = texts.tokenize(
+        groups,
+        words.vocabulary,
+        max_length=min(MAX_LENGTH, module.cfg.max_positions),
+        lowercase=words.lowercase,
+    )
     learnable = config.prompt.mode == "learnable" and config.text.num_prompts > 0
     prompts = Prompts(
         module.cfg.depth,
@@ -167,7 +200,10 @@ def _bert_text(
             train=key is not None and train_bert,
             rngs={} if key is None else {"dropout": key},
         )
-        return apply_params(projection, trained["projection"], out["cls"])
+        pooled = out["cls"]
+        if config.text.pooling == "mean":
+            pooled = masked_mean(out["tokens"], jnp.asarray(mask))
+        return apply_params(projection, trained["projection"], pooled)
 
     side = _drawn(config, encode, ids, mask, counts)
     return side._replace(init=init, load=load)
@@ -175,18 +211,19 @@ def _bert_text(
 
 def _bert(
     config: DistilClipConfig, groups: tuple[tuple[str, ...], ...]
-) -> tuple[Bert, Mapping[str, int], Weights | None]:
+) -> tuple[Bert, towers.Words, Weights | None]:
     """Builds BERT and its vocabulary, from a folder or with random weights."""
-    given = config.text.bert
-    if given:
-        module, loaded = load_pretrained("bert", given)
-        vocabulary = texts.read_vocabulary(Path(given) / "vocab.txt")
-        if len(vocabulary) > module.cfg.vocab_size:
+    if config.text.bert:
+        folder = towers.find_tower(config.text.bert)
+        words = towers.read_words(folder)
+        module, loaded = load_pretrained("bert", folder)
+        if len(words.vocabulary) > module.cfg.vocab_size:
             raise InputError(
-                f"{given}: vocab.txt has {len(vocabulary)} tokens, the weights "
-                f"{module.cfg.vocab_size}: take both from one model."
+                f"{folder}: its vocabulary has {len(words.vocabulary)} tokens, the "
+                f"weights {module.cfg.vocab_size}: take both from one model."
             )
-        return module, vocabulary, loaded_weights("bert", given, loaded["params"])
+        weights = loaded_weights("bert", str(folder), loaded["params"])
+        return module, words, weights
     vocabulary, dim = texts.build_vocabulary(groups), config.text.dim
     sizes = BertConfig(
         vocab_size=len(vocabulary),
@@ -200,7 +237,7 @@ def _bert(
         init_std=dim**-0.5,
         pooler=False,
     )
-    return Bert(sizes), vocabulary, None
+    return Bert(sizes), towers.Words(vocabulary), None
 
 
 def _drawn(
