@@ -154,7 +154,7 @@ def make_card(
         n_times=signal.n_times,
         preprocessing=_preprocessing(manifest),
         look_ahead_s=look_ahead_s(
-            preprocessing.get("band"), preprocessing["filter_order"], signal.rate
+            preprocessing.get("band"), preprocessing.get("filter_order", 4), signal.rate
         ),
         standardised=standardised,
         temperature=model.temperature,
