@@ -15,7 +15,7 @@ from eegkd.systems.entry import Entry, check_preset
 from eegkd.train.optimiser import OptimConfig
 
 ROWS = ("alpha_0", "no_teacher", "shuffled_teacher", "small_net", "linear",
-        "within_class_shuffle", "class_mean_teacher")  # fmt: skip
+        "within_class_shuffle", "class_mean_teacher", "a_a")  # fmt: skip
 """Controls and baselines that every system has."""
 
 
@@ -121,7 +121,9 @@ class RunConfig(SystemConfig):
         num_seeds: Students (and of each control) per fold.
         split: How subjects are divided; random-windows leaks them and says so.
         num_folds: Number of folds of kfold and random-windows.
-        rows: Controls and baselines besides teacher and student.
+        rows: Controls and baselines besides teacher and student. Those that the
+            system's verdict rests on (no_teacher and alpha_0, unless it says) are
+            always trained; a_a needs two seeds.
         teacher_run: Folder of another run on the same windows and folds whose finished
             teachers are taken; empty: they are trained. Options that only the student
             reads may differ.

@@ -89,12 +89,14 @@ def _run(experiment: Experiment, argv: Sequence[str]) -> None:
     store, folds = open_data(config)
     variants = [(row, experiment.variants[row]) for row in experiment.tables[table]]
     asked = (experiment.notes, corpus), (experiment.table_notes, table)
+    entry = find(name)
     run_distillation(
-        find(name).make_system,
+        entry.make_system,
         store,
         folds,
         config,
         variants=variants,
         same_teacher=table in experiment.same_teacher,
+        registered=entry.registered,
         notes=[notes[key] for notes, key in asked if key in notes],
     )

@@ -67,8 +67,9 @@ def run_entry(
     config: Any,
     notes: Sequence[str] = (),
 ) -> None:
-    """Runs a system with the variants of its own that `--rows` names."""
-    chosen = {row: entry.variants[row] for row in config.rows if row in entry.variants}
+    """Runs a system with those of its variants that are asked for, or registered."""
+    wanted = dict.fromkeys((*config.rows, *entry.registered))
+    chosen = {row: entry.variants[row] for row in wanted if row in entry.variants}
     run_distillation(
         entry.make_system,
         store,
@@ -79,6 +80,7 @@ def run_entry(
             for name, variant in chosen.items()
         ],
         same_teacher=bool(chosen) and all(v.same_teacher for v in chosen.values()),
+        registered=entry.registered,
         notes=(*notes, *(f"{name}: {v.sentence}" for name, v in chosen.items())),
     )
 

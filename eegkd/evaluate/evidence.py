@@ -59,6 +59,9 @@ class Evidence:
         events: From window probabilities to events.
         columns: Channels that the student sees; () is all.
         notes: Sentences that the reader must not miss.
+        registered: Rows that the student must all beat; None: those of
+            `rows.REGISTERED` that are there.
+        left_out: Why rows were not trained, by row.
         record: Record of the run, which summary.json repeats.
     """
 
@@ -79,6 +82,8 @@ class Evidence:
     events: EventsConfig = EventsConfig()
     columns: tuple[int, ...] = ()
     notes: Sequence[str] = ()
+    registered: Sequence[str] | None = None
+    left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
     record: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     _known: dict[Any, Any] = dataclasses.field(
         default_factory=dict, init=False, repr=False

@@ -4,8 +4,9 @@ from collections.abc import Iterable
 
 MODELS = {
     "teacher": "the large model itself: head room",
-    "student": "the distilled model; its verdict is against no_teacher",
+    "student": "the distilled model; its verdict is the registered comparison",
     "no_teacher": "the same student on hard labels: what the teacher adds",
+    "a_a": "no_teacher with other seeds, against no_teacher: nothing to be found",
     "alpha_0": "the teacher's start and class vectors, no distillation loss",
     "shuffled_teacher": "teacher outputs permuted over the samples: should hurt",
     "within_class_shuffle": "teacher outputs permuted within a class",
@@ -15,6 +16,20 @@ MODELS = {
     "linear": "band power and a linear classifier: the floor",
 }
 """Rows in order, with their purpose; a run's variants follow."""
+
+A_A = "a_a"
+"""The negative control: another run of the recipe of `A_A_OF`."""
+A_A_OF = "no_teacher"
+TEACHER, STUDENT = "teacher", "student"
+
+REGISTERED = ("no_teacher", "alpha_0")
+"""Rows that the student must all beat for "distillation helps", by default."""
+
+STUDENT_SHAPED = (
+    *(STUDENT, A_A_OF, A_A, "alpha_0", "shuffled_teacher", "within_class_shuffle"),
+    *("class_mean_teacher", "random_class_vectors"),
+)
+"""Rows whose models are built as the student is, and differ in what they are taught."""
 
 SHOWN = ("teacher", "student", "no_teacher")
 """Rows shown in detail: training, calibration, embeddings."""

@@ -1,225 +1,82 @@
-"""Comparisons of models with the subject as the unit, seeds averaged within it.
+"""The table of results: every row's mean and interval, and the verdicts on the student.
 
-A verdict comes from the Holm-adjusted two-sided paired t-test at 5 %, and its
-sign from the mean difference; the exact sign-flip test is printed with it and decides
-only where all differences are equal, which leaves a t-test nothing to divide by.
+The unit is the subject, with seeds averaged within it (a fold, where a corpus names
+none), or the cohort, where too few subjects have a figure of their own. The error of a
+difference holds units and trainings; the teacher of each fold is held fixed.
 """
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float64
-from scipy import optimize, stats
 
+from eegkd.evaluate.bootstrap import bca_interval, draw_subjects
+from eegkd.evaluate.cohort import (
+    compare_cohort,
+    figures_of,
+    has_label,
+    make_cohort,
+    over_folds,
+    spreads_of_cohort,
+)
+from eegkd.evaluate.families import Registered, holm, judge_family
 from eegkd.evaluate.metrics import per_subject, score
+from eegkd.evaluate.paired import (
+    LEAST_UNITS,
+    Comparison,
+    Unit,
+    Verdict,
+    minimum_detectable_effect,
+    paired_comparison,
+    sign_flip_p,
+    t_interval,
+)
 from eegkd.evaluate.predictions import Predictions
+from eegkd.evaluate.rows import A_A, A_A_OF, REGISTERED, STUDENT, TEACHER
+from eegkd.evaluate.trainings import spreads_of_units, structure_of, trainings_of
 
-Verdict = Literal["better", "worse", "undetectable"]
-ALPHA = 0.05
-_EXACT_UNITS = 20
-_MONTE_CARLO = 100_000
+__all__ = [
+    "Comparison",
+    "Summary",
+    "UnitValues",
+    "Verdict",
+    "compare_all",
+    "holm",
+    "minimum_detectable_effect",
+    "paired_comparison",
+    "result_rows",
+    "sign_flip_p",
+    "summarise",
+    "t_interval",
+    "unit_of",
+    "unit_values",
+]
 
 UnitValues = Mapping[str, np.ndarray]
 """The metric of every unit (subject), `f64[seed]`; models may differ in seeds."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """The student against another model, over the same units.
-
-    Attributes:
-        mean_difference: Student minus other.
-        low: Lower end of the 95 % t interval; NaN below two units.
-        high: Upper end.
-        p_t: Two-sided paired t-test.
-        p_signflip: Two-sided sign-flip test.
-        p_adjusted: `p_t` after Holm over the family it was compared in.
-        mde: Minimum detectable effect of one such t-test at 80 % power.
-        seed_error: Standard error of `mean_difference` over seeds, units held fixed;
-            NaN where neither model has two. All other fields hold the trainings fixed:
-            units that agree do not show that other seeds would.
-        n: Units used.
-        num_excluded: Units left out because the metric is undefined there.
-        verdict: Verdict on the student.
-    """
-
-    mean_difference: float
-    low: float
-    high: float
-    p_t: float
-    p_signflip: float
-    p_adjusted: float
-    mde: float
-    seed_error: float
-    n: int
-    num_excluded: int
-    verdict: Verdict
+Runs = Mapping[str, Sequence[Predictions]]
+"""Test predictions of each row, by seed, all folds joined."""
 
 
 class Summary(NamedTuple):
-    """Rows of results.json, and the values by unit that verdicts rest on."""
+    """Rows of results.json, and the comparisons that verdicts rest on.
+
+    Attributes:
+        rows: One per metric and model.
+        comparisons: Metric -> row -> the student against it; `a_a` against its own.
+    """
 
     rows: list[dict[str, Any]]
     comparisons: dict[str, dict[str, Comparison]]
 
 
-def t_interval(values: Float64[np.ndarray, " n"]) -> tuple[float, float]:
-    """Computes the 95 % interval `mean +- t sd / sqrt(n)`; NaN below two values."""
-    n = len(values)
-    if n < 2:
-        return float("nan"), float("nan")
-    half = stats.t.ppf(1 - ALPHA / 2, n - 1) * values.std(ddof=1) / np.sqrt(n)
-    return float(values.mean() - half), float(values.mean() + half)
+class _Judged(NamedTuple):
+    """One metric: the unit, each row's mean with its interval, and raw comparisons."""
 
-
-def sign_flip_p(differences: Float64[np.ndarray, " n"], *, seed: int = 0) -> float:
-    """Computes the two-sided p-value of the mean under random signs.
-
-    All `2^n` sign patterns up to 20 units, else 100,000 random ones, the observed one
-    counted among them.
-    """
-    observed = abs(differences.sum())
-    # Equal sums in another order of addition must tie.
-    reach = observed - 1e-9 * np.abs(differences).sum()
-    if len(differences) <= _EXACT_UNITS:
-        sums = np.zeros(1)
-        for value in differences:
-            sums = np.concatenate([sums + value, sums - value])
-        return float(np.mean(np.abs(sums) >= reach))
-    rng = np.random.default_rng(seed)
-    signs = rng.choice(np.array([-1, 1], np.float32), (_MONTE_CARLO, len(differences)))
-    hits = np.count_nonzero(np.abs(signs @ differences) >= reach)
-    return float((1 + hits) / (1 + _MONTE_CARLO))
-
-
-def holm(ps: Sequence[float]) -> Float64[np.ndarray, " m"]:
-    """Adjusts p-values by Holm's step-down: `max_{j <= i} min(1, (m - j) p_(j))`."""
-    p = np.asarray(ps, np.float64)
-    order = np.argsort(p, kind="stable")
-    steps = p[order] * np.arange(len(p), 0, -1)
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
-    return adjusted
-
-
-@lru_cache
-def _detectable_effect_size(n: int, alpha: float, power: float) -> float:
-    # t^2 is noncentral F; SciPy's noncentral t has NaN tails where this has none.
-    limit = stats.f.isf(alpha, 1, n - 1)
-
-    def shortfall(shift: float) -> float:
-        return float(stats.ncf.sf(limit, 1, n - 1, shift**2)) - power
-
-    upper = 4.0
-    while shortfall(upper) < 0:
-        upper *= 2
-    found = optimize.root_scalar(shortfall, bracket=(1e-3, upper), method="brentq")
-    return found.root / n**0.5
-
-
-def minimum_detectable_effect(
-    sd: float, n: int, *, alpha: float = ALPHA, power: float = 0.8
-) -> float:
-    """Computes the mean difference that a paired t-test finds with this power.
-
-    From the noncentral t distribution, two-sided; NaN below two units.
-    """
-    return sd * _detectable_effect_size(n, alpha, power) if n >= 2 else float("nan")
-
-
-def seed_error(
-    student: Float64[np.ndarray, "n seed"], other: Float64[np.ndarray, "n seed2"]
-) -> float:
-    """Computes the standard error, over seeds, of the difference of two means.
-
-        sqrt(var_k(mean_i s_ik) / K + var_k(mean_i o_ik) / K')
-
-    A model of one seed adds nothing (a teacher, a linear model). Seeds count
-    as independent: those of two rows share a start, which lowers the true error.
-
-    Returns:
-        The error; NaN where both models have one seed, or there is no unit.
-    """
-    means = [x.mean(axis=0) for x in (student, other) if len(x) and x.shape[1] > 1]
-    if not means:
-        return float("nan")
-    return float(np.sqrt(sum(m.var(ddof=1) / len(m) for m in means)))
-
-
-def paired_comparison(
-    student: Float64[np.ndarray, "n seed"],
-    other: Float64[np.ndarray, "m seed2"],
-    *,
-    seed: int = 0,
-) -> Comparison:
-    """Compares two models over the same units; the models may differ in seeds.
-
-    A unit with a NaN on either side is excluded and counted. Below two units, and
-    where all differences are zero, nothing is detectable and p is 1.
-
-    Raises:
-        ValueError: If the numbers of units differ.
-    """
-    student, other = np.asarray(student, np.float64), np.asarray(other, np.float64)
-    if student.ndim != 2 or other.ndim != 2 or len(student) != len(other):
-        raise ValueError(f"Need [n, seed] twice; got {student.shape}, {other.shape}.")
-    paired = student.mean(axis=1) - other.mean(axis=1)
-    d = paired[np.isfinite(paired)]
-    n = len(d)
-    sd = float(d.std(ddof=1)) if n > 1 else float("nan")
-    p_t = p_signflip = 1.0
-    if n > 1:
-        p_signflip = sign_flip_p(d, seed=seed)
-        # Rounding leaves a constant difference a deviation of about 1e-17.
-        if sd > 1e-12 * np.abs(d).max():
-            p_t = float(2 * stats.t.sf(abs(d.mean()) / (sd / np.sqrt(n)), n - 1))
-        else:
-            p_t = p_signflip
-    low, high = t_interval(d)
-    raw = Comparison(
-        mean_difference=float(d.mean()) if n else float("nan"),
-        low=low,
-        high=high,
-        p_t=p_t,
-        p_signflip=p_signflip,
-        p_adjusted=p_t,
-        mde=minimum_detectable_effect(sd, n),
-        seed_error=seed_error(*(x[np.isfinite(paired)] for x in (student, other))),
-        n=n,
-        num_excluded=len(paired) - n,
-        verdict="undetectable",
-    )
-    return _judged(raw, p_t)
-
-
-def _judged(comparison: Comparison, p_adjusted: float) -> Comparison:
-    verdict: Verdict = "undetectable"
-    if p_adjusted < ALPHA:
-        verdict = "better" if comparison.mean_difference > 0 else "worse"
-    return dataclasses.replace(comparison, p_adjusted=p_adjusted, verdict=verdict)
-
-
-def compare_all(
-    student: UnitValues, others: Mapping[str, UnitValues], *, seed: int = 0
-) -> dict[str, Comparison]:
-    """Compares the student with every other model, Holm over all of them.
-
-    Raises:
-        ValueError: If a model was judged on other units than the student.
-    """
-    found = {}
-    for name, values in others.items():
-        if set(values) != set(student):
-            odd = sorted(set(values) ^ set(student))[:5]
-            raise ValueError(f"{name!r} and the student differ in units, as {odd}.")
-        stack = [np.stack([v[unit] for unit in student]) for v in (student, values)]
-        found[name] = paired_comparison(*stack, seed=seed)
-    adjusted = holm([c.p_t for c in found.values()])
-    pairs = zip(found.items(), adjusted, strict=True)
-    return {name: _judged(c, float(p)) for (name, c), p in pairs}
+    unit: Unit
+    means: dict[str, tuple[float, float, float, int, int]]
+    found: dict[str, Comparison]
 
 
 def unit_values(seeds: Sequence[Predictions], metric: str) -> UnitValues:
@@ -234,68 +91,275 @@ def unit_values(seeds: Sequence[Predictions], metric: str) -> UnitValues:
     return {u: np.array([values[u] for values in scored]) for u in scored[0]}
 
 
+def unit_of(values: UnitValues, num_labelled: int) -> Unit:
+    """Decides between subject and cohort.
+
+    The cohort is the unit where some subjects have no figure of their own and fewer
+    than 6 have one, or fewer than half.
+
+    Args:
+        values: The student's metric by subject; NaN where there is none.
+        num_labelled: Subjects that have a label.
+    """
+    own = sum(bool(np.isfinite(v).all()) for v in values.values())
+    few = own < LEAST_UNITS or 2 * own < num_labelled
+    return "cohort" if own < num_labelled and few else "subject"
+
+
+def compare_all(
+    student: UnitValues,
+    others: Mapping[str, UnitValues],
+    *,
+    folds: Mapping[str, Any] | None = None,
+    same_shape: Sequence[str] = (),
+    unit: Unit = "subject",
+    registered: Sequence[str] = (),
+    seed: int = 0,
+) -> dict[str, Comparison]:
+    """Compares the student with every other model over units, as `judge_family` says.
+
+    Args:
+        student: The student's values.
+        others: Those of the other models, by row.
+        folds: Fold of each unit; None: all in one.
+        same_shape: Further rows whose models are built as the student is.
+        unit: What the units are.
+        registered: Rows that the student must all beat.
+        seed: Seed of the sign-flip test beyond 20 units.
+
+    Raises:
+        ValueError: If a model was judged on other units than the student.
+    """
+    found = _compare_units(
+        {STUDENT: student, **others}, folds or {}, same_shape, unit, seed
+    )
+    return judge_family(found, registered)[0]
+
+
+def _compare_units(
+    values: Mapping[str, UnitValues],
+    folds: Mapping[str, Any],
+    same_shape: Sequence[str],
+    unit: Unit,
+    seed: int,
+) -> dict[str, Comparison]:
+    """Compares the student with each row, `a_a` with its own."""
+    student = values[STUDENT]
+    for name, own in values.items():
+        if set(own) != set(student):
+            odd = sorted(set(own) ^ set(student))[:5]
+            raise ValueError(f"{name!r} and the student differ in units, as {odd}.")
+    stacks = {name: np.stack([v[u] for u in student]) for name, v in values.items()}
+    place = np.array([folds.get(u, 0) for u in student])
+    found = {}
+    for first, name in _pairs(values):
+        kept = np.isfinite(stacks[first].mean(axis=1) + stacks[name].mean(axis=1))
+        own = {row: x[kept] for row, x in stacks.items()}
+        spreads = spreads_of_units(own, place[kept], same_shape)
+        sides = [
+            (structure_of(row, same_shape), stacks[row].shape[1])
+            for row in (first, name)
+        ]
+        found[_about(first, name)] = paired_comparison(
+            stacks[first],
+            stacks[name],
+            trainings=trainings_of(spreads, sides),
+            unit=unit,
+            seed=seed,
+        )
+    return found
+
+
+def _pairs(rows: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Lists what is compared: the student with each row, `a_a` with its own."""
+    pairs = [(STUDENT, name) for name in rows if name not in (STUDENT, A_A)]
+    return [*pairs, (A_A, A_A_OF)] if {A_A, A_A_OF} <= set(rows) else pairs
+
+
+def _about(first: str, second: str) -> str:
+    """Returns the row that a comparison is shown in."""
+    return second if first == STUDENT else first
+
+
+def _by_unit(
+    values: Mapping[str, UnitValues],
+    folds: Mapping[str, Any],
+    same_shape: Sequence[str],
+    unit: Unit,
+    seed: int,
+) -> _Judged:
+    means = {}
+    for name, own in values.items():
+        x = np.array([v.mean() for v in own.values()])
+        known = x[np.isfinite(x)]
+        mean = float(known.mean()) if len(known) else float("nan")
+        means[name] = mean, *t_interval(known), len(known), len(x) - len(known)
+    return _Judged(unit, means, _compare_units(values, folds, same_shape, unit, seed))
+
+
+def _by_cohort(
+    runs: Runs, folds: np.ndarray, metric: str, same_shape: Sequence[str], seed: int
+) -> _Judged:
+    cohort = make_cohort(runs, folds, metric)
+    figures = figures_of(cohort, draw_subjects(cohort.strata, seed=seed))
+    num_all = len(np.unique(next(iter(runs.values()))[0].subject))
+    means = {}
+    for name, own in figures.items():
+        whole, drawn, without = map(over_folds, own)
+        known = np.isfinite(own.whole[0])
+        used = [m for m, x in zip(cohort.members, known, strict=True) if x]
+        n = len(np.unique(np.concatenate(used))) if used else 0
+        ends = bca_interval(float(whole), drawn, without, cohort.strata)
+        means[name] = float(whole), *ends, n, num_all - n
+    spreads = spreads_of_cohort(cohort, figures, same_shape)
+    found = {}
+    for first, name in _pairs(runs):
+        sides = [
+            (structure_of(row, same_shape), len(runs[row])) for row in (first, name)
+        ]
+        trainings = trainings_of(spreads, sides)
+        found[_about(first, name)] = compare_cohort(
+            cohort, figures, first, name, trainings=trainings, seed=seed
+        )
+    return _Judged("cohort", means, found)
+
+
+def _with_room(
+    judged: _Judged, found: Mapping[str, Comparison]
+) -> dict[str, Comparison]:
+    """Marks rows that the teacher is not above by what could be detected."""
+    rooms = dict(found)
+    teacher = judged.means.get(TEACHER, (float("nan"),))[0]
+    for name, c in found.items():
+        gap = teacher - judged.means[name][0]
+        known = np.isfinite(gap) and np.isfinite(c.mde) and not c.reason
+        if name not in (TEACHER, A_A) and known:
+            rooms[name] = dataclasses.replace(c, no_room=bool(gap < c.mde))
+    return rooms
+
+
+def _folds_of_units(
+    predictions: Predictions, folds: np.ndarray | None
+) -> dict[str, Any]:
+    """Returns the fold of each unit; {} (one for all) if some are in several."""
+    if folds is None:
+        return {}
+    pairs = {
+        (str(u), f) for u, f in zip(predictions.subject, folds.tolist(), strict=True)
+    }
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else {}
+
+
 def _number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None  # JSON has no NaN
 
 
 def summarise(
-    runs: Mapping[str, Sequence[Predictions]],
+    runs: Runs,
     metrics: Sequence[str],
     *,
-    student: str = "student",
-    reference: str = "no_teacher",
+    folds: np.ndarray | None = None,
+    units: Unit = "subject",
+    registered: Sequence[str] | None = None,
+    why_not: Mapping[str, str] = {},
+    same_shape: Sequence[str] = (),
     seed: int = 0,
 ) -> Summary:
-    """Judges every model and compares the student with each, metric by metric.
+    """Judges every row and compares the student with each, metric by metric.
 
     Args:
-        runs: One list of test predictions (all folds joined) per model, one per seed.
-        metrics: Names of `metrics.METRICS`.
-        student: The model that verdicts are about.
-        reference: The model that the student's own row is compared with.
-        seed: Seed of the sign-flip test beyond 20 units.
+        runs: One list of test predictions (all folds joined) per row, one per seed.
+        metrics: Names of `metrics.METRICS`; all but the first are exploratory.
+        folds: Fold of each window; None: all in one.
+        units: What `Predictions.subject` holds; of folds there is no cohort.
+        registered: Rows that the student must all beat; None: those of
+            `rows.REGISTERED` that are there.
+        why_not: Why a row was not trained.
+        same_shape: Further rows whose models are built as the student is.
+        seed: Seed of the draws, and of the sign-flip test beyond 20 units.
 
     Returns:
-        The rows of results.json, with two keys more: `pooled`, the metric over all
-        windows together (mean over seeds), and `num_excluded`, units where the metric
-        is undefined. What is undefined is None. The Holm family is the rows of one
-        metric; the student's own row repeats `reference` and is not counted again.
+        The rows of results.json. Beside mean, interval and verdict: `unit`, `reason`
+        where there is no verdict, `exploratory`, `no_room`; `pooled`, the metric over
+        all windows together (mean over seeds); `num_excluded`, units where the metric
+        is undefined. What is undefined is None. The verdict of the student's own row is
+        the registered comparison.
 
     Raises:
         ValueError: If there is no student, or the units of two models differ.
     """
-    if student not in runs:
-        raise ValueError(f"No {student!r} among the models {sorted(runs)}.")
+    if STUDENT not in runs:
+        raise ValueError(f"No {STUDENT!r} among the models {sorted(runs)}.")
+    if registered is None:
+        registered = [name for name in REGISTERED if name in runs]
     rows, compared = [], {}
+    first = runs[STUDENT][0]
+    labelled = len(np.unique(first.subject[has_label(first.label)]))
+    place = _folds_of_units(first, folds)
     for metric in metrics:
         values = {name: unit_values(seeds, metric) for name, seeds in runs.items()}
-        others = {name: v for name, v in values.items() if name != student}
-        found = compared[metric] = compare_all(values[student], others, seed=seed)
+        unit = units
+        if units == "subject":
+            unit = unit_of(values[STUDENT], labelled)
+        if unit == "cohort":
+            where = np.zeros(len(first.label)) if folds is None else folds
+            judged = _by_cohort(runs, where, metric, same_shape, seed)
+        else:
+            judged = _by_unit(values, place, same_shape, unit, seed)
+        found, claim = judge_family(
+            judged.found, registered, why_not=why_not, secondary=metric != metrics[0]
+        )
+        compared[metric] = _with_room(judged, found)
         for name, seeds in runs.items():
-            means = np.array([v.mean() for v in values[name].values()])
-            means = means[np.isfinite(means)]
-            low, high = t_interval(means)
-            comparison = found.get(reference if name == student else name)
             pooled = np.mean([score(p, [metric])[metric] for p in seeds])
-            rows.append(
-                {
-                    "model": name,
-                    "metric": metric,
-                    "mean": _number(means.mean()) if len(means) else None,
-                    "low": _number(low),
-                    "high": _number(high),
-                    "n_subjects": len(means),
-                    "seeds": len(seeds),
-                    "verdict": comparison.verdict if comparison else None,
-                    "pooled": _number(float(pooled)),
-                    "num_excluded": len(values[name]) - len(means),
-                }
-            )
+            own = _row(name, metric, judged, compared[metric], claim, registered)
+            more = {"seeds": len(seeds), "pooled": _number(float(pooled))}
+            rows.append(own | more)
     return Summary(rows, compared)
 
 
+def _row(
+    name: str,
+    metric: str,
+    judged: _Judged,
+    found: Mapping[str, Comparison],
+    claim: Registered,
+    registered: Sequence[str],
+) -> dict[str, Any]:
+    """Makes a row of results.json."""
+    mean, low, high, n, excluded = judged.means[name]
+    if name == STUDENT:
+        verdict, reason = claim
+        own = [found[r] for r in registered if r in found]
+        exploratory = any(c.exploratory for c in own)
+        rooms = [c.no_room for c in own if c.no_room is not None]
+        no_room = any(rooms) if rooms else None
+    elif name in found:
+        c = found[name]
+        verdict, reason, exploratory = c.verdict, c.reason, c.exploratory
+        no_room = c.no_room
+    else:
+        verdict, reason = None, f"there is no {A_A_OF} to compare it with"
+        exploratory, no_room = False, None
+    return {
+        "model": name,
+        "metric": metric,
+        "mean": _number(mean),
+        "low": _number(low),
+        "high": _number(high),
+        "n_subjects": n,
+        "verdict": verdict,
+        "reason": reason or None,
+        "unit": judged.unit,
+        "exploratory": exploratory,
+        "no_room": no_room,
+        "num_excluded": excluded,
+    }
+
+
 def result_rows(
-    runs: Mapping[str, Sequence[Predictions]], metrics: Sequence[str], **options: Any
+    runs: Runs, metrics: Sequence[str], **options: Any
 ) -> list[dict[str, Any]]:
     """Returns only the rows of `summarise`."""
     return summarise(runs, metrics, **options).rows

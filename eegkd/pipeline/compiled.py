@@ -11,13 +11,14 @@ from eegkd.config import RunConfig, TrainConfig, num_steps, stage_config
 from eegkd.data.windows.folds import Fold
 from eegkd.data.windows.store import WindowStore
 from eegkd.evaluate.controls import SYSTEM_CONTROLS
+from eegkd.evaluate.rows import A_A, A_A_OF, STUDENT
 from eegkd.losses import Balancer
 from eegkd.losses.balance import make_balancer
 from eegkd.losses.compose import term_sums
 from eegkd.pipeline.baselines import small_nets
 from eegkd.pipeline.folds import FoldData, part_data, part_of_rows
 from eegkd.pipeline.probes import term_values
-from eegkd.pipeline.schedule import SMALL_NET, STUDENT, Training
+from eegkd.pipeline.schedule import SMALL_NET, Training, student_rows
 from eegkd.systems import Stage, System, balanced_terms, get_stage, init_stage
 from eegkd.systems.batches import stage_example
 from eegkd.systems.channels import student_columns
@@ -98,8 +99,8 @@ def program_key(training: Training) -> Key:
     """Returns the key of a training's program."""
     if training.row == SMALL_NET:
         return "", SMALL_NET, training.trial.partition("-")[0]
-    alone = training.row == "no_teacher"
-    return training.variant, training.stage, training.row if alone else ""
+    alone = training.row in (A_A, A_A_OF)
+    return training.variant, training.stage, A_A_OF if alone else ""
 
 
 def compile_programs(
@@ -138,10 +139,10 @@ def compile_programs(
                 same_teacher and variant and stage is not system.stages[-1]
             ):
                 programs[variant, stage.name, ""] = build(system, stage)
-    if "no_teacher" in config.rows:
-        alone = SYSTEM_CONTROLS["no_teacher"](systems[""])
+    if A_A_OF in student_rows(systems[""], config):
+        alone = SYSTEM_CONTROLS[A_A_OF](systems[""])
         student = alone.stages[-1]
-        programs["", student.name, "no_teacher"] = build(alone, student)
+        programs["", student.name, A_A_OF] = build(alone, student)
     if SMALL_NET in config.rows:
         nets = small_nets(config.signal, student_columns(config))
         for structure, system in nets.items():

@@ -10,6 +10,7 @@ import numpy as np
 from eegkd.cache.read import TeacherTensor
 from eegkd.config import RunConfig
 from eegkd.evaluate.controls import MOVES, OUTPUT_CONTROLS, SYSTEM_CONTROLS
+from eegkd.evaluate.rows import A_A, A_A_OF, STUDENT
 from eegkd.pipeline.baselines import TRIALS
 from eegkd.pipeline.compiled import Key, Program, program_key, term_weights
 from eegkd.pipeline.fit import Job
@@ -17,7 +18,7 @@ from eegkd.pipeline.folds import FoldData, hidden_labels, hold_out, part_data
 from eegkd.pipeline.labelled import labelled_alone, with_share
 from eegkd.pipeline.observe import Observer
 from eegkd.pipeline.probes import Samples, take_samples
-from eegkd.pipeline.schedule import SMALL_NET, STUDENT, Training, Wave
+from eegkd.pipeline.schedule import SMALL_NET, Training, Wave
 from eegkd.pipeline.special_outputs import Parts, divided, stage_outputs
 from eegkd.pipeline.teacher_choice import Teacher
 from eegkd.pipeline.teacher_outputs import Outputs, teacher_outputs
@@ -210,6 +211,8 @@ def _student_jobs(
             rows=rows,
         )
         program = setting.programs[program_key(training)]
+        if training.row == A_A:  # Seeds that no other row of the run has.
+            job = job._replace(seed=job.seed + config.num_seeds)
         jobs.append((training, program, _as_control(job, training, system, data), data))
     return jobs
 
@@ -218,7 +221,7 @@ def _as_control(job: Job, training: Training, system: System, data: FoldData) ->
     """Returns the job of a control: the student's with other inputs."""
     if training.row == STUDENT:
         return job
-    if training.row == "no_teacher":
+    if training.row in (A_A, A_A_OF):
         return job._replace(upstream={}, cache=None)
     if training.row == "alpha_0":
         # A schedule is no input of the compiled step: such a term keeps it. It moves

@@ -145,6 +145,8 @@ def gather(
         events=config.events,
         columns=student_columns(config),
         notes=notes,
+        registered=record["registered"],
+        left_out=record["left_out"],
         record=record,
     )
 

@@ -15,20 +15,28 @@ from eegkd.data.windows.folds import Fold, splits_json
 from eegkd.data.windows.store import WindowStore, check_trainable
 from eegkd.errors import InputError
 from eegkd.evaluate.metrics import score
+from eegkd.evaluate.rows import REGISTERED
 from eegkd.host.atomic import sole_writer
 from eegkd.pipeline import baselines
 from eegkd.pipeline.compiled import compile_programs, program_key
 from eegkd.pipeline.estimate import describe, every_training, expect, share_left
 from eegkd.pipeline.execute import execute
 from eegkd.pipeline.fit import Fitted
-from eegkd.pipeline.folder import open_run, read_json, write_json
+from eegkd.pipeline.folder import open_run, read_json, read_record, write_json
 from eegkd.pipeline.folds import FoldData, fold_data, selection_metric
 from eegkd.pipeline.given import judge_given
 from eegkd.pipeline.jobs import FoldState, Setting
 from eegkd.pipeline.judge import Judged, judge
 from eegkd.pipeline.labelled import limit_labels
 from eegkd.pipeline.observe import Observer, show
-from eegkd.pipeline.schedule import SMALL_NET, Training, Wave, repeats, schedule
+from eegkd.pipeline.schedule import (
+    SMALL_NET,
+    Training,
+    Wave,
+    left_out,
+    repeats,
+    schedule,
+)
 from eegkd.pipeline.teacher_choice import choose_teachers
 from eegkd.pipeline.teacher_reuse import check_teachers, take_teachers, teacher_notes
 from eegkd.systems import System
@@ -50,6 +58,7 @@ def run_distillation(
     *,
     variants: Sequence[Variant] = (),
     same_teacher: bool = False,
+    registered: Sequence[str] = REGISTERED,
     notes: Sequence[str] = (),
     console: Console | None = None,
 ) -> list[dict[str, Any]]:
@@ -67,6 +76,8 @@ def run_distillation(
             the row of its name.
         same_teacher: True if the variants share the system's own stages before the
             student, trained once for all.
+        registered: Rows that the student must all beat, trained whatever `config.rows`
+            names; () registers no comparison.
         notes: Sentences the reader of the report must not miss.
         console: Console to write to; None makes one.
 
@@ -82,10 +93,16 @@ def run_distillation(
     width = max(110, Console().width)
     console = console or Console(width=width, quiet=not is_first())
     check_trainable(store)
-    unknown = sorted(set(config.rows) - {*ROWS, *(name for name, _ in variants)})
-    if unknown:
+    known = {*ROWS, *(name for name, _ in variants)}
+    if unknown := sorted(set(config.rows) - known):
         raise InputError(f"--rows {' '.join(unknown)}: choose from {', '.join(ROWS)}.")
+    if unknown := sorted(set(registered) - known):
+        raise InputError(
+            f"The rows {', '.join(unknown)} are registered for the verdict and cannot "
+            f"be trained: a system's entry names some of {', '.join(sorted(known))}."
+        )
     folder = Path(config.out).absolute()
+    config = with_registered(config, folder, registered)
     config = dataclasses.replace(config, signal=signal_of(store))
     systems = {"": make_system(config)}
     systems |= {name: make(config) for name, make in variants}
@@ -95,7 +112,7 @@ def run_distillation(
     programs = compile_programs(
         systems, store, folds, config, same_teacher=same_teacher
     )
-    record = run_record(systems, store, folds, config)
+    record = run_record(systems, store, folds, config, registered)
     if config.teacher_run:
         earlier = [stage.name for stage in systems[""].stages[:-1]]
         check_teachers(record, splits_json(store, folds), earlier)
@@ -107,8 +124,23 @@ def run_distillation(
         store = in_turn(lambda: with_measures(own, store, config.signal, kept))
         teachers = in_turn(lambda: choose_teachers(systems, folds, config, folder))
         setting = Setting(systems, programs, teachers, config, folder, same_teacher)
-        said = (*notes, *channel_notes(config, store), *teacher_notes(config))
+        said = (
+            *(*notes, *channel_notes(config, store), *teacher_notes(config)),
+            *(f"{k} is not trained: {why}." for k, why in record["left_out"].items()),
+        )
         return _train_and_judge(setting, store, folds, record, said, console)
+
+
+def with_registered(config: Any, folder: Path, registered: Sequence[str]) -> Any:
+    """Adds the registered rows to those that are trained.
+
+    A run that was begun without them, by an older version, goes on without.
+    """
+    began = (folder / "config.json").is_file()
+    if began and tuple(read_record(folder)["run"].get("rows", ())) == config.rows:
+        return config
+    missing = [row for row in registered if row not in config.rows]
+    return dataclasses.replace(config, rows=(*config.rows, *missing))
 
 
 def run_record(
@@ -116,6 +148,7 @@ def run_record(
     store: WindowStore,
     folds: Sequence[Fold],
     config: RunConfig,
+    registered: Sequence[str] = REGISTERED,
 ) -> dict[str, Any]:
     """Returns the record of a run that config.json holds."""
     record = {
@@ -124,6 +157,8 @@ def run_record(
         "store": {"path": str(store.path or ""), "fingerprint": store.fingerprint},
         "num_folds": len(folds),
         "variants": [name for name in systems if name],
+        "registered": list(registered),
+        "left_out": left_out(systems[""], config),
         "terms": {name or "system": _terms(system) for name, system in systems.items()},
     }
     weights = {

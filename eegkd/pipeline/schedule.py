@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eegkd.evaluate.controls import OUTPUT_CONTROLS, SYSTEM_CONTROLS
+from eegkd.evaluate.rows import A_A, A_A_OF, STUDENT
 from eegkd.pipeline.baselines import TRIALS
 from eegkd.pipeline.finished import is_finished
 from eegkd.systems import System
 
-STUDENT = "student"
-"""The row of the student itself, whatever its stage is called."""
 SMALL_NET = "small_net"
-STUDENT_ROWS = (STUDENT, *SYSTEM_CONTROLS, *OUTPUT_CONTROLS)
+STUDENT_ROWS = (*SYSTEM_CONTROLS, A_A, *OUTPUT_CONTROLS)
+"""Rows that are trained beside the student, as it is."""
 
 Wave = tuple["Training", ...]
 """Trainings that need nothing of each other."""
@@ -75,6 +75,30 @@ def row_name(variant: str, row: str) -> str:
     return variant if row == STUDENT else f"{variant}_{row}"
 
 
+def left_out(system: System, config: Any) -> dict[str, str]:
+    """Returns why wanted rows are not trained, by row."""
+    found = {}
+    for row in (name for name in config.rows if name in SYSTEM_CONTROLS):
+        try:
+            SYSTEM_CONTROLS[row](system)
+        except ValueError as error:
+            found[row] = f"it cannot be made of {system.name} ({error})"
+    if A_A in config.rows and config.num_seeds < 2:
+        found[A_A] = (
+            f"with one seed nothing tells {A_A_OF} from another training of itself "
+            "(--num_seeds 2)"
+        )
+    elif A_A in config.rows and (A_A_OF in found or A_A_OF not in config.rows):
+        found[A_A] = f"there is no row {A_A_OF} to compare it with"
+    return found
+
+
+def student_rows(system: System, config: Any) -> tuple[str, ...]:
+    """Lists the rows that are trained beside the student, as it is."""
+    without = left_out(system, config)
+    return tuple(x for x in config.rows if x in STUDENT_ROWS and x not in without)
+
+
 def schedule(
     systems: Mapping[str, System],
     config: Any,
@@ -102,14 +126,13 @@ def schedule(
             if not (same_teacher and variant):
                 without = (skipped or {}).get(variant, frozenset())
                 waves += stage_waves(system, fold, variant, without)
-            rows = (STUDENT, *(() if variant else config.rows))
+            rows = (STUDENT, *(() if variant else student_rows(system, config)))
             student = system.stages[-1].name
             waves.append(
                 tuple(
                     Training(fold, row, student, variant, seed)
                     for seed in range(config.num_seeds)
                     for row in rows
-                    if row in STUDENT_ROWS
                 )
             )
         if SMALL_NET in config.rows:

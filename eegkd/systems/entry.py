@@ -36,7 +36,9 @@ class Entry(NamedTuple):
             and names no file that only training reads.
         notes: `config -> sentences` that the report's reader must not miss.
         variants: Further rows, by name: `--rows` may name them.
-        registered: Rows that the student must all beat for "distillation helps".
+        registered: Rows that the student must all beat for "distillation helps":
+            controls, baselines or variants, trained in every run. A system of which
+            one cannot be made names others, or its runs have no verdict.
     """
 
     config: type

@@ -293,6 +293,12 @@ def test_undefined_values_are_dashes():
     one_class = one_class._replace(label=(one_class.subject == "0").astype(np.int32))
     runs = {"student": [one_class], "linear": [one_class]}
     page = short(runs, store=store_of(task={"metrics": ["auroc"]}))
+    assert "of a cohort of 8 subjects, bootstrap interval" in page
+    assert "too few units: 8, and a verdict needs 20" in page
+    assert 'class="chip none"' in page
+    assert ">nan" not in page
+    bare = one_class._replace(label=np.zeros_like(one_class.label))
+    page = short({"student": [bare]}, store=store_of(task={"metrics": ["auroc"]}))
     assert "Left out, with a single class (AUROC: 8)" in page
     assert ">nan" not in page
     parse(page)

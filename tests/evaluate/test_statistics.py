@@ -7,6 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from eegkd.evaluate.families import holm_levels
+from eegkd.evaluate.paired import detectable_effect
 from eegkd.evaluate.predictions import make_predictions
 from eegkd.evaluate.statistics import (
     compare_all,
@@ -42,7 +44,6 @@ def test_seeds_that_differ_show_where_units_agree():
     base = np.linspace(0.6, 0.8, 12)[:, None]
     student = base + np.array([0.1, 0.1, -0.3, -0.3])
     got = paired_comparison(student, base)
-    assert got.verdict == "worse"
     want = np.std([0.1, 0.1, -0.3, -0.3], ddof=1) / 2
     assert got.seed_error == pytest.approx(want) == pytest.approx(0.1155, abs=1e-4)
     both = paired_comparison(student, base + np.array([0.0, 0.2]))
@@ -102,11 +103,23 @@ def test_holm_by_hand():
     assert holm([]).shape == (0,)
 
 
+def test_levels_are_those_that_holm_compares_with():
+    ps = [0.01, 0.04, 0.03, 0.005]
+    np.testing.assert_allclose(holm_levels(ps), 0.05 / np.array([3, 1, 2, 4]))
+    # A p-value at its level is just found, whatever the others.
+    at = holm_levels(ps)
+    np.testing.assert_allclose(holm(at.tolist()), 0.05)
+
+
 def test_detectable_effects_of_small_sets():
     assert minimum_detectable_effect(0.10, 14) == pytest.approx(0.0810, abs=5e-5)
     # 11.4 points by (t_0.975 + t_0.8) sd / sqrt(n), which drops the noncentrality.
     assert minimum_detectable_effect(0.08, 6) == pytest.approx(0.1148, abs=5e-5)
     assert np.isnan(minimum_detectable_effect(0.1, 1))
+    # Of infinite degrees of freedom: z.975 + z.80.
+    assert detectable_effect(1.0, np.inf) == pytest.approx(1.959964 + 0.841621)
+    strict = detectable_effect(1.0, 19, alpha=0.01)
+    assert strict > detectable_effect(1.0, 19) > 2.8
 
 
 @pytest.mark.parametrize("n", [2, 6, 14, 40])
@@ -132,15 +145,35 @@ def test_size_under_the_null_is_five_percent():
         (np.zeros(8), "undetectable", 1.0),
         (np.full(8, 0.1), "better", 2 / 2**8),
         (np.full(8, -0.1), "worse", 2 / 2**8),
-        (np.full(4, 0.1), "undetectable", 2 / 2**4),
-        ([0.5], "undetectable", 1.0),
-        ([np.nan, np.nan], "undetectable", 1.0),
+        (np.full(6, 0.1), "better", 2 / 2**6),
+        (np.full(5, 0.1), None, 2 / 2**5),
+        ([0.1, 0.101], None, 0.0032),
+        ([0.5], None, 1.0),
+        ([np.nan, np.nan], None, 1.0),
     ],
 )
 def test_degenerate_differences(differences, verdict, p):
     base = np.linspace(0.5, 0.8, len(differences))
     got = paired_comparison(column(base + differences), column(base))
-    assert (got.verdict, got.p_t) == (verdict, pytest.approx(p))
+    assert (got.verdict, got.p_t) == (verdict, pytest.approx(p, abs=1e-4))
+    assert ("too few units" in got.reason) == (verdict is None)
+
+
+def test_too_few_units_are_shown_with_what_it_would_take():
+    """[0.1, 0.101] was better by its t-test alone."""
+    got = paired_comparison(column([0.6, 0.701]), column([0.5, 0.6]))
+    assert got.verdict is None
+    assert got.p_t < 0.05
+    assert got.differences == pytest.approx((0.1, 0.101))
+    assert "2, and a verdict needs 6; differences +0.1, +0.101" in got.reason
+    wide = np.array([0.0, 0.1, 0.2, 0.02, 0.05])
+    got = paired_comparison(column(0.5 + wide), column(np.full(5, 0.5)))
+    effect = minimum_detectable_effect(wide.std(ddof=1), got.needed)
+    less = minimum_detectable_effect(wide.std(ddof=1), got.needed - 1)
+    assert effect <= wide.mean() < less
+    assert got.needed > 6
+    none = paired_comparison(column(wide[:3]), column(wide[:3]))
+    assert (none.needed, none.mean_difference) == (6, 0)
 
 
 def test_undefined_units_are_left_out_and_counted():
@@ -203,6 +236,9 @@ def test_rows_of_results():
     assert table["no_teacher", "accuracy"]["verdict"] == "better"
     assert table["linear", "auroc"]["seeds"] == 1
     for row in rows:
+        # All but the first metric is exploratory.
+        assert row["exploratory"] == (row["metric"] == "auroc")
+        assert (row["unit"], row["reason"]) == ("subject", None)
         assert row["low"] < row["mean"] < row["high"]
         assert row["n_subjects"] == 10
     assert set(comparisons["auroc"]) == {"teacher", "no_teacher", "linear"}
@@ -215,9 +251,124 @@ def test_rows_without_a_reference_or_a_defined_unit():
     run = fake_run(0.5, 0, subjects=2)
     one_class = run._replace(label=(run.subject == "s0").astype(np.int32))
     rows = result_rows({"student": [one_class]}, ["auroc", "accuracy"])
-    assert rows[0]["mean"] is rows[0]["low"] is rows[0]["verdict"] is None
-    assert (rows[0]["n_subjects"], rows[0]["num_excluded"]) == (0, 2)
+    assert rows[0]["verdict"] is None
+    assert rows[0]["reason"] == "no comparison is registered"
+    assert (rows[0]["unit"], rows[0]["n_subjects"]) == ("cohort", 2)
     assert rows[0]["pooled"] is not None
-    assert rows[1]["n_subjects"] == 2
+    assert (rows[1]["unit"], rows[1]["n_subjects"]) == ("subject", 2)
+    # A fold without a second class defines nothing, and says so.
+    folds = (one_class.subject == "s0").astype(int)
+    runs = {"student": [one_class], "no_teacher": [one_class]}
+    alone = result_rows(runs, ["auroc"], folds=folds)
+    assert all(r["mean"] is r["low"] is r["verdict"] is None for r in alone)
+    assert all("no fold's test subjects have two classes" in r["reason"] for r in alone)
+    json.dumps(alone, allow_nan=False)
     with pytest.raises(ValueError, match="No 'student'"):
         result_rows({"teacher": [run]}, ["auroc"])
+
+
+def by_name(summary):
+    return {r["model"]: r for r in summary.rows if r["metric"] == "accuracy"}
+
+
+def test_the_registered_comparison_needs_all_of_its_rows():
+    runs = {
+        "student": [fake_run(0.9, 1)],
+        "no_teacher": [fake_run(0.3, 2)],
+        "alpha_0": [fake_run(0.3, 3)],
+        "small_net": [fake_run(0.35, 4)],
+        "linear": [fake_run(0.3, 5)],
+    }
+    whole = summarise(runs, ["accuracy"])
+    assert by_name(whole)["student"]["verdict"] == "better"
+    found = whole.comparisons["accuracy"]
+    assert [n for n, c in found.items() if c.registered] == ["no_teacher", "alpha_0"]
+    # The registered are each at 5 %; Holm is over the others alone.
+    for name in ("no_teacher", "alpha_0"):
+        c = found[name]
+        assert (c.level, c.p_adjusted) == (0.05, max(c.p_t, c.p_signflip))
+    assert sorted(found[n].level for n in ("small_net", "linear")) == [0.025, 0.05]
+    assert not any(row["exploratory"] for row in whole.rows)
+    # One that is as good as the student: nothing is claimed, the rest is exploratory.
+    equal = runs | {"alpha_0": runs["student"]}
+    rows = by_name(summarise(equal, ["accuracy"]))
+    assert rows["student"]["verdict"] == "undetectable"
+    assert rows["no_teacher"]["verdict"] == "better"
+    assert rows["linear"]["exploratory"]
+    assert not rows["no_teacher"]["exploratory"]
+    # One that beats the student: worse, whatever the other says.
+    ahead = runs | {"alpha_0": [fake_run(2.5, 3)]}
+    assert by_name(summarise(ahead, ["accuracy"]))["student"]["verdict"] == "worse"
+    # One that is not there: no verdict, and why.
+    given = {"registered": ("no_teacher", "skip"), "why_not": {"skip": "no such part"}}
+    rows = by_name(summarise(runs, ["accuracy"], **given))
+    assert rows["student"]["verdict"] is None
+    assert rows["student"]["reason"] == "there is no skip: no such part"
+    assert rows["no_teacher"]["verdict"] == "better"
+    assert rows["alpha_0"]["exploratory"]
+
+
+def test_registered_comparisons_need_both_tests():
+    """A t-test may find what sign flips of 7 units do not."""
+    base = np.linspace(0.5, 0.8, 7)
+    gains = np.array([0.30, 0.25, 0.28, 0.31, 0.22, 0.27, -0.04])
+    rest = np.array([0.01, 0.01, 0.02, 0.01, 0.01, 0.01, -0.009])
+    for d in (gains, rest):
+        values = {str(i): np.array([x]) for i, x in enumerate(base)}
+        mine = {u: v + d[i] for i, (u, v) in enumerate(values.items())}
+        alone = compare_all(mine, {"no_teacher": values})["no_teacher"]
+        named = compare_all(mine, {"no_teacher": values}, registered=("no_teacher",))
+        both = named["no_teacher"]
+        assert both.p_adjusted == max(alone.p_t, alone.p_signflip)
+        assert (both.verdict == "better") == (both.p_adjusted < 0.05)
+        assert alone.p_adjusted == alone.p_t < 0.05
+
+
+def test_the_negative_control_is_compared_with_its_own_row():
+    runs = {
+        "student": [fake_run(0.9, s) for s in (1, 2)],
+        "no_teacher": [fake_run(0.3, s) for s in (3, 4)],
+        "a_a": [fake_run(0.3, s) for s in (5, 6)],
+        "linear": [fake_run(0.3, 7)],
+    }
+    summary = summarise(runs, ["accuracy"])
+    rows, found = by_name(summary), summary.comparisons["accuracy"]
+    gap = rows["a_a"]["mean"] - rows["no_teacher"]["mean"]
+    assert found["a_a"].mean_difference == pytest.approx(gap)
+    # It is in no family: linear, alone in one, is at 5 %.
+    assert found["a_a"].level == found["linear"].level == 0.05
+    assert found["a_a"].p_adjusted == found["a_a"].p_t
+    orphan = {name: x for name, x in runs.items() if name != "no_teacher"}
+    row = by_name(summarise(orphan, ["accuracy"]))["a_a"]
+    assert row["verdict"] is None
+    assert "no no_teacher" in row["reason"]
+
+
+def test_a_row_that_the_teacher_does_not_beat_has_no_room():
+    runs = {
+        "teacher": [fake_run(0.9, 0)],
+        "student": [fake_run(0.8, 1)],
+        "no_teacher": [fake_run(0.3, 2)],
+        "alpha_0": [fake_run(0.88, 3)],
+    }
+    summary = summarise(runs, ["accuracy"])
+    rows, found = by_name(summary), summary.comparisons["accuracy"]
+    for name in ("no_teacher", "alpha_0"):
+        gap = rows["teacher"]["mean"] - rows[name]["mean"]
+        assert rows[name]["no_room"] == (gap < found[name].mde)
+    assert rows["alpha_0"]["no_room"]
+    assert not rows["no_teacher"]["no_room"]
+    assert rows["student"]["no_room"]
+    assert rows["teacher"]["no_room"] is None
+    bare = {name: x for name, x in runs.items() if name != "teacher"}
+    assert by_name(summarise(bare, ["accuracy"]))["alpha_0"]["no_room"] is None
+
+
+def test_folds_as_units_say_so_and_have_no_cohort():
+    run = fake_run(0.9, 1, subjects=5)
+    runs = {"student": [run], "no_teacher": [fake_run(0.2, 2, subjects=5)]}
+    rows = result_rows(runs, ["auroc"], units="fold", folds=run.subject)
+    assert {row["unit"] for row in rows} == {"fold"}
+    assert all(row["verdict"] is None for row in rows)
+    assert "too few units: 5, and a verdict needs 6" in rows[1]["reason"]
+    assert "differences +" in rows[0]["reason"]

@@ -48,6 +48,7 @@ def test_variants_share_a_teacher_that_is_trained_once(tmp_path):
             config,
             variants=variants,
             same_teacher=True,
+            registered=("no_teacher",),
         )
 
     rows = run()

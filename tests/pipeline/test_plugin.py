@@ -150,7 +150,9 @@ def test_each_stage_leaves_what_it_has(resumed):
     assert own["rater"] == own["night"] | {"part1", "part2"}
     rows = json.loads((resumed / "results.json").read_text())
     models = {"lens", "night", "rater", "student", "no_teacher", "shuffled_teacher"}
-    assert {row["model"] for row in rows} == {*models, "linear"}
+    # alpha_0 was not asked for: what the verdict rests on is always trained.
+    assert {row["model"] for row in rows} == {*models, "alpha_0", "linear"}
+    assert all(row["verdict"] or row["reason"] for row in rows)
     page = (resumed / "report.html").read_text()
     assert "cascade on pulses" in page
     assert "shuffled_teacher" in page

@@ -61,7 +61,10 @@ def test_a_teacher_with_adapters_and_all_channels_teaches_a_student_of_two(tmp_p
     )
     store = tiny_store(per_subject=12, rate=200.0, t=400)
     folds = make_folds(store, config.split, num_folds=2)
-    rows = run_distillation(entry.make_system, store, folds, config)
+    registered = ("no_teacher",)
+    rows = run_distillation(
+        entry.make_system, store, folds, config, registered=registered
+    )
     assert {row["model"] for row in rows} >= {"teacher", "student", *config.rows}
     fold = tmp_path / "run" / "fold0"
     teacher = load_variables(fold / "teacher" / "variables.safetensors")

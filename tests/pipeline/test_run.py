@@ -7,8 +7,10 @@ import pytest
 from eegkd.config import TrainConfig, num_steps, preset_config, run_config, stage_config
 from eegkd.data.windows.folds import make_folds
 from eegkd.errors import InputError
-from eegkd.evaluate.assays.verdict import head_room_note, verdict_note
-from eegkd.evaluate.statistics import Summary, paired_comparison
+from eegkd.evaluate.assays.verdict import head_room_note
+from eegkd.evaluate.paired import paired_comparison
+from eegkd.evaluate.report.verdicts import difference
+from eegkd.evaluate.statistics import Summary
 from eegkd.pipeline.finished import RESULTS
 from eegkd.pipeline.folder import from_json, read_json, to_json
 from eegkd.pipeline.folds import selection_metric
@@ -148,14 +150,14 @@ def test_a_folder_that_is_no_run_is_named(tmp_path):
 def test_the_verdict_is_told_with_how_far_seeds_move_it():
     base = np.linspace(0.5, 0.8, 8)[:, None]
     one, three = base + 0.1, base + np.array([0.0, 0.1, 0.2])
-    told = lambda student: verdict_note(
-        Summary([], {"auroc": {"no_teacher": paired_comparison(student, base)}}),
-        "auroc",
+    told = lambda student: difference(
+        "Student", "no_teacher", "auroc", paired_comparison(student, base)
     )
-    assert "+0.100" in told(one)[0]
-    assert "seeds" not in told(one)[0]
-    assert "n = 8, standard error over seeds 0.058, minimum" in told(three)[0]
-    assert verdict_note(Summary([], {"auroc": {}}), "auroc") == ()
+    assert "Student minus no_teacher on auroc: +0.100 (" in told(one)
+    assert "seeds" not in told(one)
+    assert "n = 8, standard error over seeds 0.058, minimum" in told(three)
+    few = paired_comparison(three[:3], base[:3])
+    assert "no verdict (too few units: 3" in difference("a", "b", "auroc", few)
 
 
 def test_a_teacher_below_the_small_net_is_said_to_have_nothing_to_give():
@@ -187,3 +189,32 @@ def test_students_of_taken_teachers_are_those_of_teachers_trained_there(
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     with pytest.raises(InputError, match="altered or damaged"):
         tiny_run.run(tmp_path, teacher_run=str(source), rows=())
+
+
+@pytest.mark.slow
+def test_the_negative_control_is_no_teacher_with_seeds_of_its_own(tmp_path):
+    train = TrainConfig(epochs=1, batch_size=16, save_every_s=60)
+    asked = {"rows": ("a_a",), "num_seeds": 2, "num_folds": 2, "train": train}
+    rows = tiny_run.run(tmp_path, registered=("no_teacher", "alpha_0"), **asked)
+    # What the verdict rests on is trained, whatever was asked for.
+    models = {"teacher", "student", "a_a", "no_teacher", "alpha_0"}
+    assert {row["model"] for row in rows} == models
+    assert all(row["verdict"] or row["reason"] for row in rows)
+    assert {row["unit"] for row in rows} == {"subject"}
+    found = [
+        load_variables(tmp_path / f"fold0/{row}/seed{seed}/variables.safetensors")
+        for row in ("no_teacher", "a_a")
+        for seed in range(2)
+    ]
+    shapes = [jax.tree.map(np.shape, one) for one in found]
+    assert all(shape == shapes[0] for shape in shapes)
+    first = [np.asarray(jax.tree.leaves(one.params)[0]).tobytes() for one in found]
+    assert len(set(first)) == 4
+    summary = read_json(tmp_path / "summary.json")
+    assert summary["registered"] == ["no_teacher", "alpha_0"]
+    metric = rows[0]["metric"]
+    assert summary["comparisons"][metric]["a_a"]["registered"] is False
+    page = (tmp_path / "report.html").read_text()
+    assert "a_a − no_teacher" in page
+    # Resumed as its folder says, or as it was asked for: the same run.
+    assert tiny_run.run(tmp_path, registered=("no_teacher", "alpha_0"), **asked) == rows

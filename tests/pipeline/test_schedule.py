@@ -8,16 +8,18 @@ import pytest
 
 from eegkd.data.windows.folds import make_folds
 from eegkd.errors import InputError
+from eegkd.pipeline.compiled import program_key
 from eegkd.pipeline.folds import fold_data, part_data, part_of_rows
 from eegkd.pipeline.schedule import (
     SMALL_NET,
     Training,
+    left_out,
     missing,
     repeats,
     row_name,
     schedule,
 )
-from eegkd.systems import StageOptions, System, keep_all
+from eegkd.systems import StageOptions, System, keep_all, replace_stage
 from tests.support import toy
 from tests.support.stores import toy_store
 
@@ -73,6 +75,40 @@ def test_a_variant_has_its_own_rows_and_may_share_its_teacher():
     given = schedule(systems, config, 1, skipped={"": frozenset({"teacher"})})
     assert places(given) == places(own)[1:]
     assert row_name("wide", "lens") == "wide_lens"
+
+
+def test_the_negative_control_needs_two_seeds_and_its_row():
+    system = toy.make_system()
+    wanted = ("no_teacher", "a_a")
+    for rows, seeds, why in (
+        (wanted, 2, None),
+        (wanted, 1, "one seed"),
+        (("a_a",), 2, "no row no_teacher"),
+    ):
+        config = options(rows, seeds)
+        found = left_out(system, config)
+        assert found.keys() == ({"a_a"} if why else set())
+        assert why is None or why in found["a_a"]
+        trained = {t.row for wave in schedule({"": system}, config, 1) for t in wave}
+        assert ("a_a" in trained) == (why is None)
+    # It shares the program of no_teacher, and nothing else.
+    one = Training(0, "a_a", "student", seed=0)
+    assert program_key(one) == program_key(one._replace(row="no_teacher"))
+    assert str(one.place) == "fold0/a_a/seed0"
+
+
+def test_a_control_that_cannot_be_made_is_left_out_with_its_reason():
+    system = toy.make_system()
+    student = system.stages[-1]
+    terms = tuple(term._replace(weight=lambda step: 1.0) for term in student.terms)
+    moving = replace_stage(system, student._replace(terms=terms))
+    config = options(("alpha_0", "no_teacher", "a_a"), 2)
+    found = left_out(moving, config)
+    assert found.keys() == {"alpha_0", "no_teacher", "a_a"}
+    assert "cannot be made of toy" in found["alpha_0"]
+    assert "constant weight" in found["alpha_0"]
+    rows = [t.row for wave in schedule({"": moving}, config, 1) for t in wave]
+    assert rows == ["teacher", "student", "student"]
 
 
 def test_what_is_not_finished_is_named(tmp_path):

@@ -25,14 +25,18 @@ def tiny_config(out, **changes):
     return dataclasses.replace(config, **changes)
 
 
-def run(out, store=None, **changes):
+def run(out, store=None, registered=None, **changes):
+    """Runs it; without `registered`, no row is trained that is not asked for."""
+    from eegkd.evaluate.rows import REGISTERED
     from eegkd.pipeline.run import run_distillation
     from eegkd.systems.distilclip_eeg import make_system
 
     store = tiny_store() if store is None else store
     config = tiny_config(out, **changes)
     folds = make_folds(store, config.split, num_folds=config.num_folds)
-    return run_distillation(make_system, store, folds, config)
+    if registered is None:
+        registered = [row for row in REGISTERED if row in config.rows]
+    return run_distillation(make_system, store, folds, config, registered=registered)
 
 
 if __name__ == "__main__":

@@ -95,6 +95,7 @@ def measured_rows(
             "n_subjects": None,
             "seeds": one.num,
             "verdict": None,
+            "reason": "a measurement of trainings, which is not compared",
         }
         for model, own in measured.items()
         for name, one in own.items()

@@ -26,7 +26,13 @@ from eegkd.evaluate.report.parts import (
     table,
     words,
 )
-from eegkd.evaluate.rows import MODELS, in_order
+from eegkd.evaluate.report.verdicts import (
+    basis_lines,
+    claim_lines,
+    marks,
+    no_room_lines,
+)
+from eegkd.evaluate.rows import A_A, A_A_OF, MODELS, STUDENT, in_order
 from eegkd.evaluate.statistics import Comparison, Summary, summarise
 
 
@@ -47,7 +53,44 @@ def merged(folds: Folds, *, has_subjects: bool) -> dict[str, list[Predictions]]:
 def summary_of(evidence: Evidence) -> Summary:
     """Computes the summary of every row, and the student against each."""
     runs = merged(evidence.test, has_subjects=evidence.manifest["has_subjects"])
-    return summarise(runs, evidence.task.metrics, seed=evidence.seed)
+    first = next(iter(evidence.test[STUDENT].values()))
+    folds = np.repeat(np.arange(len(first)), [len(part.label) for part in first])
+    return summarise(
+        runs,
+        evidence.task.metrics,
+        folds=folds,
+        units="subject" if evidence.manifest["has_subjects"] else "fold",
+        registered=evidence.registered,
+        why_not=evidence.left_out,
+        same_shape=_same_shape(evidence),
+        seed=evidence.seed,
+    )
+
+
+def basis_of(evidence: Evidence) -> list[str]:
+    """Lists what the verdicts of a run rest on, in sentences."""
+    summary, metric = evidence.once(summary_of), evidence.task.metrics[0]
+    parts = next(iter(evidence.test[STUDENT].values()))
+    one_each = not evidence.manifest["has_subjects"] or all(
+        len(np.unique(part.subject)) == 1 for part in parts
+    )
+    return [
+        *claim_lines(summary, metric),
+        *basis_lines(summary, metric, one_each=one_each),
+    ]
+
+
+def _same_shape(evidence: Evidence) -> list[str]:
+    """Lists further rows whose models are as large as the student, and as many."""
+    costs, seeds = evidence.costs, {row: len(x) for row, x in evidence.test.items()}
+    return [
+        row
+        for row, cost in costs.items()
+        if row not in MODELS
+        and STUDENT in costs
+        and cost.parameters == costs[STUDENT].parameters
+        and seeds.get(row) == seeds[STUDENT]
+    ]
 
 
 def rows_of(evidence: Evidence, metric: str) -> dict[str, dict[str, Any]]:
@@ -55,20 +98,6 @@ def rows_of(evidence: Evidence, metric: str) -> dict[str, dict[str, Any]]:
     rows = evidence.once(summary_of).rows
     own = {row["model"]: row for row in rows if row["metric"] == metric}
     return {name: own[name] for name in in_order(own)}
-
-
-def verdict_note(summary: Summary, metric: str) -> tuple[str, ...]:
-    """Formats the student's gain over no_teacher with its interval."""
-    found = summary.comparisons[metric].get("no_teacher")
-    if found is None:
-        return ()
-    several = np.isfinite(found.seed_error)
-    seeds = f", standard error over seeds {found.seed_error:.3f}" if several else ""
-    return (
-        f"Student minus no_teacher on {metric}: {found.mean_difference:+.3f} "
-        f"({found.low:+.3f} to {found.high:+.3f}), n = {found.n}{seeds}, minimum "
-        f"detectable effect {found.mde:.3f}: {found.verdict}.",
-    )
 
 
 def head_room_note(summary: Summary, metric: str) -> tuple[str, ...]:
@@ -86,8 +115,13 @@ def head_room_note(summary: Summary, metric: str) -> tuple[str, ...]:
 def notes_of(evidence: Evidence) -> list[str]:
     """Lists the caveats that belong to the results."""
     summary = evidence.once(summary_of)
-    head_room = head_room_note(summary, evidence.task.metrics[0])
-    return [*evidence.notes, *head_room, *unlearned_notes(evidence)]
+    metric = evidence.task.metrics[0]
+    return [
+        *evidence.notes,
+        *head_room_note(summary, metric),
+        *no_room_lines(summary, metric),
+        *unlearned_notes(evidence),
+    ]
 
 
 def _run(evidence: Evidence) -> Mapping[str, Mapping[str, Comparison]]:
@@ -108,6 +142,11 @@ def _size(facts: Facts) -> Html:
     return cell(count(facts.parameters), count(rest), f"+ head {count(facts.head)}")
 
 
+def _beside(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the lines below a verdict: what it is, or why there is none."""
+    return (*marks(row), row["reason"]) if row["reason"] else marks(row)
+
+
 def _results(evidence: Evidence) -> Html:
     metrics = evidence.task.metrics
     primary = metrics[0]
@@ -121,7 +160,7 @@ def _results(evidence: Evidence) -> Html:
             span = f"{number(one['low'])} to {number(one['high'])}"
             cells.append(cell(number(one["mean"]), span))
         cells += [
-            chip(row["verdict"]),
+            cell(chip(row["verdict"]), *_beside(row)),
             _size(facts),
             count(facts.windows_per_s),
             count(facts.latency_ms),
@@ -140,41 +179,54 @@ def _results(evidence: Evidence) -> Html:
         list(tables[primary].values()), best_possible=evidence.bayes.get(primary)
     )
     results = macro("results.html.j2", "results")
+    units = {
+        f"{words(metric)}: {_units(rows[STUDENT])}" for metric, rows in tables.items()
+    }
     return results(
         table=table(head, body, text_columns=columns, marked=marked),
-        num_units=max((r["n_subjects"] for r in tables[primary].values()), default=0),
-        unit="subjects" if evidence.manifest["has_subjects"] else "folds",
+        units=sorted(units),
+        lines=basis_of(evidence),
         excluded=", ".join(sorted(excluded)),
         figure=figure(svg),
     )
 
 
+def _units(row: Mapping[str, Any]) -> str:
+    """Formats the unit of a row and the kind of its interval."""
+    if row["unit"] == "cohort":
+        return f"of a cohort of {row['n_subjects']} subjects, bootstrap interval"
+    return f"mean over {row['n_subjects']} {row['unit']}s, t interval"
+
+
 def _comparisons(comparisons: Mapping[str, Mapping[str, Comparison]]) -> Html:
-    head = ("difference of", "mean", "95 % interval", "p (t)", "p (Holm)")
-    head += ("p (sign-flip)", "MDE", "error over seeds", "n", "verdict")
+    head = ("difference of", "mean", "95 % interval", "p (t)", "p (exchange)")
+    head += ("p (decides)", "MDE", "error", "over seeds", "n", "verdict")
     tables = []
     primary = next(iter(comparisons))
     for metric, found in comparisons.items():
         body = [_comparison_cells(name, found[name]) for name in in_order(found)]
         if body:
-            content = table(head, body, text_columns=(0, 9))
+            content = table(head, body, text_columns=(0, 10))
             tables.append(details(words(metric), content, shown=metric == primary))
     if not tables:
         return ""
-    return section("Comparisons", *tables, macro("results.html.j2", "of_seeds")())
+    return section("Comparisons", *tables, macro("results.html.j2", "of_errors")())
 
 
 def _comparison_cells(name: str, c: Comparison) -> tuple[str, ...]:
+    first, second = (A_A, A_A_OF) if name == A_A else (STUDENT, name)
+    role = ("registered",) if c.registered else ()
     return (
-        f"student − {name}",
+        cell(f"{first} − {second}", *role),
         number(c.mean_difference),
         f"{number(c.low)} to {number(c.high)}",
         p_value(c.p_t),
-        p_value(c.p_adjusted),
         p_value(c.p_signflip),
+        cell(p_value(c.p_adjusted), f"level {c.level:.3g}"),
         number(c.mde),
+        number(c.error),
         number(c.seed_error),
-        str(c.n),
+        f"{c.n}, cohort" if c.unit == "cohort" else str(c.n),
         chip(c.verdict),
     )
 

@@ -48,7 +48,9 @@ def count(value: int | float | None) -> str:
 
 
 def p_value(value: float) -> str:
-    """Formats a p-value."""
+    """Formats a p-value; a dash where there is none."""
+    if not np.isfinite(value):
+        return "–"
     return f"{value:.3f}" if value >= 0.001 else "< 0.001"
 
 

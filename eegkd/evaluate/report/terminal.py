@@ -4,12 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from eegkd.evaluate.assays.speed import Facts
-from eegkd.evaluate.assays.verdict import head_room_note, summary_of, verdict_note
+from eegkd.evaluate.assays.verdict import basis_of, head_room_note, summary_of
 from eegkd.evaluate.evidence import Evidence
 from eegkd.evaluate.learned import unlearned_notes
+from eegkd.evaluate.report.verdicts import no_room_lines, short_verdict
 from eegkd.evaluate.rows import in_order
 
 SHORT_NAMES = {"balanced_accuracy": "bal acc", "accuracy": "acc", "macro_f1": "F1"}
@@ -44,7 +46,7 @@ def terminal_table(
             model,
             _number(first["mean"], ".3f"),
             f"{first['low']:.3f} to {first['high']:.3f}" if known else "-",
-            first["verdict"] or "-",
+            short_verdict(first),
             *(_number(own[metric]["mean"], ".3f") for metric in metrics[1:]),
             _number(fact.parameters, ",d"),
             _number(fact.windows_per_s, ",.0f"),
@@ -56,8 +58,9 @@ def terminal_table(
 def caveats(evidence: Evidence) -> Iterator[str]:
     """Lists the caveats that belong to the results table, with rich's markup."""
     summary, metric = evidence.once(summary_of), evidence.task.metrics[0]
-    yield from verdict_note(summary, metric)
+    yield from map(escape, basis_of(evidence))
     yield from head_room_note(summary, metric)
+    yield from map(escape, no_room_lines(summary, metric))
     yield from unlearned_notes(evidence)
     if evidence.bayes:
         best = ", ".join(

@@ -1,0 +1,58 @@
+"""Metrics of weighted subjects against the metrics of repeated windows."""
+
+import numpy as np
+import pytest
+
+from eegkd.evaluate.metrics import METRICS, score
+from eegkd.evaluate.predictions import make_predictions, select
+from eegkd.evaluate.weighted import pairs_in_order, weighted_metric
+
+SUBJECTS = 7
+
+
+def windows(k, seed=0, num=90, digits=1):
+    """Scores of few digits, so that many tie; one class is rare, one subject bare."""
+    rng = np.random.default_rng(seed)
+    label = rng.choice(k, num, p=np.r_[0.15, np.full(k - 1, 0.85 / (k - 1))])
+    prob = rng.dirichlet(np.ones(k), num)
+    prob[np.arange(num), label] += rng.random(num)
+    prob = np.round(prob / prob.sum(1, keepdims=True), digits)
+    subject = rng.integers(0, SUBJECTS - 1, num)
+    return make_predictions(np.clip(prob, 0, 1), label, subject.astype(str)), subject
+
+
+def weights_of(seed=1, num=40):
+    rng = np.random.default_rng(seed)
+    found = rng.integers(0, 3, (num, SUBJECTS)).astype(float)
+    found[0], found[1] = 1, np.eye(SUBJECTS)[2]
+    return found
+
+
+def repeated(metric, predictions, units, weights):
+    found = []
+    for own in weights.astype(int):
+        rows = np.repeat(np.arange(len(units)), own[units])
+        kept = select(predictions, rows)
+        found.append(score(kept, [metric])[metric] if len(rows) else np.nan)
+    return found
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_draws_have_the_metric_of_their_windows(metric):
+    for k in (2,) if metric == "sensitivity_at_specificity" else (2, 4):
+        predictions, units = windows(k)
+        got = weighted_metric(metric, predictions, units, SUBJECTS)(weights_of())
+        want = repeated(metric, predictions, units, weights_of())
+        np.testing.assert_allclose(got, want, atol=1e-9, err_msg=f"{metric} {k}")
+
+
+def test_pairs_are_those_counted_one_by_one():
+    rng = np.random.default_rng(2)
+    gold, above = rng.random(200) < 0.3, np.round(rng.random(200), 2)
+    units = rng.integers(0, 4, 200)
+    want = np.zeros((4, 4))
+    for i in np.flatnonzero(gold):
+        for j in np.flatnonzero(~gold):
+            ahead = (above[i] > above[j]) + 0.5 * (above[i] == above[j])
+            want[units[i], units[j]] += ahead
+    np.testing.assert_array_equal(pairs_in_order(gold, above, units, 4), want)
