@@ -33,10 +33,10 @@ def weighted_metric(
         units: Number of the subject of each window.
         num: Number of subjects.
     """
-    if metric in _OF_COUNTS and predictions.label.ndim == 1:
-        return _by_counts(_OF_COUNTS[metric], predictions, units, num)
-    if metric in _OF_CLASSES:
-        return _one_against_rest(_OF_CLASSES[metric], predictions, units, num)
+    if metric in OF_COUNTS and predictions.label.ndim == 1:
+        return _by_counts(OF_COUNTS[metric], predictions, units, num)
+    if metric in OF_CLASSES:
+        return _one_against_rest(OF_CLASSES[metric], predictions, units, num)
     return _by_windows(metric, predictions, units)
 
 
@@ -113,7 +113,7 @@ def _kappa(c: np.ndarray) -> np.ndarray:
     return np.where(seen > 1, (_accuracy(c) - chance) / (1 - chance), np.nan)
 
 
-_OF_COUNTS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
+OF_COUNTS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     "accuracy": _accuracy,
     "balanced_accuracy": lambda c: _over_present(c, _recalls(c)),
     "macro_recall": lambda c: _over_present(c, _recalls(c)),
@@ -253,7 +253,7 @@ def _at_specificity(true: np.ndarray, false: np.ndarray) -> np.ndarray:
     return found.max(axis=1)
 
 
-_OF_CLASSES: Mapping[str, Callable[..., Weighted]] = {
+OF_CLASSES: Mapping[str, Callable[..., Weighted]] = {
     "auroc": _auroc,
     "auc_pr_step": _of_curve(_average_precision),
     "auc_pr_trapezoid": _of_curve(_trapezoid),

@@ -3,9 +3,14 @@
 import numpy as np
 import pytest
 
-from eegkd.evaluate.metrics import METRICS, score
+from eegkd.evaluate.metrics import score
 from eegkd.evaluate.predictions import make_predictions, select
-from eegkd.evaluate.weighted import pairs_in_order, weighted_metric
+from eegkd.evaluate.weighted import (
+    OF_CLASSES,
+    OF_COUNTS,
+    pairs_in_order,
+    weighted_metric,
+)
 
 SUBJECTS = 7
 
@@ -37,7 +42,7 @@ def repeated(metric, predictions, units, weights):
     return found
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", [*OF_COUNTS, *OF_CLASSES])
 def test_draws_have_the_metric_of_their_windows(metric):
     for k in (2,) if metric == "sensitivity_at_specificity" else (2, 4):
         predictions, units = windows(k)
