@@ -16,6 +16,7 @@ from eegkd.systems.distilclip_eeg import ENTRY
 from eegkd.systems.distilclip_eeg.config import ProjConfig, PromptConfig, TextConfig
 from eegkd.systems.distilclip_eeg.text import make_text_side, text_notes
 from eegkd.typing import StepKeys
+from experiments.distilclip_eeg import VARIANTS
 from tests.support.bert_files import write_package
 
 CLASSES = ("background", "seizure")
@@ -112,3 +113,13 @@ def test_a_file_as_spreadsheets_save_it_is_read(tmp_path):
     own_texts(tmp_path, OWN.replace("slow", "sl\u00f6w"), "latin-1")
     with pytest.raises(InputError, match="save as UTF-8"):
         make_text_side(config)
+
+
+def test_a_table_of_towers_needs_one(tmp_path):
+    write_package(tmp_path)
+    given = config_of(bert=str(tmp_path), pooling="mean")
+    stages = {row: VARIANTS[row](given).stages for row in ("random_tower", "cls")}
+    assert stages["random_tower"][0].load is None
+    assert stages["cls"][0].load is not None
+    with pytest.raises(InputError, match="--table tower .* --text.bert DIR"):
+        VARIANTS["random_tower"](config_of())
