@@ -12,12 +12,7 @@ from eegkd.data.windows.folds import Fold
 from eegkd.data.windows.store import WindowStore
 from eegkd.errors import InputError
 from eegkd.evaluate.assays import ASSAYS
-from eegkd.evaluate.events import (
-    Detection,
-    EventsConfig,
-    WindowTrack,
-    operating_curve,
-)
+from eegkd.evaluate.events import Detection, EventsConfig, WindowTrack, operating_curve
 from eegkd.evaluate.evidence import Assay, Cost, Evidence, always
 from eegkd.evaluate.predictions import make_predictions
 from eegkd.evaluate.report import figures, recording
