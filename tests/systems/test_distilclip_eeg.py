@@ -5,7 +5,8 @@ import jax
 import numpy as np
 import pytest
 
-from eegkd.config import preset_config
+from eegkd.config import override, preset_config
+from eegkd.evaluate.controls import SYSTEM_CONTROLS
 from eegkd.models import ConformerConfig
 from eegkd.systems import SignalConfig, distilclip_eeg, get_stage, predict_fn
 from eegkd.systems.distilclip_eeg import ENTRY
@@ -212,3 +213,19 @@ def test_parameter_groups_name_bert():
     labels = parameter_groups(given)(teacher.params)
     assert set(jax.tree.leaves(labels["text"]["bert"])) == {"bert"}
     assert set(jax.tree.leaves(labels["eeg"])) == {"default"}
+
+
+def test_the_quickstarts_student_differs_from_its_control_by_soft_targets_alone():
+    config = dataclasses.replace(preset_config(ENTRY, "quickstart"), signal=SIGNAL)
+    system = distilclip_eeg.make_system(config)
+    student = system.stages[-1]
+    control = SYSTEM_CONTROLS["alpha_0"](system).stages[-1]
+    assert control.init is student.init  # The same start and class vectors.
+    assert control.forward is student.forward
+    weights = [{t.name: t.weight for t in stage.terms} for stage in (student, control)]
+    assert weights == [{"l1": 0.5, "kd": 0.5}, {"l1": 1.0, "kd": 0.0}]
+    assert {"alpha_0", "no_teacher", "a_a", "skip"} < set(config.rows)
+    skip = ENTRY.variants["skip"]
+    assert skip.same_teacher
+    starts = [c.student.init for c in (config, override(config, skip.changes))]
+    assert starts == ["random", "skip"]

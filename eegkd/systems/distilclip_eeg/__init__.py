@@ -3,7 +3,7 @@
 from eegkd.systems.distilclip_eeg.config import DistilClipConfig
 from eegkd.systems.distilclip_eeg.system import deployed, make_system
 from eegkd.systems.distilclip_eeg.text import text_notes
-from eegkd.systems.entry import Entry
+from eegkd.systems.entry import Entry, Variant
 
 __all__ = ["ENTRY", "make_system"]
 
@@ -42,18 +42,37 @@ ENTRY = Entry(
             "proj.dim": 64,
             "split": "fixed",
             "num_seeds": 2,
+            # A random start, so that alpha_0 differs by the soft targets alone.
+            "student.init": "random",
+            "kd.temperature": 1.0,
+            "kd.alpha": 0.5,
             "rows": (
                 "alpha_0",
                 "no_teacher",
+                "a_a",
+                "skip",
                 "shuffled_teacher",
                 "small_net",
                 "linear",
             ),
             "data.corpus": "synthetic",
             "train.epochs": 5,
+            "train.teacher_epochs": 8,
+            "optim.teacher_learning_rate": 2e-3,
+            # Of 64 windows 2 would have labels: no student can learn from those, with
+            # a teacher or without.
+            "train.labelled_share": 0.25,
             "train.quick_compile": True,
         },
     },
     deployed=deployed,
     notes=text_notes,
+    variants={
+        "skip": Variant(
+            {"student.init": "skip"},
+            "the student that starts from every second block of its teacher. Its "
+            "difference from the student is what that start is worth.",
+            same_teacher=True,
+        ),
+    },
 )
