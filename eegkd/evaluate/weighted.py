@@ -33,10 +33,12 @@ def weighted_metric(
         units: Number of the subject of each window.
         num: Number of subjects.
     """
-    if metric in OF_COUNTS and predictions.label.ndim == 1:
+    several = predictions.label.ndim > 1
+    if metric in OF_COUNTS and not several:
         return _by_counts(OF_COUNTS[metric], predictions, units, num)
-    if metric in OF_CLASSES:
-        return _one_against_rest(OF_CLASSES[metric], predictions, units, num)
+    ranked = OF_LABELS if several else OF_CLASSES
+    if metric in ranked:
+        return _one_against_rest(ranked[metric], predictions, units, num)
     return _by_windows(metric, predictions, units)
 
 
@@ -259,3 +261,9 @@ OF_CLASSES: Mapping[str, Callable[..., Weighted]] = {
     "auc_pr_trapezoid": _of_curve(_trapezoid),
     "sensitivity_at_specificity": _of_curve(_at_specificity),
 }
+"""Of windows with one class each: a class against the rest."""
+OF_LABELS: Mapping[str, Callable[..., Weighted]] = {
+    "macro_auroc": _auroc,
+    "macro_ap": _of_curve(_average_precision),
+}
+"""Of windows with several labels each: a label against its absence."""

@@ -39,11 +39,12 @@ def short_verdict(row: Mapping[str, Any]) -> str:
 
 
 def reasons(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Groups rows without a verdict by their reason."""
+    """Groups rows without a verdict by their reason, without each one's figures."""
     found: dict[str, list[str]] = {}
     for row in rows:
-        if row["verdict"] is None:
-            found.setdefault(row["reason"], []).append(row["model"])
+        if row["verdict"] is None and row["model"] != STUDENT:
+            short = row["reason"].partition(";")[0]
+            found.setdefault(short, []).append(row["model"])
     return found
 
 
@@ -104,7 +105,8 @@ def basis_lines(
     if student["unit"] == "cohort":
         yield (
             f"Unit: the cohort of {student['n_subjects']} test subjects, as too few "
-            f"have a {metric} of their own. Intervals are a bootstrap over subjects."
+            f"have a figure of their own in {metric}. Intervals are a bootstrap over "
+            "subjects."
         )
     if any(row["verdict"] for row in rows):
         yield FIXED if student["seeds"] > 1 or one_each else ONE_SEED
@@ -112,8 +114,9 @@ def basis_lines(
         yield f"No verdict for {', '.join(names)}: {reason}."
     if any(row["exploratory"] and row["verdict"] for row in rows):
         yield (
-            "Exploratory, in parentheses: the registered comparison has found nothing, "
-            "so what the other rows show is for another run to test."
+            "Exploratory (in parentheses, where there is no room for the word): the "
+            "registered comparison has found nothing, so what the other rows show is "
+            "for another run to test."
         )
 
 
