@@ -224,7 +224,8 @@ def cross_entropy(
     """Computes `-sum_j y_j log softmax(logits)_j`, per example.
 
     `y` is `(1 - s) onehot(label) + s / k`, s being `label_smoothing`. An example with
-    a negative label has y = 0: value 0, no gradient.
+    a negative label has y = 0: value 0, no gradient. A class that a logit of -inf rules
+    out adds nothing unless y asks for it.
     """
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label_smoothing is in [0, 1); got {label_smoothing}.")
@@ -233,7 +234,7 @@ def cross_entropy(
     target = jax.nn.one_hot(label, num_classes, dtype=log_q.dtype)
     target = (1 - label_smoothing) * target + label_smoothing / num_classes
     target = jnp.where((label >= 0)[:, None], target, 0)
-    return -jnp.sum(target * log_q, axis=-1)
+    return -jnp.sum(target * _finite(log_q), axis=-1)
 
 
 def binary_cross_entropy(

@@ -67,6 +67,17 @@ def test_cross_entropy_of_far_logits_is_finite():
     np.testing.assert_allclose(jax.jit(cross_entropy)(z, np.array([1])), 2e4)
 
 
+def test_a_class_ruled_out_adds_nothing_to_the_cross_entropy_of_others():
+    z, label = draw(4, 3).astype(np.float32), np.array([0, 1, -1, 2])
+    z[:, 1] = [-np.inf, 1, -np.inf, -np.inf]
+    total = jax.value_and_grad(lambda z: cross_entropy(z, label).sum())
+    value, grad = jax.jit(total)(z)
+    q = softmax(z)
+    assert value == pytest.approx(-np.log(q[[0, 1, 3], [0, 1, 2]]).sum(), rel=1e-5)
+    want = (q - np.eye(3)[label]) * (label >= 0)[:, None]
+    np.testing.assert_allclose(grad, want, atol=1e-6)
+
+
 def test_cross_entropy_refuses_a_smoothing_of_one():
     with pytest.raises(ValueError, match=r"got 1\.0"):
         cross_entropy(jnp.ones((1, 2)), jnp.array([0]), label_smoothing=1.0)
