@@ -3,15 +3,28 @@
 import numpy as np
 import pytest
 
+from eegkd.evaluate.paired import Trainings, paired_comparison
 from eegkd.evaluate.trainings import Spread
 from experiments.false_verdicts import (
     draw_runs,
     fit_variances,
     rates,
     simulate_runs,
+    told,
     train_splits,
 )
 from tests.support.stores import tiny_store
+
+
+def test_the_program_judges_as_runs_are_judged():
+    rng = np.random.default_rng(0)
+    for shift in (0.0, 0.5):
+        mine, other = rng.normal(shift, 1, (12, 2)), rng.normal(0, 1, (12, 2))
+        given = Trainings(0.01, 0.01**2 / 4, 4.0)
+        want = paired_comparison(mine, other, trainings=given)
+        found, effect = told(mine, other, given)
+        assert found == (want.verdict != "undetectable")
+        assert effect == want.mde
 
 
 @pytest.mark.slow

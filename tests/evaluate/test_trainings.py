@@ -8,6 +8,7 @@ from scipy import stats
 
 from eegkd.evaluate.paired import paired_comparison
 from eegkd.evaluate.trainings import spreads_of_units, structure_of, trainings_of
+from experiments.false_verdicts import told
 
 ROWS = ("student", "no_teacher", "alpha_0", "shuffled_teacher", "a_a")
 
@@ -127,14 +128,11 @@ def rates(num, folds, **options):
     rng, found = np.random.default_rng(0), np.zeros((num, 3))
     for i in range(num):
         values = draw(rng, folds, **options)
-        naive = paired_comparison(values["student"], values["no_teacher"])
-        got = judge(values, folds)
-        more = values | {"student": values["student"] + got.mde}
-        found[i] = (
-            naive.verdict != "undetectable",
-            got.verdict != "undetectable",
-            judge(more, folds).verdict == "better",
-        )
+        mine, other = values["student"], values["no_teacher"]
+        sides = [("student", mine.shape[1]), ("student", other.shape[1])]
+        more = trainings_of(spreads_of_units(values, folds), sides)
+        naive, (false, effect) = told(mine, other)[0], told(mine, other, more)
+        found[i] = naive, false, told(mine + effect, other, more)[0]
     return found.mean(axis=0)
 
 
