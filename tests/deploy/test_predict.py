@@ -6,9 +6,11 @@ import pytest
 
 from eegkd.cli import main
 from eegkd.data.batches.maker import fit_train_zscore
+from eegkd.data.recordings.filtering import look_ahead_s
 from eegkd.data.recordings.reading import read_recording
 from eegkd.data.windows.cutting import config_of, window_recording
 from eegkd.data.windows.folds import make_folds
+from eegkd.deploy.card import make_card
 from eegkd.deploy.load import load_model, open_store
 from eegkd.deploy.predict import (
     Subject,
@@ -288,5 +290,9 @@ def test_an_average_of_all_channels_needs_all(place, tmp_path):
     )
     want = jax.jit(predict_fn(system, "student"))(model.variables, {"signal": windows})
     np.testing.assert_allclose(found.windows.prob, want, rtol=1e-4, atol=1e-6)
-    with pytest.raises(InputError, match="missing channels Fp1, Cz, C4"):
+    with pytest.raises(InputError, match="missing channels Fp1, Cz, C4: the model's"):
         predict(model, recorded(place, ["C3", "O2"]), config, {})
+    facts = {"weights": {}, "sizes": {}, "files": [], "latency": []}
+    card = make_card(model, config, "student", **facts)
+    assert set(card.preprocessing["average of"]) == set(NAMES)
+    assert card.look_ahead_s == look_ahead_s(data.band, 4, card.rate) > 0

@@ -31,7 +31,7 @@ def find_tower(given: str | Path) -> Path:
     Raises:
         InputError: If there is no tower, or several are inside.
     """
-    folder = Path(given)
+    folder = Path(given).expanduser()
     if not folder.is_dir():
         raise InputError(f"--text.bert {given}: no such folder.")
     if _is_tower(folder):

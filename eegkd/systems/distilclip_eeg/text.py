@@ -111,7 +111,8 @@ def _own_texts(config: DistilClipConfig) -> tuple[tuple[str, ...], ...]:
             f"--text.source {config.text.source} needs --text.file TEXTS.csv, with the "
             "columns label,text."
         )
-    return texts.read_texts(Path(config.text.file), config.signal.classes)
+    file = Path(config.text.file).expanduser()
+    return texts.read_texts(file, config.signal.classes)
 
 
 def text_notes(config: DistilClipConfig) -> tuple[str, ...]:
