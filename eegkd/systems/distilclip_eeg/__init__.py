@@ -58,7 +58,6 @@ ENTRY = Entry(
             "data.corpus": "synthetic",
             "train.epochs": 5,
             "train.teacher_epochs": 8,
-            "optim.teacher_learning_rate": 2e-3,
             # Of 64 windows 2 would have labels: no student can learn from those, with
             # a teacher or without.
             "train.labelled_share": 0.25,
