@@ -115,11 +115,16 @@ class TeacherTensor:
         """Permutes rows: row i reads row `source_rows[i]`."""
         return dataclasses.replace(self, index=self.index[source_rows])
 
-    def class_means(self, rows: np.ndarray, labels: np.ndarray) -> "TeacherTensor":
-        """Replaces each of `rows` by the mean over its label's rows and all views."""
+    def class_means(self, rows: np.ndarray, groups: np.ndarray) -> "TeacherTensor":
+        """Replaces each of `rows` by the mean over its group's rows and all views.
+
+        Args:
+            rows: Store rows that are replaced.
+            groups: A number per store row.
+        """
         means, index = [], np.full(len(self.index), -1)
-        for label in np.unique(labels[rows]):
-            mine = rows[labels[rows] == label]
+        for group in np.unique(groups[rows]):
+            mine = rows[groups[rows] == group]
             total, count = 0.0, 0
             for view in range(self.num_views):
                 for part in np.array_split(mine, -(-len(mine) // 256)):

@@ -90,7 +90,8 @@ def _show(card: Card, console: Console) -> None:
         f"of {', '.join(map(str, parity.batch_sizes))}",
     )
     files.add_column("file")
-    for name in ("bytes", "difference", "same class"):
+    same = "same decisions" if card.thresholds else "same class"
+    for name in ("bytes", "difference", same):
         files.add_column(name, justify="right")
     for file in card.files:
         found = file.parity

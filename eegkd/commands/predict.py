@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
@@ -21,6 +22,7 @@ from eegkd.deploy.predict import (
     read_subjects,
     window_table,
 )
+from eegkd.evaluate.calibration import temper
 from eegkd.evaluate.events import to_spans
 from eegkd.evaluate.report.recording import prediction_plot
 from eegkd.evaluate.scoring import EventScores, pool, score_events
@@ -168,7 +170,7 @@ def _words(scores: EventScores) -> str:
 def _write_windows(
     out: Path, subject: Subject, found: Prediction, model: Model, console: Console
 ) -> None:
-    """Writes probabilities over time, for classes without a background class."""
+    """Writes probabilities over time, for classes that are no events."""
     manifest = model.intake.manifest
     classes: Any = manifest["classes"]
     text = window_table(found, classes, model.temperature, manifest["window_s"])
@@ -176,9 +178,18 @@ def _write_windows(
     table = Table(title=f"{subject.name}: mean over {len(found.windows.prob)} windows")
     for name in classes:
         table.add_column(name, justify="right")
-    table.add_row(*(f"{p:.3f}" for p in found.windows.prob.mean(axis=0)))
+    prob = found.windows.prob
+    table.add_row(*(f"{p:.3f}" for p in prob.mean(axis=0)))
+    why = "The run's corpus has no background class"
+    if model.thresholds:
+        yes = (prob >= np.asarray(model.thresholds, np.float32)).mean(axis=0)
+        table.add_row(*(f"{share:.0%}" for share in yes))
+        shown = temper(np.asarray(model.thresholds), model.temperature)
+        pairs = zip(classes, shown, strict=True)
+        limits = ", ".join(f"{name} {limit:.4f}" for name, limit in pairs)
+        why = (
+            "Below, the share of windows from the class's threshold on, which in the "
+            f"file is: {limits}. Windows of this run may have several classes"
+        )
     console.print(table)
-    console.print(
-        f"The run's corpus has no background class, so no events. Wrote {path}",
-        soft_wrap=True,
-    )
+    console.print(f"{why}, so no events. Wrote {path}", soft_wrap=True)

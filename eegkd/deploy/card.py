@@ -65,7 +65,7 @@ class Card:
             filtered signal.
         standardised: The graph itself subtracts the training set's mean.
         temperature: Fitted on validation subjects: `p^(1/T)`, normalised, is then
-            calibrated.
+            calibrated; of several labels, the logistic function of `logit(p) / T`.
         threshold: Probability from which on there is an event; None without event
             classes.
         parts: Parameters by part of the model.
@@ -79,6 +79,8 @@ class Card:
         machine: Processor and cores of the machine.
         versions: Versions of the packages that wrote the files.
         notes: Sentences that the user must not miss.
+        thresholds: Of several labels, each one's probability from which on a window has
+            it; else ().
     """
 
     name: str
@@ -105,6 +107,7 @@ class Card:
     machine: str
     versions: Mapping[str, str]
     notes: Sequence[str] = ()
+    thresholds: Sequence[float] = ()
 
 
 def make_card(
@@ -159,6 +162,7 @@ def make_card(
         standardised=standardised,
         temperature=model.temperature,
         threshold=model.threshold,
+        thresholds=model.thresholds,
         parts=_parts(sizes),
         corpus=f"{manifest['corpus']} ({licence})",
         training=_training(splits, record["run"], manifest),

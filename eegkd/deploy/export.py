@@ -86,7 +86,16 @@ def export_model(
     foreign = _foreign(Path(config.out) / "fold0", system, stage)
     with _whole_folder(out) as part:
         files = [
-            _write_file(name, part, out, graph, inputs, want, foreign)
+            _write_file(
+                name,
+                part,
+                out,
+                graph,
+                inputs,
+                want,
+                foreign,
+                multilabel=model.intake.signal.multilabel,
+            )  # fmt: skip
             for name in formats
         ]
         timed = _time_files(part, formats, inputs, runs) if runs else ()
@@ -196,6 +205,8 @@ def _write_file(
     inputs: Mapping[str, np.ndarray],
     want: np.ndarray,
     foreign: Mapping[str, np.ndarray],
+    *,
+    multilabel: bool,
 ) -> ModelFile:
     """Writes one format, reads it back, and checks it against the model."""
     path, shown = part / FILES[name], str(out / FILES[name])
@@ -203,7 +214,7 @@ def _write_file(
     audit = None
     if written.arrays is not None:
         audit = audit_graph(shown, graph, written.inputs, written.arrays, foreign)
-    parity = check_parity(shown, written.run, want, inputs)
+    parity = check_parity(shown, written.run, want, inputs, multilabel=multilabel)
     return ModelFile(
         name=path.name,
         size=path.stat().st_size,

@@ -15,6 +15,7 @@ from eegkd.data.windows.folds import make_folds
 from eegkd.data.windows.store import WindowStore
 from eegkd.errors import InputError
 from eegkd.evaluate import calibration, events
+from eegkd.evaluate.multilabel import fit_thresholds
 from eegkd.evaluate.predictions import load_predictions
 from eegkd.evaluate.tracks import event_classes, tracks_of
 from eegkd.host.sealed import Verify
@@ -57,6 +58,8 @@ class Model(NamedTuple):
         threshold: Probability from which on there is an event, fitted on validation
             subjects; None without event classes.
         temperature: Calibrates its probabilities, fitted on validation subjects.
+        thresholds: Where a window may have several classes, each one's probability
+            from which on it has it, fitted likewise; else ().
     """
 
     program: Program
@@ -65,6 +68,7 @@ class Model(NamedTuple):
     zscore: ZScore | None
     threshold: float | None
     temperature: float
+    thresholds: tuple[float, ...] = ()
 
 
 def load_intake(
@@ -122,6 +126,7 @@ def load_model(
         zscore=_zscore(store, config, intake.signal.channels),
         threshold=threshold if intake.event_classes else None,
         temperature=calibration.fit_temperature(calibration.to_logits(val), val.label),
+        thresholds=tuple(fit_thresholds(val).tolist()) if val.label.ndim > 1 else (),
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from eegkd.deploy.graph import Graph
 from eegkd.errors import InputError
+from eegkd.evaluate.metrics import above_half, most_probable
 
 TOLERANCE = 1e-4
 """Largest difference of a probability. Other orders of float32 sums differ by 1e-6 or
@@ -22,7 +23,8 @@ class Parity(NamedTuple):
         windows: Number of real windows that were compared.
         batch_sizes: Batch sizes of the calls.
         max_difference: Largest difference of a probability.
-        agreement: Share of windows with the same likeliest class.
+        agreement: Share of windows with the same likeliest class; of several labels,
+            share of equal decisions at 0.5.
     """
 
     windows: int
@@ -47,6 +49,7 @@ def check_parity(
     inputs: Mapping[str, np.ndarray],
     *,
     tolerance: float = TOLERANCE,
+    multilabel: bool = False,
 ) -> Parity:
     """Compares a reloaded file with the student on real windows.
 
@@ -56,6 +59,7 @@ def check_parity(
         want: The student's probabilities, [n, k].
         inputs: Arrays by name, in order, [n, ...].
         tolerance: Largest difference of a probability.
+        multilabel: True if a window may have several classes.
 
     Raises:
         InputError: If the file cannot be run, or returns another shape or other
@@ -85,7 +89,8 @@ def check_parity(
                 f"window(s), and {tolerance:g} is allowed",
             )
         worst = max(worst, difference)
-        same = float(np.mean(got.argmax(-1) == want[:size].argmax(-1)))
+        decide = above_half if multilabel else most_probable
+        same = float(np.mean(decide(got) == decide(want[:size])))
     return Parity(num, sizes, worst, same)
 
 

@@ -83,7 +83,9 @@ def read_subjects(
     if known.background is not None:
         labels = frozenset(known.classes) - {known.background, UNLABELLED}
     for source in known.list_sources(path):
-        name = "_".join(Path(source.recording_id).with_suffix("").parts)
+        # Several persons of one file of arrays are "file:person".
+        file, *own = source.recording_id.split(":")
+        name = "_".join((*Path(file).with_suffix("").parts, *own))
         yield Subject(name, known.read(source), labels)
 
 
@@ -109,12 +111,12 @@ def cut_subject(intake: Intake, subject: Subject, changes: Mapping[str, Any]) ->
     )
     reference = reference_of(manifest)
     cut, recording = window_recording(subject.recording, data, reference=reference)
-    num = len(cut.start_s)
+    num, several = len(cut.start_s), manifest.get("multilabel")
     index = {
         "recording_id": np.repeat(subject.name, num),
         "subject": np.repeat(subject.name, num),
         "start_s": np.asarray(cut.start_s),
-        "label": np.full(num, -1),
+        "label": np.full((num, len(manifest["classes"])) if several else num, -1),
     }
     fields = ("corpus", "classes", "rate", "window_s")
     facts = {name: manifest[name] for name in fields}

@@ -2,9 +2,10 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Float, Float32, Shaped
 from scipy import signal as sp
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -67,9 +68,9 @@ def band_power(
 
 def linear_baseline(
     train_x: Float[np.ndarray, "n f"],
-    train_y: Int[np.ndarray, " n"],
+    train_y: Shaped[np.ndarray, "..."],
     val_x: Float[np.ndarray, "m f"],
-    val_y: Int[np.ndarray, " m"],
+    val_y: Shaped[np.ndarray, "..."],
     *,
     num_classes: int,
     seed: int = 0,
@@ -81,12 +82,19 @@ def linear_baseline(
     subjects, the stronger one on a tie. Unlabelled rows (-1) are left out. A class that
     training lacks has probability 0.
 
+    Where a window has several labels, [n, k], each is a classifier of its own, fitted
+    on the windows where it is known; one that is the same in all of them, or known in
+    none, is predicted at its share.
+
     Returns:
         A function from features to probabilities `[n, num_classes]`.
 
     Raises:
         InputError: If training holds a single class.
     """
+    if train_y.ndim > 1:
+        options = {"seed": seed, "strengths": strengths}
+        return _one_by_one(train_x, train_y, val_x, val_y, **options)
     train_x, train_y = train_x[train_y >= 0], train_y[train_y >= 0]
     classes = np.unique(train_y)
     if len(classes) < 2:
@@ -124,3 +132,23 @@ def linear_baseline(
         return prob
 
     return prob_fn
+
+
+def _one_by_one(
+    train_x: Float[np.ndarray, "n f"],
+    train_y: Shaped[np.ndarray, "n k"],
+    val_x: Float[np.ndarray, "m f"],
+    val_y: Shaped[np.ndarray, "m k"],
+    **options: Any,
+) -> ProbFn:
+    """Fits one classifier of two classes for each label."""
+    fitted: list[ProbFn] = []
+    for gold, held in zip(train_y.T.astype(int), val_y.T.astype(int), strict=True):
+        known = gold[gold >= 0]
+        if len(np.unique(known)) < 2:
+            share = np.float32(known.mean() if len(known) else 0.5)
+            fitted.append(lambda x, share=share: np.full((len(x), 2), share))
+            continue
+        own = linear_baseline(train_x, gold, val_x, held, num_classes=2, **options)
+        fitted.append(own)
+    return lambda x: np.stack([fn(x)[:, 1] for fn in fitted], axis=1)

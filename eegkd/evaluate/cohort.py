@@ -28,7 +28,7 @@ from eegkd.evaluate.paired import (
     too_few,
     total_error,
 )
-from eegkd.evaluate.predictions import Predictions, concatenate, select
+from eegkd.evaluate.predictions import Predictions, concatenate, has_label, select
 from eegkd.evaluate.trainings import Spread, structure_of
 from eegkd.evaluate.weighted import weighted_metric
 
@@ -77,11 +77,6 @@ class Figures(NamedTuple):
     whole: Float64[np.ndarray, "k f"]
     drawn: Float64[np.ndarray, "d k f"]
     without: Float64[np.ndarray, "n k f"]
-
-
-def has_label(label: np.ndarray) -> Bool[np.ndarray, " n"]:
-    """Returns where a window has a label; one of several is enough."""
-    return (label >= 0).reshape(len(label), -1).any(axis=1)
 
 
 def answers(

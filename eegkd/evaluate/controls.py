@@ -8,7 +8,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int64
 
+from eegkd.evaluate.metrics import above_half, most_probable
+from eegkd.evaluate.multilabel import label_groups
 from eegkd.losses import Term
 from eegkd.systems import Stage, System, replace_stage
 
@@ -70,8 +73,44 @@ def without_teacher(system: System) -> System:
     return replace_stage(system, alone)
 
 
+def class_groups(
+    labels: np.ndarray, rows: np.ndarray, unknown: np.ndarray, prob: np.ndarray
+) -> Int64[np.ndarray, " n"]:
+    """Numbers the class of each of some windows; the teacher's where it is unknown.
+
+    Of windows with several labels a class is one combination of them; a label that is
+    unknown is the teacher's decision at a probability of 0.5.
+
+    Args:
+        labels: Labels of all windows, [n], or [n, k].
+        rows: Windows that are asked for.
+        unknown: Those of them that have no label, or not all of several.
+        prob: The teacher's probabilities of `unknown`, [m, k].
+
+    Returns:
+        The class of each window; of those not in `rows` it means nothing.
+    """
+    filled = np.array(labels)
+    if labels.ndim == 1:
+        filled[unknown] = most_probable(prob)
+        return filled.astype(np.int64)
+    own = filled[unknown]
+    filled[unknown] = np.where(own >= 0, own, above_half(prob))
+    groups = np.full(len(labels), -1, np.int64)
+    groups[rows] = label_groups(filled[rows])
+    return groups
+
+
+def share_alone(labels: np.ndarray, rows: np.ndarray) -> float:
+    """Computes the share of windows whose combination of labels no other one has."""
+    if not len(rows):
+        return 0.0
+    counts = np.bincount(label_groups(labels[rows]))
+    return float(np.count_nonzero(counts == 1) / len(rows))
+
+
 def shuffled(
-    outputs: Arrays, rows: np.ndarray, labels: np.ndarray, *, seed: int
+    outputs: Arrays, rows: np.ndarray, groups: np.ndarray, *, seed: int
 ) -> dict[str, np.ndarray]:
     """Permutes the teacher's outputs over the windows `rows`."""
     order = np.random.default_rng(seed).permutation(len(rows))
@@ -79,13 +118,13 @@ def shuffled(
 
 
 def within_class_shuffled(
-    outputs: Arrays, rows: np.ndarray, labels: np.ndarray, *, seed: int
+    outputs: Arrays, rows: np.ndarray, groups: np.ndarray, *, seed: int
 ) -> dict[str, np.ndarray]:
-    """Permutes the teacher's outputs among windows of the same label."""
+    """Permutes the teacher's outputs among windows of the same `class_groups`."""
     rng = np.random.default_rng(seed)
     source = rows.copy()
-    for label in np.unique(labels[rows]):
-        where = np.flatnonzero(labels[rows] == label)
+    for group in np.unique(groups[rows]):
+        where = np.flatnonzero(groups[rows] == group)
         source[where] = rows[rng.permutation(where)]
     return _moved(outputs, rows, source)
 
@@ -105,5 +144,7 @@ MOVES: Mapping[str, Callable[..., dict[str, np.ndarray]]] = {
     "shuffled_teacher": shuffled,
     "within_class_shuffle": within_class_shuffled,
 }
+BY_CLASS = ("within_class_shuffle", "class_mean_teacher")
+"""Rows that read the classes of training windows."""
 OUTPUT_CONTROLS = (*MOVES, "class_mean_teacher")
 """Rows whose student gets other outputs: moved ones, or `TeacherTensor.class_means`."""

@@ -126,8 +126,13 @@ def always(evidence: Evidence) -> bool:
 
 
 def of_classes(evidence: Evidence) -> bool:
-    """Returns True if a window has one class, and models predict its probability."""
-    return evidence.task.kind in ("binary", "classes")
+    """Returns True if models predict the probabilities of a window's classes."""
+    return evidence.task.kind in ("binary", "classes", "labels")
+
+
+def of_labels(evidence: Evidence) -> bool:
+    """Returns True if a window may have several of these classes."""
+    return evidence.task.kind == "labels"
 
 
 def no_rows(evidence: Evidence) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from eegkd.evaluate.evidence import Evidence
 from eegkd.evaluate.metrics import score
-from eegkd.evaluate.predictions import Predictions, concatenate, select
+from eegkd.evaluate.predictions import Predictions, concatenate, has_label, select
 
 ROWS = ("teacher", "no_teacher", "alpha_0", "small_net", "linear")
 """Rows that a student is compared with, and that are meant to learn."""
@@ -37,8 +37,7 @@ def validation_score(
         undefined, there is one person, or it is undefined without any of them.
     """
     rng = np.random.default_rng(seed)
-    cells = predictions.label.reshape(len(predictions.label), -1)
-    predictions = select(predictions, (cells >= 0).any(axis=1))
+    predictions = select(predictions, has_label(predictions.label))
     people, unit = np.unique(predictions.subject, return_inverse=True)
 
     def value(p: Predictions) -> float:

@@ -4,20 +4,40 @@ Every metric reads `Predictions` and returns one number; NaN where it is undefin
 class only). A larger number is a better model: epochs are chosen and verdicts given by
 that, so an error enters as its negative. Averages over classes run over the classes
 present in the labels. Classes are decided by the largest probability.
+
+Where windows have several labels each, other metrics judge them (`multilabel`);
+`macro_f1` and the calibration serve both.
 """
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from typing import Any
 
 import numpy as np
 import sklearn
 from jaxtyping import Float64, Int64
 from sklearn import metrics as sk
 
-from eegkd.evaluate.predictions import Predictions, check_classes, labelled, select
+from eegkd.errors import InputError
+from eegkd.evaluate import multilabel
+from eegkd.evaluate.predictions import Predictions, has_label, labelled, select
 
 Metric = Callable[[Predictions], float]
+
+
+OF_LABELS: Mapping[str, Metric] = {
+    "macro_auroc": multilabel.macro_auroc,
+    "macro_ap": multilabel.macro_ap,
+    "micro_auroc": multilabel.micro_auroc,
+    "micro_ap": multilabel.micro_ap,
+    "macro_f1": multilabel.macro_f1,
+    "micro_f1": multilabel.micro_f1,
+    "negative_bce": multilabel.negative_bce,
+    "negative_hamming": multilabel.negative_hamming,
+    "exact_match": multilabel.exact_match,
+}
+"""Metrics of windows with several labels each."""
 
 
 def most_probable(prob: np.ndarray) -> np.ndarray:
@@ -98,7 +118,7 @@ def sensitivity_at_specificity(p: Predictions, *, specificity: float = 0.95) -> 
     return float(tpr[fpr <= 1 - specificity + 1e-9].max())
 
 
-METRICS: Mapping[str, Metric] = {
+OF_CLASSES: Mapping[str, Callable[..., float]] = {
     "accuracy": accuracy,
     "balanced_accuracy": balanced_accuracy,
     "macro_precision": macro_precision,
@@ -110,6 +130,24 @@ METRICS: Mapping[str, Metric] = {
     "auc_pr_trapezoid": auc_pr_trapezoid,
     "auc_pr_step": auc_pr_step,
     "sensitivity_at_specificity": sensitivity_at_specificity,
+}
+"""Metrics of windows with one class each."""
+
+
+def _by_labels(name: str, p: Predictions, **options: Any) -> float:
+    several = p.label.ndim > 1
+    own: Mapping[str, Callable[..., float]] = OF_LABELS if several else OF_CLASSES
+    if name not in own:
+        kind = "several labels each" if several else "one class each"
+        raise InputError(
+            f"The metric {name} does not judge windows of {kind}: choose from "
+            f"{', '.join(own)}."
+        )
+    return own[name](p, **options)
+
+
+METRICS: Mapping[str, Callable[..., float]] = {
+    name: partial(_by_labels, name) for name in {**OF_CLASSES, **OF_LABELS}
 }
 
 
@@ -146,11 +184,9 @@ def per_subject(predictions: Predictions, metric: str) -> dict[str, float]:
 
     A subject without a labelled window is NaN as well.
     """
-    fn = get_metric(metric)
-    check_classes(predictions)
-    values = {}
+    fn, known, values = get_metric(metric), has_label(predictions.label), {}
     for subject in np.unique(predictions.subject):
-        own = (predictions.subject == subject) & (predictions.label >= 0)
+        own = (predictions.subject == subject) & known
         kept = select(predictions, own)
         values[str(subject)] = _quiet(fn, kept) if own.any() else float("nan")
     return values

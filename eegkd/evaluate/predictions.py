@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int32, Int64, Shaped
+from jaxtyping import Bool, Float32, Int32, Int64, Shaped
 from numpy.typing import ArrayLike
 
 from eegkd.errors import InputError
@@ -19,7 +19,7 @@ class Predictions(NamedTuple):
     """Probabilities of windows with their labels and origin; rows correspond.
 
     Attributes:
-        prob: Class probabilities.
+        prob: Class probabilities; of several labels, each one's own.
         label: The class, -1 where unlabelled; or a row of k labels, each 0 or 1, and
             -1 where it was not asked.
         subject: The unit of all statistics; fold names where a corpus has none.
@@ -99,28 +99,19 @@ def select(predictions: Predictions, rows: np.ndarray) -> Predictions:
     return Predictions(*(column[rows] for column in predictions))
 
 
-def check_classes(predictions: Predictions) -> None:
-    """Refuses several labels per window, which metrics of classes cannot judge.
-
-    Raises:
-        InputError: If labels are rows of k.
-    """
-    if predictions.label.ndim != 1:
-        raise InputError(
-            "These windows have several labels each; the metrics here judge one class "
-            "per window."
-        )
+def has_label(label: np.ndarray) -> Bool[np.ndarray, " n"]:
+    """Returns where a window has a known label; one of several is enough."""
+    known = np.asarray(label >= 0)
+    return known if known.ndim == 1 else np.any(known, axis=1)
 
 
 def labelled(predictions: Predictions) -> Predictions:
     """Drops unlabelled rows.
 
     Raises:
-        InputError: If a window has several labels.
         ValueError: If no row is left.
     """
-    check_classes(predictions)
-    kept = select(predictions, predictions.label >= 0)
+    kept = select(predictions, has_label(predictions.label))
     if not len(kept.label):
         raise ValueError("No labelled window to score.")
     return kept

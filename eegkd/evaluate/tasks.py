@@ -6,7 +6,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from eegkd.errors import InputError
-from eegkd.evaluate.metrics import METRICS, above_half, most_probable
+from eegkd.evaluate.metrics import (
+    METRICS,
+    OF_CLASSES,
+    OF_LABELS,
+    above_half,
+    most_probable,
+)
 
 Kind = Literal["binary", "classes", "labels", "answers"]
 
@@ -19,8 +25,9 @@ class Task(NamedTuple):
             once (labels), or words (answers).
         metrics: Columns of the results table; the verdict is on the first of them.
         monitor: The validation metric that epochs, and tuned rows, are chosen by.
-        sampler: How training windows may be drawn: balanced needs one class per window.
+        sampler: How training windows may be drawn: balanced needs classes.
         decide: Function from probabilities to decisions.
+        tie: The metric that chooses where the monitor ties or is undefined; "" is none.
     """
 
     kind: Kind
@@ -28,6 +35,7 @@ class Task(NamedTuple):
     monitor: str
     sampler: Literal["balanced", "natural"]
     decide: Callable[[np.ndarray], np.ndarray]
+    tie: str = ""
 
 
 _TASKS: Mapping[str, Task] = {
@@ -47,29 +55,43 @@ _TASKS: Mapping[str, Task] = {
             "balanced",
             most_probable,
         ),
-        Task("labels", (), "", "natural", above_half),
+        Task(
+            "labels",
+            ("macro_auroc", "macro_ap", "negative_bce"),
+            "macro_auroc",
+            "balanced",
+            above_half,
+            tie="negative_bce",
+        ),
         Task("answers", (), "", "natural", most_probable),
     )
 }
 
 
 def task_of(manifest: Mapping[str, Any]) -> Task:
-    """Returns the task of a store: by its number of classes, or as its corpus says.
+    """Returns the task of a store: by its labels and classes, or as its corpus says.
 
     Args:
         manifest: Manifest of the store. Its field `task`, if any, may state a
             `kind`, the `metrics` of the field, and the `monitor`.
 
     Raises:
-        InputError: If the kind or a metric is unknown, or if the kind has no metrics
-            of its own and none are stated.
+        InputError: If the kind or a metric is unknown, if the kind has no metrics of
+            its own and none are stated, or if a metric judges other labels.
     """
     stated = manifest.get("task") or {}
     usual = "binary" if len(manifest["classes"]) == 2 else "classes"
+    if manifest.get("multilabel"):
+        usual = "labels"
     kind = stated.get("kind") or usual
     where = f"The task of corpus {manifest['corpus']}"
     if kind not in _TASKS:
         raise InputError(f"{where} is {kind!r}; choose from {', '.join(_TASKS)}.")
+    if manifest.get("multilabel") and kind in ("binary", "classes"):
+        raise InputError(
+            f"{where} is {kind!r}, and its windows have several labels each: leave "
+            "`kind` out of its `task`, or make it 'labels'."
+        )
     task = _TASKS[kind]
     metrics = tuple(stated.get("metrics") or task.metrics)
     if not metrics:
@@ -78,9 +100,10 @@ def task_of(manifest: Mapping[str, Any]) -> Task:
             "in its `task`."
         )
     monitor = stated.get("monitor") or task.monitor or metrics[0]
-    unknown = [name for name in (*metrics, monitor) if name not in METRICS]
+    known = {"labels": OF_LABELS, "answers": METRICS}.get(kind, OF_CLASSES)
+    unknown = [name for name in (*metrics, monitor) if name not in known]
     if unknown:
         raise InputError(
-            f"{where} names the metric {unknown[0]!r}; there are {', '.join(METRICS)}."
+            f"{where} names the metric {unknown[0]!r}; there are {', '.join(known)}."
         )
     return task._replace(metrics=metrics, monitor=monitor)

@@ -22,9 +22,12 @@ class Events:
 
 
 def event_classes(manifest: Mapping[str, Any]) -> tuple[int, ...]:
-    """Returns the classes that are events: all but the background, if there is one."""
+    """Returns the classes that are events: all but the background, if there is one.
+
+    Where a window has several labels there is no background, and nothing is an event.
+    """
     background = manifest.get("background")
-    if background is None:
+    if background is None or manifest.get("multilabel"):
         return ()
     return tuple(i for i, name in enumerate(manifest["classes"]) if name != background)
 

@@ -149,6 +149,7 @@ def _one_against_rest(
     forms = [
         make(g[a], prob[a, k].astype(np.float64), units[a], num)
         for k, a, g in zip(classes, asked, gold, strict=True)
+        if a.any()
     ]
 
     def values(weights: np.ndarray) -> np.ndarray:

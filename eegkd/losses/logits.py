@@ -240,14 +240,17 @@ def cross_entropy(
 def binary_cross_entropy(
     logits: Float[Array, "b k"], label: Float[Array, "b k"]
 ) -> Float[Array, " b"]:
-    """Computes the mean over k labels of `-y log s(z) - (1 - y) log s(-z)`.
+    """Computes the mean over known labels of `-y log s(z) - (1 - y) log s(-z)`.
 
-    s is the logistic function. A negative (unlabelled) entry adds nothing.
+    s is the logistic function. A negative label was not asked: it is no part of the
+    mean. An example without a known one has value 0 and no gradient.
     """
     logits = promote(logits)
     label = label.astype(logits.dtype)
     values = jax.nn.softplus(logits) - label * logits
-    return jnp.mean(jnp.where(label >= 0, values, 0), axis=-1)
+    known = label >= 0
+    total = jnp.sum(jnp.where(known, values, 0), axis=-1)
+    return total / jnp.maximum(jnp.sum(known, axis=-1), 1)
 
 
 def cosine_distance(

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from eegkd.evaluate.baselines import band_power, linear_baseline
-from eegkd.evaluate.predictions import Predictions
+from eegkd.evaluate.predictions import Predictions, has_label
 from eegkd.models import EEGNetConfig
 from eegkd.pipeline.folds import FoldData, predictions_of
 from eegkd.systems import SignalConfig, System
@@ -56,7 +56,8 @@ def small_nets(
             rate=signal.rate,
             dropout=trial.dropout,
         )
-        found[trial.structure] = see_channels(make_system(net), columns)
+        system = make_system(net, multilabel=signal.multilabel)
+        found[trial.structure] = see_channels(system, columns)
     return found
 
 
@@ -82,7 +83,7 @@ def linear(
     store, fold = data.store, data.fold
     features = functools.partial(band_features, data, columns=columns)
     labels = store.student_labels
-    known = fold.train[labels[fold.train] >= 0]
+    known = fold.train[has_label(labels[fold.train])]
     val = features(fold.val)
     prob_fn = linear_baseline(
         features(known),

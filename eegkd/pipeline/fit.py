@@ -24,7 +24,7 @@ from eegkd.pipeline.finished import (
     is_finished,
     write_results,
 )
-from eegkd.pipeline.folds import FoldData, predictions_of, selection_metric, val_score
+from eegkd.pipeline.folds import FoldData, predictions_of, selection_metrics, val_score
 from eegkd.pipeline.inference import predict_rows, validation_loss
 from eegkd.pipeline.probes import Samples, measure_probes, probe_means
 from eegkd.systems import get_stage
@@ -208,11 +208,13 @@ def loop_options(
     stage, options = get_stage(program.system, program.stage), program.train
     num = num_examples(stage, data.store, data.fold)
     judged = program.predict is not None
+    names = [f"val/{name}" for name in selection_metrics(data.store)]
     return LoopOptions(
         checkpoint_dir=checkpoint_dir,
         save_every_s=options.save_every_s,
         eval_every=stage.options.eval_every or max(1, num // options.batch_size),
-        monitor=f"val/{selection_metric(data.store)}" if judged else "val/loss",
+        monitor=names[0] if judged else "val/loss",
+        tie="".join(names[1:]) if judged else "",
         mode="max" if judged else "min",
         stop=stop,
     )

@@ -9,7 +9,7 @@ from eegkd.data.windows.folds import Fold
 from eegkd.data.windows.store import WindowStore
 from eegkd.errors import InputError
 from eegkd.evaluate.metrics import score
-from eegkd.evaluate.predictions import Predictions, make_predictions
+from eegkd.evaluate.predictions import Predictions, has_label, make_predictions
 from eegkd.evaluate.tasks import task_of
 
 
@@ -42,16 +42,23 @@ def predictions_of(data: FoldData, rows: np.ndarray, prob: np.ndarray) -> Predic
     )
 
 
-def selection_metric(store: WindowStore) -> str:
-    """Returns the name of the metric that epochs are chosen by."""
-    return task_of(store.manifest).monitor
+def selection_metrics(store: WindowStore) -> tuple[str, ...]:
+    """Returns the metric that epochs are chosen by, and one for ties, if there is."""
+    task = task_of(store.manifest)
+    return (task.monitor, task.tie) if task.tie else (task.monitor,)
 
 
 def val_score(data: FoldData, prob: np.ndarray) -> dict[str, float]:
     """Computes the metrics of the validation windows."""
     p = predictions_of(data, data.fold.val, prob)
-    metric = selection_metric(data.store)
-    return {f"val/{name}": value for name, value in score(p, [metric]).items()}
+    found = score(p, selection_metrics(data.store))
+    return {f"val/{name}": value for name, value in found.items()}
+
+
+def rank(predictions: Predictions, store: WindowStore) -> tuple[float, ...]:
+    """Returns what models are chosen by: larger is better, undefined the least."""
+    found = score(predictions, selection_metrics(store)).values()
+    return tuple(value if np.isfinite(value) else -np.inf for value in found)
 
 
 def hold_out(data: FoldData, share: float, seed: int) -> np.ndarray | None:
@@ -66,8 +73,7 @@ def hold_out(data: FoldData, share: float, seed: int) -> np.ndarray | None:
     store = data.store
     if not share:
         return None
-    labels = store.student_labels.reshape(len(store), -1)[:, 0]
-    rows = data.fold.train[labels[data.fold.train] >= 0]
+    rows = data.fold.train[has_label(store.student_labels[data.fold.train])]
     people = np.unique(store.index["subject"][rows])
     num = round(share * len(people))
     if not 0 < num < len(people):

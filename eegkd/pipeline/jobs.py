@@ -1,7 +1,7 @@
 """Inputs of each training of a wave: variables, earlier stages' outputs, labels."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,9 +9,15 @@ import numpy as np
 
 from eegkd.cache.read import TeacherTensor
 from eegkd.config import RunConfig
-from eegkd.evaluate.controls import MOVES, OUTPUT_CONTROLS, SYSTEM_CONTROLS
+from eegkd.evaluate.controls import (
+    BY_CLASS,
+    MOVES,
+    OUTPUT_CONTROLS,
+    SYSTEM_CONTROLS,
+)
 from eegkd.evaluate.rows import A_A, A_A_OF, STUDENT
 from eegkd.pipeline.baselines import TRIALS
+from eegkd.pipeline.class_groups import groups_of
 from eegkd.pipeline.compiled import Key, Program, program_key, term_weights
 from eegkd.pipeline.fit import Job
 from eegkd.pipeline.folds import FoldData, hidden_labels, hold_out, part_data
@@ -197,6 +203,13 @@ def _student_jobs(
     # A batch of whole recordings has what each of them holds.
     rows = with_share(data, config.train.labelled_share)
     rows = rows if student.scope == "row" else None
+
+    @functools.cache
+    def groups() -> np.ndarray:
+        return groups_of(
+            system, setting.programs, upstream, cache or {}, data, config, variant
+        )
+
     jobs = []
     for training in wave:
         job = Job(
@@ -213,11 +226,18 @@ def _student_jobs(
         program = setting.programs[program_key(training)]
         if training.row == A_A:  # Seeds that no other row of the run has.
             job = job._replace(seed=job.seed + config.num_seeds)
-        jobs.append((training, program, _as_control(job, training, system, data), data))
+        control = _as_control(job, training, system, data, groups)
+        jobs.append((training, program, control, data))
     return jobs
 
 
-def _as_control(job: Job, training: Training, system: System, data: FoldData) -> Job:
+def _as_control(
+    job: Job,
+    training: Training,
+    system: System,
+    data: FoldData,
+    groups: Callable[[], np.ndarray],
+) -> Job:
     """Returns the job of a control: the student's with other inputs."""
     if training.row == STUDENT:
         return job
@@ -231,21 +251,24 @@ def _as_control(job: Job, training: Training, system: System, data: FoldData) ->
         weights = term_weights(control, training.stage)
         return job._replace(weights={name: weights[name] for name in own})
     if training.row in OUTPUT_CONTROLS and job.cache is not None:
-        return job._replace(cache=_moved(training, job.cache, data))
+        return job._replace(cache=_moved(training, job.cache, data, groups))
     return job
 
 
-def _moved(training: Training, cache: Any, data: FoldData) -> Outputs:
+def _moved(
+    training: Training, cache: Any, data: FoldData, groups: Callable[[], np.ndarray]
+) -> Outputs:
     """Permutes or averages the teacher's outputs over windows, as a control asks."""
-    rows, labels = data.fold.train, data.store.student_labels
+    rows = data.fold.train
+    own_groups = groups() if training.row in BY_CLASS else np.zeros(0, np.int64)
 
     def move(tensor: TeacherTensor) -> TeacherTensor:
         if training.row == "class_mean_teacher":
-            return tensor.class_means(rows, labels)
+            return tensor.class_means(rows, own_groups)
         # The others move rows, whatever is in them.
         own = {"row": np.arange(len(data.store))}
         seed = training.seed or 0
-        moved = MOVES[training.row](own, rows, labels, seed=seed)
+        moved = MOVES[training.row](own, rows, own_groups, seed=seed)
         return tensor.moved(moved["row"])
 
     return {

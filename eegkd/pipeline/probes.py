@@ -116,13 +116,13 @@ def measure_probes(
         return {}
     values = jax.device_get(run(variables, samples["test"]))
     label = samples["test"]["label"]
-    groups = range(num_classes if label.ndim == 1 else 0)
+    # Of several labels, a window is in the group of each that it has.
+    own = label[:, None] == np.arange(num_classes) if label.ndim == 1 else label == 1
     return {
         name: {
             "mean": float(x.mean()),
             "by_class": [
-                float(x[label == k].mean()) if np.any(label == k) else None
-                for k in groups
+                float(x[mine].mean()) if np.any(mine) else None for mine in own.T
             ],
         }
         for name, x in values.items()

@@ -7,23 +7,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from eegkd.config import ROWS, RunConfig
 from eegkd.data.windows.folds import Fold, splits_json
 from eegkd.data.windows.store import WindowStore, check_trainable
 from eegkd.errors import InputError
-from eegkd.evaluate.metrics import score
 from eegkd.evaluate.rows import REGISTERED
 from eegkd.host.atomic import sole_writer
 from eegkd.pipeline import baselines
+from eegkd.pipeline.class_groups import check_decisions, without_rows_in_place
 from eegkd.pipeline.compiled import compile_programs, program_key
 from eegkd.pipeline.estimate import describe, every_training, expect, share_left
 from eegkd.pipeline.execute import execute
 from eegkd.pipeline.fit import Fitted
 from eegkd.pipeline.folder import open_run, read_json, read_record, write_json
-from eegkd.pipeline.folds import FoldData, fold_data, selection_metric
+from eegkd.pipeline.folds import FoldData, fold_data, rank
 from eegkd.pipeline.given import judge_given
 from eegkd.pipeline.jobs import FoldState, Setting
 from eegkd.pipeline.judge import Judged, judge
@@ -103,15 +102,15 @@ def run_distillation(
         )
     folder = Path(config.out).absolute()
     config = with_registered(config, folder, registered)
+    config, moved = without_rows_in_place(config, store, folds)
     config = dataclasses.replace(config, signal=signal_of(store))
     systems = {"": make_system(config)}
     systems |= {name: make(config) for name, make in variants}
     check_columns(config, systems)
     for fold in folds:  # Refuses what it cannot give.
         limit_labels(store, fold, config.train.labelled_people)
-    programs = compile_programs(
-        systems, store, folds, config, same_teacher=same_teacher
-    )
+    shared = {"same_teacher": same_teacher}
+    programs = compile_programs(systems, store, folds, config, **shared)
     record = run_record(systems, store, folds, config, registered)
     if config.teacher_run:
         earlier = [stage.name for stage in systems[""].stages[:-1]]
@@ -124,8 +123,9 @@ def run_distillation(
         store = in_turn(lambda: with_measures(own, store, config.signal, kept))
         teachers = in_turn(lambda: choose_teachers(systems, folds, config, folder))
         setting = Setting(systems, programs, teachers, config, folder, same_teacher)
+        check_decisions(own, teachers[""].external_stages(own), store, config)
         said = (
-            *(*notes, *channel_notes(config, store), *teacher_notes(config)),
+            *(*notes, *channel_notes(config, store), *teacher_notes(config), *moved),
             *(f"{k} is not trained: {why}." for k, why in record["left_out"].items()),
         )
         return _train_and_judge(setting, store, folds, record, said, console)
@@ -267,7 +267,7 @@ def _run_fold(
     for wave in waves:
         results = run(wave)
         if wave[0].row == SMALL_NET:
-            chosen = _best(results, selection_metric(data.store))
+            chosen = _best(results, data.store)
             more = repeats(data.fold.index, chosen[0][0].trial, config)
             results = [*chosen, *run(more)]
         keep(results)
@@ -280,14 +280,13 @@ def _run_fold(
 
 
 def _best(
-    results: Sequence[tuple[Training, Fitted]], metric: str
+    results: Sequence[tuple[Training, Fitted]], store: WindowStore
 ) -> list[tuple[Training, Fitted]]:
     """Chooses the trial with the best validation score."""
 
-    def value(result: tuple[Training, Fitted]) -> float:
+    def value(result: tuple[Training, Fitted]) -> tuple[float, ...]:
         val = result[1].val
-        found = np.nan if val is None else score(val, [metric])[metric]
-        return float(np.nan_to_num(found, nan=-1))
+        return () if val is None else rank(val, store)
 
     return [max(results, key=value)]
 

@@ -81,6 +81,7 @@ class Foundation(NamedTuple):
         depths: `Stage.depths`: 0 before the layers, then theirs, then the head's.
         finish: `Stage.finish`: the backbone with its adapters merged.
         load: `Stage.load`: the published weights that it starts from.
+        multilabel: True if a window may have several classes.
     """
 
     module: Any
@@ -91,6 +92,7 @@ class Foundation(NamedTuple):
     depths: Callable[[PyTree], PyTree]
     finish: Callable[[Variables], Variables] | None
     load: Weights | None
+    multilabel: bool = False
 
     def stage(self, name: str, terms: tuple[Term, ...]) -> Stage:
         """Makes a stage of the model."""
@@ -99,7 +101,7 @@ class Foundation(NamedTuple):
             self.init,
             self.forward,
             terms,
-            predict=class_probabilities(self.forward),
+            predict=class_probabilities(self.forward, multilabel=self.multilabel),
             labels=self.labels,
             depths=self.depths,
             finish=self.finish,
@@ -134,6 +136,7 @@ def make_foundation(signal: SignalConfig, teacher: TeacherConfig) -> Foundation:
         depths=functools.partial(_depths, depth),
         finish=None if whole else functools.partial(_finish, teacher.lora.alpha),
         load=load,
+        multilabel=signal.multilabel,
     )
 
 

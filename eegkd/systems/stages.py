@@ -15,7 +15,12 @@ Forward = Callable[..., tuple[Tensors, Any]]
 
 
 def module_stage(
-    name: str, module: Any, terms: tuple[Term, ...] = (), **fields: Any
+    name: str,
+    module: Any,
+    terms: tuple[Term, ...] = (),
+    *,
+    multilabel: bool = False,
+    **fields: Any,
 ) -> Stage:
     """Makes the stage of a module that maps a signal to named tensors.
 
@@ -23,22 +28,28 @@ def module_stage(
         name: The stage's name.
         module: Linen module; its tensors include `logits` unless `predict` is given.
         terms: Losses.
+        multilabel: True if a window may have several classes, as in `SignalConfig`.
         fields: Other fields of the stage.
     """
     forward = functools.partial(_forward, module)
-    fields = {"predict": class_probabilities(forward)} | fields
+    predict = class_probabilities(forward, multilabel=multilabel)
+    fields = {"predict": predict} | fields
     init = functools.partial(_init, module)
     return Stage(name, init, forward, terms, **fields)
 
 
 def class_probabilities(
-    forward: Forward,
+    forward: Forward, *, multilabel: bool = False
 ) -> Callable[[Variables, Batch], Float[Array, "b k"]]:
-    """Makes the `predict` of a stage whose tensors include `logits`."""
+    """Makes the `predict` of a stage whose tensors include `logits`.
+
+    Probabilities add up to one, or with `multilabel` each class has its own.
+    """
+    activation = jax.nn.sigmoid if multilabel else jax.nn.softmax
 
     def predict(variables: Variables, batch: Batch) -> Float[Array, "b k"]:
         tensors, _ = forward(variables, batch, {}, train=False, key=None)
-        return jax.nn.softmax(tensors["logits"], axis=-1)
+        return activation(tensors["logits"])
 
     return predict
 

@@ -68,16 +68,19 @@ def upstream_tensors(
 def with_labelled(batch: Batch) -> dict[str, Any]:
     """Adds the masks `labelled f32[b]` and `unseen_labelled` where there are labels.
 
+    Where an example has a row of labels, `labelled` is how many of them are known, so
+    that a mean over examples is one over labels.
+
     `unseen_labelled` is for terms that read earlier stages' outputs: labelled windows
     of people that no earlier stage was trained on (`held_out`), if any were held out,
     else all labelled ones.
     """
     batch = dict(batch)
     if "label" in batch and "labelled" not in batch:
-        known = batch["label"] >= 0
+        known = (batch["label"] >= 0).astype(jnp.float32)
         if jnp.issubdtype(batch["label"].dtype, jnp.floating):
-            known = jnp.all(known, axis=-1)  # a row of labels per example
-        batch["labelled"] = known.astype(jnp.float32)
+            known = jnp.sum(known, axis=-1)  # a row of labels per example
+        batch["labelled"] = known
     if "labelled" in batch:
         batch["unseen_labelled"] = batch["labelled"] * batch.get("held_out", 1.0)
     return batch

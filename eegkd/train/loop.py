@@ -29,6 +29,8 @@ class LoopOptions:
         eval_every: Steps between evaluations; one also follows the last step.
         monitor: Metric of the evaluation that chooses the best parameters.
         mode: Best value: the smallest or the largest.
+        tie: Metric that decides, by the same mode, where the monitored one is equal or
+            undefined; "" is none.
         log_every: Steps that one row of metrics spans.
         stop: Called after every step; True saves and interrupts.
 
@@ -42,6 +44,7 @@ class LoopOptions:
     eval_every: int = 0
     monitor: str = "loss"
     mode: Literal["min", "max"] = "min"
+    tie: str = ""
     log_every: int = 20
     stop: Callable[[], bool] | None = None
 
@@ -169,7 +172,7 @@ def run_loop(
                 loop.fetch(checkpoint_dir)
                 found = evaluate(loop.state)
                 values = [{k: float(v) for k, v in row.items()} for row in found]
-                loop.judge(values, options.monitor, options.mode)
+                loop.judge(values, options.monitor, options.mode, options.tie)
                 emit([{"step": loop.step, **row} for row in values])
             if progress is not None:
                 progress(loop.step)

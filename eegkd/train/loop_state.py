@@ -68,19 +68,23 @@ class Track:
         recent: Metrics of the row in progress.
         best_step: As in `History`.
         best_value: As in `History`.
+        best_tie: The metric that decides ties there.
     """
 
     rows: list[Row] = dataclasses.field(default_factory=list)
     recent: list[Row] = dataclasses.field(default_factory=list)
     best_step: int = 0
     best_value: float | None = None
+    best_tie: float = 0.0
 
-    def improves(self, value: float, step: int, mode: str) -> bool:
+    def improves(self, value: float, step: int, mode: str, tie: float = 0.0) -> bool:
         """Records a value if it is the best so far; returns True if it is."""
         sign = 1 if mode == "max" else -1
-        if self.best_value is not None and sign * value <= sign * self.best_value:
-            return False
-        self.best_step, self.best_value = step, value
+        if self.best_value is not None:
+            best = sign * self.best_value, sign * self.best_tie
+            if (sign * value, sign * tie) <= best:
+                return False
+        self.best_step, self.best_value, self.best_tie = step, value, tie
         return True
 
 
@@ -136,18 +140,28 @@ class LoopState:
             means.append({"step": self.step, **mean})
         return means
 
-    def judge(self, values: Sequence[Row], monitor: str, mode: str) -> None:
-        """Copies the parameters of members that are the best so far."""
+    def judge(
+        self, values: Sequence[Row], monitor: str, mode: str, tie: str = ""
+    ) -> None:
+        """Copies the parameters of members that are the best so far.
+
+        A monitored value that is undefined, as it then is at every evaluation, gives
+        way to `tie`.
+        """
         better = []
         for track, row in zip(self.tracks, values, strict=True):
             if monitor not in row:
                 raise ValueError(f"No metric {monitor!r}; there are {', '.join(row)}.")
-            if not math.isfinite(row[monitor]):
+            value, second = row[monitor], row.get(tie, 0.0)
+            if tie and not math.isfinite(value):
+                value, second = second, 0.0
+                del row[monitor]  # No log line holds a NaN.
+            if not math.isfinite(value):
                 raise InputError(
-                    f"The validation metric {monitor!r} is {row[monitor]} at step "
+                    f"The validation metric {monitor!r} is {value} at step "
                     f"{self.step}: the validation set may hold one class only."
                 )
-            better.append(track.improves(row[monitor], self.step, mode))
+            better.append(track.improves(value, self.step, mode, second))
         now = (self.state.params, self.state.state)
         if all(better):
             self.best = copy_arrays(now)

@@ -102,6 +102,32 @@ def test_volts_become_microvolts(tmp_path):
         wrong.read(wrong.list_sources(tmp_path)[0])
 
 
+def test_a_window_has_several_classes_as_columns_or_as_words(tmp_path):
+    root = tmp_path / "mine"
+    root.mkdir()
+    write_about(root, classes=["AF", "RBBB", "PVC"])
+    want = np.array([[1, 1, 0], [0, 0, 0], [0, -1, 1], [-1, -1, -1], [1, 0, 0]])
+    np.savez(root / "a.npz", signal=windows(5), label=want.astype(float))
+    np.save(root / "b.npy", windows(5, 1))
+    words = ["AF;RBBB", ";", "unlabelled RBBB; 2", "", "0"]
+    (root / "b.csv").write_text("label\n" + "".join(f'"{x}"\n' for x in words))
+    store = store_of(root, tmp_path / "store")
+    np.testing.assert_array_equal(store.labels, np.concatenate([want, want]))
+    assert store.labels.dtype == np.float32
+    assert store.manifest["multilabel"]
+    counts = store.manifest["counts"]
+    assert counts["classes"] == {"AF": 4, "RBBB": 2, "PVC": 2}
+    assert counts["unlabelled"] == 2
+    (root / "a.npz").unlink()
+    write_about(root)
+    (root / "b.csv").write_text("label\nPVC;AF\n;\nAF\nunlabelled\nRBBB\n")
+    corpus = get_corpus("arrays", root)
+    assert (corpus.classes, corpus.multilabel) == (("AF", "PVC", "RBBB"), True)
+    (root / "b.csv").write_text("label\nPVC\nAF\nAF\nunlabelled\nRBBB\n")
+    assert not get_corpus("arrays", root).multilabel
+    assert "multilabel" not in store_of(root, tmp_path / "single").manifest
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -178,6 +204,22 @@ def test_files_that_do_not_fit_are_refused(tmp_path, write, words):
 def test_what_is_said_of_them_is_checked(tmp_path, changes, words):
     put()(tmp_path)
     write_about(tmp_path, **changes)
+    with pytest.raises(InputError, match=words):
+        get_corpus("arrays", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        (np.array(["rest;", "rest;stop"]), "window 1 has label 'stop'"),
+        (np.array([[0, 1], [0, 2]]), r"1 \(yes\), 0 \(no\) or -1 \(not asked\)"),
+        (np.array([[0.0, np.nan], [0, 1]]), "other values are in it"),
+        (np.ones((2, 3)), r"label is of shape \[2, 3\], and .*json lists 2 classes"),
+    ],
+)
+def test_labels_of_several_classes_are_checked(tmp_path, label, words):
+    write_about(tmp_path, classes=["rest", "go"])
+    put(label=label)(tmp_path)
     with pytest.raises(InputError, match=words):
         get_corpus("arrays", tmp_path)
 

@@ -3,7 +3,8 @@ import pickle
 import numpy as np
 import pytest
 
-from eegkd.data import get_corpus
+from eegkd.data import DataConfig, get_corpus
+from eegkd.data.windows.prepare import prepare
 from eegkd.errors import InputError
 from tests.support.edf import write_edf
 from tests.support.real import real
@@ -63,6 +64,36 @@ def test_one_timed_label_stands_against_the_background(tmp_path):
     corpus, recordings = read_all(tmp_path)
     assert corpus.classes == ("background", "seizure")
     assert spans(recordings["b.edf"]) == []
+
+
+def test_one_label_may_name_several_classes(tmp_path):
+    for name in "abcde":
+        put(tmp_path / f"{name}.edf")
+    text = "file,onset,duration,label\na.edf,,,AF; RBBB\nb.edf,2,2.5,AF\nc.edf,,,;\n"
+    label(tmp_path, text + "d.edf,,,background\na.edf,1,2,unlabelled\n")
+    corpus, recordings = read_all(tmp_path)
+    assert (corpus.classes, corpus.background) == (("AF", "RBBB"), None)
+    assert corpus.multilabel
+    assert sorted(spans(recordings["a.edf"])) == [
+        *((0, 6, "AF"), (0, 6, "RBBB"), (1, 2, "unlabelled"))
+    ]
+    assert spans(recordings["b.edf"]) == [(2, 2.5, "AF")]
+    assert spans(recordings["c.edf"]) == spans(recordings["d.edf"]) == []
+    # Nobody was asked about e.edf.
+    assert spans(recordings["e.edf"]) == [(0, 6, "unlabelled")]
+    config = DataConfig(
+        **{"corpus": "folder", "root": str(tmp_path), "band": (0.5, 40.0)},
+        **{"window_s": 2.0, "zscore": "none", "workers": 1},
+    )
+    store = prepare(config, tmp_path.with_name("labels-store"), progress=False)
+    rows = {
+        name: store.labels[store.index["recording_id"] == f"{name}.edf"].tolist()
+        for name in "abcde"
+    }
+    assert rows["a"] == [[1, 1]] * 3
+    assert rows["b"] == [[0, 0], [1, 0], [0, 0]]
+    assert rows["c"] == rows["d"] == [[0, 0]] * 3
+    assert rows["e"] == [[-1, -1]] * 3
 
 
 def test_several_timed_labels_leave_the_rest_unlabelled(tmp_path):

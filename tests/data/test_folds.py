@@ -9,6 +9,7 @@ from eegkd.data.windows.folds import (
     leaks_subjects,
     make_folds,
     make_splitter,
+    rare_classes,
     splits_json,
 )
 from eegkd.data.windows.store import WindowStore
@@ -140,6 +141,69 @@ def test_several_labels_a_window_are_grouped_too():
     store = toy_store(label=label)
     for fold in make_folds(store):
         assert not leaks_subjects(store, fold)
+
+
+def multilabel_store(seed=0, num_subjects=40, per_subject=6):
+    """Nine labels of the people, the rarest with few of them, some of several."""
+    rng = np.random.default_rng(seed)
+    person = rng.random((num_subjects, 4)) < (0.5, 0.3, 0.15, 0.0)
+    person[rng.choice(num_subjects, 5, replace=False), 3] = True
+    label = np.repeat(person, per_subject, axis=0).astype(int)
+    label *= rng.random(label.shape) < 0.7
+    label[::per_subject] = np.maximum(label[::per_subject], person)
+    label[1::per_subject, 0] = -1
+    whole = {"classes": ["a", "b", "c", "rare"]}
+    return toy_store(num_subjects, per_subject, label=label, manifest=whole), person
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_people_of_every_label_are_spread_evenly(seed):
+    store, person = multilabel_store(seed)
+    folds = make_folds(store, num_folds=5, seed=seed)
+    tested = np.concatenate([fold.test for fold in folds])
+    np.testing.assert_array_equal(np.sort(tested), store.rows(on_grid=True))
+    names = np.array(store.subjects.names)
+    shares = []
+    for fold in folds:
+        assert not leaks_subjects(store, fold)
+        mine = np.isin(names, list(subjects_of(store, fold.test)))
+        shares.append(person[mine].sum(axis=0))
+        assert abs(mine.sum() - 8) <= 3
+        assert set(np.flatnonzero((store.labels[fold.train] == 1).any(0))) == {
+            0,
+            1,
+            2,
+            3,
+        }
+    assert np.ptp(np.array(shares), axis=0).max() <= 2
+    # Each of the five with the rare label is in a fold of its own.
+    assert [share[3] for share in shares] == [1] * 5
+    again = make_folds(store, num_folds=5, seed=seed)
+    for one, other in zip(folds, again, strict=True):
+        assert all(map(np.array_equal, one[1:], other[1:]))
+    other = make_folds(store, num_folds=5, seed=seed + 1)
+    assert any(
+        not np.array_equal(a.test, b.test) for a, b in zip(folds, other, strict=True)
+    )
+
+
+def test_a_label_that_too_few_people_have_is_named_with_their_number():
+    store, person = multilabel_store()
+    counts = dict(zip(store.classes, person.sum(axis=0).tolist(), strict=True))
+    assert counts["rare"] == 5
+    for num in (2, 5, 6, 40):
+        want = {name: count for name, count in counts.items() if count < num}
+        assert rare_classes(store, num) == want
+    label = store.labels.copy()
+    label[:, 3] = store.index["subject"] == "03"
+    lone = toy_store(40, 6, label=label, manifest={"classes": ["a", "b", "c", "rare"]})
+    with pytest.raises(
+        InputError, match=r"Class 'rare' has no .*fewer than.*: c 4, rare 1"
+    ):
+        make_folds(lone)
+    leaking = make_folds(lone, "random-windows")
+    assert splits_json(lone, leaking)["leaks_subjects"]
+    assert rare_classes(toy_store(), 20) == {}
 
 
 def test_splits_json_says_what_is_in_a_fold():

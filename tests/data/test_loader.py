@@ -134,6 +134,33 @@ def test_balanced_draws_classes_equally_and_keeps_the_unlabelled_share():
     assert drawn[0] != drawn[1]
 
 
+def test_balanced_draws_each_of_several_labels_equally_and_windows_of_none():
+    store, rng = toy_store(), np.random.default_rng(0)
+    labels = (rng.random((200, 3)) < (0.6, 0.3, 0.05)).astype(np.float32)
+    labels[:20], labels[20:30, 1] = -1, -1
+    rows = store.rows()
+    plan = BatchPlan(sampler="balanced", labels=labels)
+    unknown, none = (labels < 0).all(1), (labels >= 0).any(1) & ~(labels == 1).any(1)
+    kept = []
+    for seed in (0, 0, 1):
+        loader = make_loader(
+            store, rows, batch_size=200, seed=seed, num_epochs=2, plan=plan
+        )
+        drawn = [np.asarray(batch["window_id"]) for batch in loader]
+        kept.append(drawn)
+        for epoch in drawn:
+            assert unknown[epoch].sum() == 20
+            # Four classes of 45 draws; a window of two labels is drawn for either.
+            assert none[epoch].sum() == 45
+            for k in range(3):
+                assert (labels[epoch, k] == 1).sum() >= 45
+            times = np.unique(epoch[labels[epoch, 2] == 1], return_counts=True)[1]
+            assert len(times) == (labels[:, 2] == 1).sum()
+    assert all(map(np.array_equal, kept[0], kept[1]))
+    assert not np.array_equal(kept[0][0], kept[0][1])
+    assert not np.array_equal(kept[0][0], kept[2][0])
+
+
 def test_prepare_labels_zscore_and_cache_are_delivered():
     store = toy_store()
     rows = store.rows(["s0", "s1"])
@@ -197,11 +224,6 @@ def test_what_cannot_be_batched_is_refused():
         make_loader(store, rows, batch_size=32, seed=0, num_steps=1, shard=(0, 3))
     with pytest.raises(ValueError, match="one of them"):
         make_loader(store, rows, batch_size=32, seed=0)
-    with pytest.raises(InputError, match="one label a window"):
-        make_loader(
-            store, rows, batch_size=32, seed=0, num_steps=1,
-            plan=BatchPlan(sampler="balanced", labels=np.zeros((200, 3), np.float32)),
-        )  # fmt: skip
 
 
 def test_a_worker_maps_files_again_instead_of_copying_them(tmp_path):

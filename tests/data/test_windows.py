@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eegkd.data.corpora import UNLABELLED
+from eegkd.data.corpora import UNLABELLED, not_asked
 from eegkd.data.recordings.recording import Event, Recording
 from eegkd.data.windows.cutting import cut_trials, cut_windows, zscore_windows
 from eegkd.errors import InputError
@@ -188,6 +188,33 @@ def test_a_flat_stretch_is_an_error_unless_it_was_masked(residue):
     scored = zscore_windows(cut(recording), recording).signal
     assert not scored[:, 1].any()
     np.testing.assert_allclose(scored[:, 0].std(axis=1), 1, rtol=1e-5)
+
+
+def test_a_window_has_every_class_that_covers_enough_of_it():
+    events = (
+        event(0, 10, "focal"),
+        event(6, 6, "generalised"),
+        event(6, 1, "generalised"),
+        event(16, 4, UNLABELLED),
+        event(18, 2, "focal"),
+        event(20, 4, not_asked("focal")),
+        event(20, 4, "generalised"),
+    )
+    classes = ("focal", "generalised")
+    recording = toy_recording(28.0, events=events)
+    found = cut(recording, classes=classes, background=None, multilabel=True)
+    want = [[1, 0], [1, 1], [1, 1], [0, 0], [1, -1], [-1, 1], [0, 0]]
+    assert found.label.tolist() == want
+    strict = cut(
+        recording, classes=classes, background=None, multilabel=True,
+        positive_fraction=0.6,
+    )  # fmt: skip
+    assert strict.label.tolist()[1:3] == [[1, 0], [0, 1]]
+    assert strict.label.tolist()[4] == [-1, -1]
+    first = trials(recording, 4.0, classes=classes, multilabel=True)
+    assert first.label.tolist()[0] == [1, 0]
+    with pytest.raises(InputError, match="none of the classes focal"):
+        cut(recording, classes=("focal",), background=None, multilabel=True)
 
 
 def trials(recording, window_s, **changes):

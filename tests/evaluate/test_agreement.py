@@ -5,6 +5,7 @@ import pytest
 
 from eegkd.evaluate.assays.agreement import agreement, agreement_rows
 from eegkd.evaluate.predictions import make_predictions
+from tests.support.label_predictions import draw
 
 
 def predictions(prob, first=0):
@@ -54,3 +55,18 @@ def test_rows_average_seeds_and_join_folds():
 def test_other_windows_are_refused():
     with pytest.raises(ValueError, match="different windows"):
         agreement(predictions([[0.5, 0.5]]), predictions([[0.5, 0.5]], first=1))
+
+
+def test_several_labels_agree_decision_by_decision():
+    teacher = draw(0)
+    model = draw(1, teacher=teacher)
+    found = agreement(model, teacher)
+    p, q = teacher.prob.astype(float), model.prob.astype(float)
+    same = (p >= 0.5) == (q >= 0.5)
+    kl = p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
+    assert found.top1 == pytest.approx(np.mean(same))
+    np.testing.assert_allclose(found.by_class, same.mean(axis=0))
+    assert found.kl == pytest.approx(kl.mean(), rel=1e-4)
+    assert agreement(teacher, teacher)[:2] == (1, pytest.approx(0))
+    certain = teacher._replace(prob=np.round(teacher.prob))
+    assert np.isfinite(agreement(certain, teacher).kl)

@@ -99,3 +99,22 @@ def test_one_class_is_refused():
         linear_baseline(x, np.zeros_like(y), x, y, num_classes=2)
     validation = np.zeros_like(y) - 1  # unlabelled validation still gives a model
     assert linear_baseline(x, y, x, validation, num_classes=2)(x).shape == (20, 2)
+
+
+def test_each_of_several_labels_has_a_classifier_of_its_own():
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 2, (300, 4))
+    x = rng.normal(size=(300, 4)) + 2.0 * label
+    label[:100, 1] = -1
+    label[:, 2], label[:, 3] = 1, -1
+    half = slice(None, None, 2)
+    prob = linear_baseline(x[half], label[half], x[1::2], label[1::2], num_classes=4)(x)
+    assert prob.shape == (300, 4)
+    for k in range(2):
+        known = label[:, k] >= 0
+        own = linear_baseline(
+            x[half], label[half, k], x[1::2], label[1::2, k], num_classes=2
+        )
+        np.testing.assert_array_equal(prob[:, k], own(x)[:, 1])
+        assert np.mean((prob[known, k] >= 0.5) == label[known, k]) > 0.8
+    np.testing.assert_array_equal(prob[:, 2:], np.full((300, 2), (1.0, 0.5)))

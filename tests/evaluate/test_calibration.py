@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.special import softmax
+from scipy.special import expit, softmax
 
 from eegkd.evaluate.calibration import (
     apply_temperature,
@@ -16,6 +16,7 @@ from eegkd.evaluate.calibration import (
     to_logits,
 )
 from eegkd.evaluate.predictions import make_predictions, select
+from tests.support.label_predictions import draw
 
 
 def calibrated(n, k, seed, scale=1.0):
@@ -92,3 +93,40 @@ def test_scores_a_subject():
     found = calibration_per_subject(p)
     assert set(found) == {"0", "1", "2"}
     assert found["1"] == calibration_scores(select(p, p.subject == "1"))
+
+
+def test_several_labels_have_one_temperature_over_all_of_them():
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(3000, 3)) * 1.5 - 1
+    label = (rng.random(z.shape) < expit(z)).astype(int)
+    label[:, 2] = np.where(rng.random(3000) < 0.5, -1, label[:, 2])
+    p = make_predictions(expit(3 * z), label, np.arange(3000) % 3)
+    assert fit_temperature(3 * z, p.label) == pytest.approx(3.0, rel=0.05)
+    temperature = fit_temperature(to_logits(p), p.label)
+    assert temperature == pytest.approx(3.0, rel=0.05)
+    cooled = apply_temperature(p, temperature)
+    np.testing.assert_allclose(cooled.prob, expit(3 * z / temperature), atol=1e-4)
+    np.testing.assert_array_equal(cooled.prob >= 0.5, p.prob >= 0.5)
+    before, after = calibration_scores(p), calibration_scores(cooled)
+    assert all(after[name] < before[name] for name in before)
+    assert after["ece"] < 0.03 < before["ece"]
+    # What was not asked has no part in any of it.
+    odd = p._replace(prob=np.where(label < 0, np.float32(0.5), p.prob))
+    assert calibration_scores(odd) == before
+    assert fit_temperature(to_logits(odd), label) == pytest.approx(temperature)
+
+
+def test_scores_of_several_labels_match_a_naive_restatement():
+    p = draw(3, n=200)
+    known = p.label >= 0
+    gold, yes = p.label[known], p.prob[known].astype(float)
+    error = 0.0
+    for i in range(15):
+        own = (yes > i / 15) & (yes <= (i + 1) / 15)
+        if own.any():
+            error += own.mean() * abs(gold[own].mean() - yes[own].mean())
+    assert expected_calibration_error(p) == pytest.approx(error, abs=1e-6)
+    assert brier(p) == pytest.approx(np.mean((yes - gold) ** 2))
+    want = -np.mean(np.where(gold == 1, np.log(yes), np.log(1 - yes)))
+    assert nll(p) == pytest.approx(want)
+    assert reliability(p).count.sum() == known.sum()

@@ -6,6 +6,8 @@ import pytest
 
 from eegkd.evaluate.controls import (
     alpha_0,
+    class_groups,
+    share_alone,
     shuffled,
     within_class_shuffled,
     without_teacher,
@@ -82,3 +84,37 @@ def test_within_class_shuffle_stays_within_the_class():
         assert {tuple(r) for r in moved[rows]} == {
             tuple(r) for r in OUTPUTS["logits"][rows]
         }
+
+
+def test_windows_without_a_label_are_of_the_class_the_teacher_decides():
+    labels = np.array([0, -1, 1, -1, 0, 1, -1, 0, 1, -1])
+    unknown = np.array([1, 3, 6])
+    prob = np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]])
+    rows = np.arange(9)
+    groups = class_groups(labels, rows, unknown, prob)
+    assert groups[rows].tolist() == [0, 0, 1, 1, 0, 1, 1, 0, 1]
+    source = within_class_shuffled({"row": np.arange(10)}, rows, groups, seed=1)["row"]
+    true = np.array([0, 0, 1, 1, 0, 1, 1, 0, 1, -1])
+    np.testing.assert_array_equal(true[source[rows]], true[rows])
+    # Without them labels are the classes, in the same order of random numbers.
+    none = np.zeros(0, int)
+    np.testing.assert_array_equal(
+        class_groups(LABELS, ROWS, none, np.zeros((0, 10))), LABELS
+    )
+
+
+def test_combinations_of_labels_are_classes_and_unknown_ones_the_teachers():
+    labels = np.array(
+        [[1, 0], [1, 0], [0, 0], [-1, -1], [1, -1], [0, 1], [0, 1], [1, 1]], np.float32
+    )
+    prob = np.array([[0.5, 0.1], [0.2, 0.7]])
+    rows = np.arange(7)
+    groups = class_groups(labels, rows, np.array([3, 4]), prob)
+    assert groups[0] == groups[1] == groups[3]  # Row 3 is [1, 0] to the teacher.
+    assert len({groups[0], groups[2], groups[4], groups[5]}) == 4
+    assert groups[5] == groups[6]
+    assert share_alone(labels, rows) == pytest.approx(3 / 7)
+    assert share_alone(labels, rows[:0]) == 0
+    moved = within_class_shuffled({"row": np.arange(8)}, rows, groups, seed=0)["row"]
+    assert moved[[2, 4, 7]].tolist() == [2, 4, 7]
+    assert sorted(moved[[0, 1, 3]]) == [0, 1, 3]

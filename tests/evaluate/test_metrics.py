@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from eegkd.errors import InputError
 from eegkd.evaluate.metrics import (
     METRICS,
+    OF_CLASSES,
     confusion_matrix,
     per_class_recall,
     per_subject,
@@ -122,14 +123,14 @@ def test_a_subject_with_one_class_is_nan_without_a_warning():
     right = per_subject(p, "accuracy")
     assert (right["a"], right["b"]) == (1.0, 0.5)
     assert np.isnan(right["c"])
-    for name in METRICS:
+    for name in OF_CLASSES:
         assert set(per_subject(p, name)) == {"a", "b", "c"}
 
 
 def test_unlabelled_windows_are_not_scored():
     p = predictions_of(1)
     blank = p._replace(label=np.full_like(p.label, -1))
-    assert score(concatenate([p, blank]), METRICS) == score(p, METRICS)
+    assert score(concatenate([p, blank]), OF_CLASSES) == score(p, OF_CLASSES)
     with pytest.raises(ValueError, match="No labelled window"):
         score(blank, ["accuracy"])
 

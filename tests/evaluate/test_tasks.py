@@ -39,7 +39,8 @@ def test_a_corpus_names_the_metrics_of_its_field():
     [
         ({"kind": "ranks"}, "'ranks'; choose from binary, classes, labels, answers"),
         ({"metrics": ["f9"]}, "names the metric 'f9'; there are accuracy"),
-        ({"kind": "labels"}, "'labels', which has no metrics yet"),
+        ({"kind": "labels", "metrics": ["auroc"]}, "metric 'auroc'; there are macro_a"),
+        ({"metrics": ["macro_ap"]}, "names the metric 'macro_ap'; there are accuracy"),
         ({"kind": "answers"}, "'answers', which has no metrics yet"),
     ],
 )
@@ -48,13 +49,20 @@ def test_what_cannot_be_judged_is_refused(task, message):
         task_of(manifest("abc", **task))
 
 
-def test_several_labels_are_decided_one_by_one_and_drawn_as_they_come():
-    task = task_of(manifest("abc", kind="labels", metrics=["accuracy"]))
+def test_several_labels_are_decided_one_by_one_and_drawn_by_class():
+    task = task_of(manifest("abc", kind="labels", metrics=["exact_match"]))
     prob = np.array([[0.2, 0.7, 0.5], [0.5, 0.3, 0.9]])
     np.testing.assert_array_equal(
         task.decide(prob), [[False, True, True], [True, False, True]]
     )
-    assert task.sampler == "natural"
+    assert (task.sampler, task.monitor) == ("balanced", "macro_auroc")
+    usual = task_of(manifest("abc") | {"multilabel": True})
+    assert (usual.kind, usual.metrics[0]) == ("labels", "macro_auroc")
+    assert usual.tie == "negative_bce"
+    assert not task_of(manifest("abc")).tie
+    odd = manifest("abc", kind="classes") | {"multilabel": True}
+    with pytest.raises(InputError, match="'classes', and its windows have several"):
+        task_of(odd)
 
 
 def test_predictions_of_several_labels_are_kept_and_not_scored_as_classes():
@@ -65,7 +73,7 @@ def test_predictions_of_several_labels_are_kept_and_not_scored_as_classes():
         lambda: score(made, ["accuracy"]),
         lambda: per_subject(made, "auroc"),
     ):
-        with pytest.raises(InputError, match="several labels each"):
+        with pytest.raises(InputError, match="does not judge windows of several"):
             judge()
     for wrong in ([[0, 1], [1, 1]], [[0, 1, 2], [1, 1, 0]]):
         with pytest.raises(ValueError, match="rows of k=3 values"):

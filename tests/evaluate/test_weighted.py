@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from eegkd.evaluate.metrics import score
+from eegkd.evaluate.metrics import OF_LABELS, score
 from eegkd.evaluate.predictions import make_predictions, select
 from eegkd.evaluate.weighted import (
     OF_CLASSES,
@@ -11,6 +11,7 @@ from eegkd.evaluate.weighted import (
     pairs_in_order,
     weighted_metric,
 )
+from tests.support.label_predictions import draw
 
 SUBJECTS = 7
 
@@ -49,6 +50,19 @@ def test_draws_have_the_metric_of_their_windows(metric):
         got = weighted_metric(metric, predictions, units, SUBJECTS)(weights_of())
         want = repeated(metric, predictions, units, weights_of())
         np.testing.assert_allclose(got, want, atol=1e-9, err_msg=f"{metric} {k}")
+
+
+@pytest.mark.parametrize("metric", OF_LABELS)
+def test_draws_of_several_labels_have_the_metric_of_their_windows(metric):
+    drawn = draw(3, ties=True, subjects=SUBJECTS)
+    label = drawn.label.copy()
+    label[:, 3] = -1  # Nobody was asked for it.
+    predictions = drawn._replace(label=label)
+    predictions = select(predictions, (label >= 0).any(axis=1))
+    units = predictions.subject.astype(np.int64)
+    got = weighted_metric(metric, predictions, units, SUBJECTS)(weights_of())
+    want = repeated(metric, predictions, units, weights_of())
+    np.testing.assert_allclose(got, want, atol=1e-9)
 
 
 @pytest.mark.parametrize("num", [200, 1300])

@@ -94,6 +94,12 @@ def test_binary_cross_entropy_matches_numpy():
     grad = jax.jit(jax.grad(lambda z: compiled(z, y).sum()))(z)
     np.testing.assert_array_equal(grad[2], 0)
     assert np.isfinite(compiled(np.array([[1e4]]), np.zeros((1, 1))))
+    y[0, :2] = y[1, 1] = -1
+    cells = -(y * np.log(p) + (1 - y) * np.log(1 - p))
+    want = [cells[i][y[i] >= 0].mean() if i != 2 else 0 for i in range(5)]
+    np.testing.assert_allclose(compiled(z, y), want, rtol=1e-5)
+    grad = jax.jit(jax.grad(lambda z: compiled(z, y).sum()))(z)
+    np.testing.assert_array_equal(grad[y < 0], 0)
 
 
 def test_cosine_distance_matches_numpy():

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -9,6 +10,7 @@ from eegkd.config import TrainConfig
 from eegkd.data.batches.maker import BatchMaker, BatchPlan
 from eegkd.data.windows.folds import make_folds
 from eegkd.errors import InputError
+from eegkd.losses import binary_cross_entropy, weighted_mean
 from eegkd.pipeline.folds import fold_data, hold_out
 from eegkd.train.inputs import with_labelled
 from tests.support.stores import tiny_store
@@ -69,3 +71,17 @@ def test_the_probe_reads_labelled_windows_of_those_held_out():
 def test_a_share_is_below_one():
     with pytest.raises(ValueError, match=r"held_out is in \[0, 1\); got 1"):
         TrainConfig(held_out=1.0)
+
+
+def test_a_row_of_labels_counts_those_that_are_known():
+    label = np.array([[0, 1, -1], [-1, -1, -1], [1, 0, 1]], np.float32)
+    batch = with_labelled({"label": label, "held_out": np.array([1.0, 1.0, 0.0])})
+    assert batch["labelled"].tolist() == [2, 0, 3]
+    assert batch["unseen_labelled"].tolist() == [2, 0, 0]
+    logits = np.array([[0.3, -1.0, 9.0], [1.0, 2.0, 3.0], [0.1, 0.2, -0.4]])
+    values = binary_cross_entropy(jnp.asarray(logits), jnp.asarray(label))
+    known = label >= 0
+    p = 1 / (1 + np.exp(-logits))
+    cells = -np.where(label == 1, np.log(p), np.log(1 - p))
+    mean = weighted_mean(values, batch["labelled"])
+    assert mean == pytest.approx(cells[known].mean(), rel=1e-6)

@@ -13,7 +13,7 @@ from eegkd.evaluate.report.verdicts import difference
 from eegkd.evaluate.statistics import Summary
 from eegkd.pipeline.finished import RESULTS
 from eegkd.pipeline.folder import from_json, read_json, to_json
-from eegkd.pipeline.folds import selection_metric
+from eegkd.pipeline.folds import selection_metrics
 from eegkd.systems import Stage, StageOptions
 from eegkd.systems.distilclip_eeg.config import DistilClipConfig
 from eegkd.systems.entry import find
@@ -139,7 +139,10 @@ def test_presets_and_systems_are_named_in_errors():
 def test_epochs_are_chosen_by_auroc_of_two_classes_and_by_kappa_of_more():
     two = tiny_run.tiny_store(2, 4)
     three = tiny_run.tiny_store(2, 4, classes=["a", "b", "c"], background=None)
-    assert [selection_metric(store) for store in (two, three)] == ["auroc", "kappa"]
+    assert [selection_metrics(store) for store in (two, three)] == [
+        ("auroc",),
+        ("kappa",),
+    ]
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path):

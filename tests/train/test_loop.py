@@ -133,6 +133,29 @@ def test_other_settings_are_refused(toy_run, tmp_path):
         run(checkpoint_dir=tmp_path, config_hash="b")
 
 
+@pytest.mark.parametrize(
+    ("scores", "best"),
+    [
+        (([1.0, 2.0, 2.0, 2.0], [-1.0, -4.0, -2.0, -3.0]), (9, 2.0)),
+        (([2.0, 2.0, 1.0, 2.0], [-1.0, -4.0, 9.0, -1.0]), (3, 2.0)),
+        (([np.nan] * 4, [-4.0, -2.0, -3.0, -2.0]), (6, -2.0)),
+    ],
+    ids=["tie", "first", "undefined"],
+)
+def test_a_second_metric_decides_ties_and_what_is_undefined(toy_run, scores, best):
+    run, _ = toy_run
+    rows, seen = [], []
+
+    def evaluate(state):
+        seen.append(len(seen))
+        return {"auroc": scores[0][seen[-1]], "bce": scores[1][seen[-1]]}
+
+    options = {"monitor": "auroc", "mode": "max", "tie": "bce", "eval_every": 3}
+    _, history = run(evaluate=evaluate, log=rows.append, **options)
+    assert (history.best_step, history.best_value) == best
+    assert all(np.isfinite(row.get("auroc", 0.0)) for row in rows)
+
+
 def test_monitor_that_is_not_there_or_not_finite(toy_run):
     run, _ = toy_run
     with pytest.raises(ValueError, match="No metric 'loss'; there are total"):

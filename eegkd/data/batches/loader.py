@@ -203,8 +203,6 @@ def make_loader(
         raise InputError(
             f"Batch size {batch_size} cannot be cut into {shard[1]} equal shards."
         )
-    if balanced and maker.labels.ndim > 1:
-        raise InputError("The balanced sampler needs one label a window.")
     order = Order(
         rows=np.asarray(rows),
         labels=maker.labels[rows],

@@ -55,7 +55,8 @@ class BatchPlan:
     """Contents of a batch besides the windows of a store.
 
     Attributes:
-        sampler: "balanced" draws every class equally often.
+        sampler: "balanced" draws every class equally often; of windows with several
+            labels, those without any are a class of their own.
         labels: Labels aligned with the store's rows; None takes the store's.
         prepare: `batch -> batch` of a system; None adds nothing.
         zscore: Statistics from `fit_train_zscore`, where the store asks for them.
@@ -176,17 +177,30 @@ class Order:
         rng = np.random.default_rng([self.seed, number])
         if not self.balanced:
             return self.rows[rng.permutation(len(self.rows))]
-        unlabelled = np.flatnonzero(self.labels < 0)
-        classes = np.unique(self.labels[self.labels >= 0])
+        unlabelled, classes = self._by_class()
         share, rest = divmod(len(self.rows) - len(unlabelled), max(len(classes), 1))
         extra = rng.permutation(len(classes))[:rest]
         picks = [unlabelled]
-        for place, label in enumerate(classes):
-            mine = np.flatnonzero(self.labels == label)
+        for place, mine in enumerate(classes):
             num = share + int(place in extra)
             rounds = [rng.permutation(mine) for _ in range(math.ceil(num / len(mine)))]
             picks.append(np.concatenate([mine[:0], *rounds])[:num])
         return self.rows[rng.permutation(np.concatenate(picks))]
+
+    def _by_class(self) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Returns the places of unlabelled rows, and those of each class.
+
+        A row of several labels is in each of its classes; one without any, in the last.
+        """
+        labels = self.labels
+        if labels.ndim == 1:
+            classes = np.unique(labels[labels >= 0])
+            found = [np.flatnonzero(labels == label) for label in classes]
+            return np.flatnonzero(labels < 0), found
+        known, has = (labels >= 0).any(axis=1), labels == 1
+        found = [np.flatnonzero(column) for column in has.T]
+        found.append(np.flatnonzero(known & ~has.any(axis=1)))
+        return np.flatnonzero(~known), [mine for mine in found if len(mine)]
 
 
 def eval_batches(

@@ -21,6 +21,9 @@ from eegkd.host.plugins import find_names, load_part
 UNLABELLED = "unlabelled"
 """Label of an event whose stretch nobody has judged: -1, not background."""
 
+SEPARATOR = ";"
+"""Between the classes of one label, where a window may have several."""
+
 GROUP = "eegkd.corpora"
 """Entry points by which other distributions add corpora."""
 
@@ -67,6 +70,9 @@ class Corpus(NamedTuple):
         collection: Folder of this corpus in `$EEGKD_REAL_DATA`; "" if it has none.
         options: `DataConfig` fields, besides the root, that `make_corpus` reads.
         needs_root: False where recordings are drawn and no folder holds them.
+        multilabel: True if a window may have several classes: its label is a row of k,
+            1 for each class whose events cover enough of it, else 0; -1 for a class
+            that nobody was asked for (`not_asked`). There is no background class then.
         task: Fields of a task of `eegkd.evaluate.tasks` that do not follow from the
             classes: `kind`, `metrics` and `monitor`.
     """
@@ -89,7 +95,22 @@ class Corpus(NamedTuple):
     collection: str = ""
     options: tuple[str, ...] = ()
     needs_root: bool = True
+    multilabel: bool = False
     task: Mapping[str, Any] = {}
+
+
+def not_asked(name: str) -> str:
+    """Returns the label of a stretch that nobody has judged for one class of several.
+
+    `UNLABELLED` itself stands for all of them.
+    """
+    return f"{UNLABELLED} {name}"
+
+
+def split_label(text: str) -> tuple[str, ...]:
+    """Returns the classes of a label such as "AF;RBBB"; ";" alone has none."""
+    parts = (part.strip() for part in text.split(SEPARATOR))
+    return tuple(dict.fromkeys(part for part in parts if part))
 
 
 def corpus_names() -> tuple[str, ...]:

@@ -12,9 +12,11 @@ left out. Beside it, or in folders below, lie any number of
     part.npy, part.csv   the signal alone, and those columns, one line per window
 
 A label is a class's name, or its number (from 0, where `classes` lists them); an empty
-one, -1 or `unlabelled` is none. Without `subject` folds go by recording, which is the
-file where there is no such column either. `split` is train, val or test, a person's the
-same throughout, and is what `--split fixed` takes.
+one, -1 or `unlabelled` is none. Where windows may have several, it is their names or
+numbers with `;` between them ("AF;RBBB", and ";" alone for no class at all), or
+`label` is [n, k], a column for each of `classes`: 1 yes, 0 no, -1 not asked. Without
+`subject` folds go by recording, or by file without that column either. `split` is
+train, val or test, a person's the same throughout: what `--split fixed` takes.
 
 Windows are not changed: options that filter, resample or cut them are refused.
 """
@@ -31,7 +33,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from eegkd.data.config import DataConfig
-from eegkd.data.corpora import UNLABELLED, Corpus, Source, folder_of
+from eegkd.data.corpora import (
+    SEPARATOR,
+    UNLABELLED,
+    Corpus,
+    Source,
+    folder_of,
+    not_asked,
+    split_label,
+)
 from eegkd.data.recordings.names import canonical_names, channel_kinds
 from eegkd.data.recordings.reading import check_numbers
 from eegkd.data.recordings.recording import Event, Recording, Unit
@@ -84,8 +94,11 @@ def make_corpus(config: DataConfig) -> Corpus:
                 f"{parts[0].path} has {parts[0].shape[2]}. Cut all to one length."
             )
     classes = about.classes or _classes(parts)
+    several = any(SEPARATOR in x for part in parts for x in part.columns["label"])
     sources = tuple(
-        source for part in parts for source in _sources(root, part, about, classes)
+        source
+        for part in parts
+        for source in _sources(root, part, about, classes, several)
     )
     has_subjects = all("subject" in part.columns for part in parts)
     split = _published(parts) if has_subjects else {}
@@ -108,6 +121,7 @@ def make_corpus(config: DataConfig) -> Corpus:
         licence="the user's own",
         fixed=("rate", "band", "notch", "window_s", "overlap"),
         options=("unit",),
+        multilabel=several,
     )
 
 
@@ -125,7 +139,7 @@ def _read_about(path: Path, config: DataConfig) -> _About:
         ) from error
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: no JSON ({error}). Write {example}.") from error
-    known = ("channels", "rate", "unit", "classes")
+    known = _About._fields[1:]
     unknown = [name for name in fields if name not in known]
     missing = [name for name in known[:2] if not fields.get(name)]
     if unknown or missing:
@@ -175,6 +189,8 @@ def _read_part(path: Path, about: _About) -> _Part:
     columns: dict[str, tuple[str, ...]] = {}
     for name, values in arrays.items():
         values = np.asarray(values)
+        if name == "label" and values.ndim == 2:
+            values = _texts(path, values, about)
         if values.shape != (len(signal),):
             raise InputError(
                 f"{path}: {name} is of shape {list(values.shape)}, and there are "
@@ -182,6 +198,27 @@ def _read_part(path: Path, about: _About) -> _Part:
             )
         columns[name] = tuple(str(value).strip() for value in values.tolist())
     return _Part(path, signal.shape, columns)
+
+
+def _texts(path: Path, values: np.ndarray, about: _About) -> np.ndarray:
+    """Returns rows of k labels as texts."""
+    names = about.classes
+    if values.shape[1] != len(names) or any(SEPARATOR in name for name in names):
+        raise InputError(
+            f"{path}: label is of shape {list(values.shape)}, and {about.path} lists "
+            f"{len(names)} classes. List there, in `classes`, the name of each column, "
+            f"without {SEPARATOR!r}."
+        )
+    if not np.isin(values, (-1, 0, 1)).all():
+        raise InputError(
+            f"{path}: a label of several classes is 1 (yes), 0 (no) or -1 (not asked) "
+            "for each; other values are in it. Correct them."
+        )
+    words = {1: names, 0: ("",) * len(names), -1: tuple(map(not_asked, names))}
+    rows = values.astype(int).tolist()
+    # A separator behind each: one class alone is then no single label.
+    texts = [[words[x][k] for k, x in enumerate(row)] + [""] for row in rows]
+    return np.array([SEPARATOR.join(text) for text in texts], str)
 
 
 def _read_table(path: Path) -> dict[str, list[str]]:
@@ -211,13 +248,15 @@ def _load_signal(path: Path, changed: int) -> np.ndarray:
 
 
 def _classes(parts: Sequence[_Part]) -> tuple[str, ...]:
-    names = {x for part in parts for x in part.columns["label"] if x not in _NO_LABEL}
+    texts = {x for part in parts for x in part.columns["label"] if x not in _NO_LABEL}
+    names = {name for text in texts for name in split_label(text)}
+    names = {x for x in names if not x.startswith(not_asked(""))}
     numbers = all(re.fullmatch(r"\d+", name) for name in names)
     return tuple(sorted(names, key=int if numbers else None))
 
 
 def _sources(
-    root: Path, part: _Part, about: _About, classes: tuple[str, ...]
+    root: Path, part: _Part, about: _About, classes: tuple[str, ...], several: bool
 ) -> list[Source]:
     """Makes one source of each recording of a file, in order of first appearance."""
     num, relative = part.shape[0], part.path.relative_to(root).as_posix()
@@ -225,9 +264,8 @@ def _sources(
     subject, session, recording = (
         part.columns.get(name, blank) for name in ("subject", "session", "recording")
     )
-    labels = [
-        _label(part.path, i, x, classes) for i, x in enumerate(part.columns["label"])
-    ]
+    read, texts = _labels if several else _label, part.columns["label"]
+    labels = [read(part.path, i, text, classes) for i, text in enumerate(texts)]
     rows: dict[tuple[str, str, str], list[int]] = {}
     for i, key in enumerate(zip(subject, session, recording, strict=True)):
         rows.setdefault(key, []).append(i)
@@ -245,6 +283,17 @@ def _sources(
         }
         sources.append(Source(name, part.path, name, key[0] or name, key[1], info))
     return sources
+
+
+def _labels(path: Path, row: int, text: str, classes: tuple[str, ...]) -> list[str]:
+    """Returns the labels of the events that a window of several classes lies in."""
+    if text in _NO_LABEL:
+        return [UNLABELLED]
+    found, start = [], not_asked("")
+    for part in split_label(text):
+        name = _label(path, row, part.removeprefix(start), classes)
+        found.append(not_asked(name) if part.startswith(start) else name)
+    return found
 
 
 def _label(path: Path, row: int, text: str, classes: tuple[str, ...]) -> str:
@@ -282,25 +331,32 @@ def read(source: Source) -> Recording:
         factors = [_MICROVOLTS[info["unit"]] / _MICROVOLTS[unit] for unit in units]
         signal *= np.asarray(factors, np.float32)[:, None]
     check_numbers(path, signal, channels, kinds)
-    events, done = [], 0
-    for label, group in itertools.groupby(info["labels"]):
-        num = len(list(group))
-        length = t / rate
-        events.append(
-            Event(onset_s=done * length, duration_s=num * length, label=label)
-        )
-        done += num
     return Recording(
         signal=signal,
         channels=channels,
         kinds=kinds,
         units=tuple(units),
         rate=rate,
-        events=tuple(events),
+        events=_events(info["labels"], t / rate),
         subject=source.subject,
         session=source.session,
         source=str(path),
     )
+
+
+def _events(labels: Sequence[str | list[str]], length: float) -> tuple[Event, ...]:
+    """Joins neighbouring windows of one label to an event."""
+    rows = [[own] if isinstance(own, str) else own for own in labels]
+    events = []
+    for name in dict.fromkeys(name for row in rows for name in row):
+        done = 0
+        for inside, group in itertools.groupby(name in row for row in rows):
+            num = len(list(group))
+            if inside:
+                start, stay = done * length, num * length
+                events.append(Event(onset_s=start, duration_s=stay, label=name))
+            done += num
+    return tuple(sorted(events, key=lambda event: event.onset_s))
 
 
 def _published(parts: Sequence[_Part]) -> dict[str, str]:

@@ -14,6 +14,10 @@ except that it becomes the class `background` (the first one) where a row of tha
 exists (one whole recording free of events is enough), or where one label alone, with
 onsets, leaves nothing else to tell it from. A recording that labels.csv does not
 mention, and a stretch labelled `unlabelled`, are never background.
+
+A label may name several classes, with `;` between them: "AF;RBBB". Where one does, a
+window has every class that covers enough of it, and the rest of the time of a recording
+that labels.csv mentions has none. A label of ";" or `background` names no class.
 """
 
 import csv
@@ -25,7 +29,14 @@ from pathlib import Path
 from typing import Any
 
 from eegkd.data.config import DataConfig
-from eegkd.data.corpora import UNLABELLED, Corpus, Source, folder_of
+from eegkd.data.corpora import (
+    SEPARATOR,
+    UNLABELLED,
+    Corpus,
+    Source,
+    folder_of,
+    split_label,
+)
 from eegkd.data.recordings.reading import bids_word, read_events, read_recording
 from eegkd.data.recordings.recording import Event, Recording
 from eegkd.errors import InputError
@@ -72,7 +83,12 @@ def make_corpus(config: DataConfig) -> Corpus:
             for rows in table.values()
             for row in rows
         ]
-    classes, background = _classes(labelled)
+    several = table is not None and any(SEPARATOR in name for name, _ in labelled)
+    if several:
+        names = {name for text, _ in labelled for name in split_label(text)}
+        classes, background = tuple(sorted(names - {UNLABELLED, BACKGROUND})), None
+    else:
+        classes, background = _classes(labelled)
     sources = tuple(
         _source(root, file, None if table is None else table.get(file, ()), config)
         for file in files
@@ -83,11 +99,12 @@ def make_corpus(config: DataConfig) -> Corpus:
         classes=classes,
         background=background,
         list_sources=functools.partial(_list, sources),
-        read=functools.partial(_read, background is not None),
+        read=functools.partial(_read, background is not None or several, several),
         defaults={},
         has_subjects=has_subjects,
         licence="the user's own",
         options=("unit",),
+        multilabel=several,
     )
 
 
@@ -156,7 +173,7 @@ def _classes(
     return tuple(names), None
 
 
-def _read(has_background: bool, source: Source) -> Recording:
+def _read(rest_is_known: bool, several: bool, source: Source) -> Recording:
     """Reads one file; its events carry class names, or `unlabelled`."""
     recording = read_recording(source.path, units=source.info["unit"])
     rows = source.info["events"]
@@ -164,10 +181,16 @@ def _read(has_background: bool, source: Source) -> Recording:
         events = _lasting(recording.events)
     else:
         events = tuple(_event(source, recording, *row) for row in rows)
-        if not rows and has_background:
+        if several:
+            events = tuple(
+                dataclasses.replace(event, label=name)
+                for event in events
+                for name in split_label(event.label)
+            )
+        if not rows and rest_is_known:
             whole = recording.duration_s
             events = (Event(onset_s=0.0, duration_s=whole, label=UNLABELLED),)
-    if has_background:
+    if rest_is_known:
         events = tuple(event for event in events if event.label != BACKGROUND)
     return dataclasses.replace(
         recording,

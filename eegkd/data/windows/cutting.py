@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from eegkd.data.config import DataConfig
-from eegkd.data.corpora import UNLABELLED, Corpus
+from eegkd.data.corpora import UNLABELLED, Corpus, not_asked
 from eegkd.data.recordings.montage import EARS
 from eegkd.data.recordings.names import is_electrode
 from eegkd.data.recordings.preprocess import Reference, preprocess
@@ -21,7 +21,7 @@ class Windows(NamedTuple):
     Attributes:
         signal: `f32[n, c, t]`.
         start_s: `f64[n]`, seconds from the recording's start.
-        label: `i32[n]`, -1 unlabelled.
+        label: `i32[n]`, -1 unlabelled; or `i32[n, k]`, 0 or 1, and -1 not asked.
         on_grid: `bool[n]`: starts at a multiple of the window length.
     """
 
@@ -39,6 +39,7 @@ def cut_windows(
     classes: Sequence[str],
     background: str | None,
     positive_fraction: float,
+    multilabel: bool = False,
 ) -> Windows:
     """Cuts windows at the overlapping hop and labels each by the events it covers.
 
@@ -53,6 +54,10 @@ def cut_windows(
     `background`, or -1 if that is None. A stretch marked `UNLABELLED` counts like a
     class that yields -1 and loses every tie.
 
+    With `multilabel` a label is a row over the classes, each judged by itself: 1 where
+    its events cover at least `positive_fraction` of the window, else -1 where a stretch
+    marked `UNLABELLED`, or `not_asked` for this class, does, else 0.
+
     Args:
         recording: Signals and events.
         window_s: Window length; rounded to whole samples.
@@ -60,6 +65,7 @@ def cut_windows(
         classes: Label names; a label is an index into them.
         background: The class of windows outside every event, or None.
         positive_fraction: Least share of a window, in (0, 1].
+        multilabel: Give a window every class that covers enough of it.
 
     Raises:
         InputError: If the recording is shorter than a window, or has an event whose
@@ -81,7 +87,13 @@ def cut_windows(
         signal=_slices(recording, starts, length),
         start_s=starts / recording.rate,
         label=_labels(
-            recording, starts, length, classes, background, positive_fraction
+            recording,
+            starts,
+            length,
+            classes,
+            background,
+            positive_fraction,
+            multilabel,
         ),
         on_grid=starts % length == 0,
     )
@@ -93,6 +105,7 @@ def cut_trials(
     window_s: float,
     classes: Sequence[str],
     positive_fraction: float,
+    multilabel: bool = False,
 ) -> Windows:
     """Cuts one window per event, from its onset on; all are judged.
 
@@ -104,6 +117,7 @@ def cut_trials(
         window_s: Window length; rounded to whole samples.
         classes: Label names; a label is an index into them.
         positive_fraction: Least share of a window, in (0, 1].
+        multilabel: As in `cut_windows`.
 
     Raises:
         InputError: If no trial is left, or its label is not in `classes`.
@@ -120,7 +134,9 @@ def cut_trials(
     return Windows(
         signal=_slices(recording, starts, length),
         start_s=starts / recording.rate,
-        label=_labels(recording, starts, length, classes, None, positive_fraction),
+        label=_labels(
+            recording, starts, length, classes, None, positive_fraction, multilabel
+        ),
         on_grid=np.ones(len(starts), bool),
     )
 
@@ -163,12 +179,15 @@ def _labels(
     classes: Sequence[str],
     background: str | None,
     positive_fraction: float,
+    multilabel: bool,
 ) -> np.ndarray:
     if not 0 < positive_fraction <= 1:
         raise InputError(
             f"--data.positive_fraction must be in (0, 1], got {positive_fraction}."
         )
     names = (UNLABELLED, *classes)
+    if multilabel:
+        names += tuple(map(not_asked, classes))
     for event in recording.events:
         if event.label not in names:
             raise InputError(
@@ -180,6 +199,11 @@ def _labels(
         events = [event for event in recording.events if event.label == name]
         if events:
             cover[index] = _cover(recording, events, starts, length)
+    if multilabel:
+        k = len(classes)
+        enough = cover >= positive_fraction * length - 1e-9
+        unknown = enough[0] | enough[k + 1 :]
+        return np.where(enough[1 : k + 1], 1, np.where(unknown, -1, 0)).T.astype("i4")
     # The last maximum, so that a tie goes to the later class.
     best = len(names) - 1 - np.argmax(cover[::-1], axis=0)
     enough = cover[best, np.arange(len(starts))] >= positive_fraction * length - 1e-9
@@ -251,6 +275,7 @@ def window_recording(
     background: str | None = None,
     trials: bool = False,
     reference: Reference | None = None,
+    multilabel: bool = False,
 ) -> tuple[Windows, Recording]:
     """Preprocesses and cuts one recording as for a store.
 
@@ -261,6 +286,7 @@ def window_recording(
         background: The class of windows outside every event.
         trials: Cut one window per event.
         reference: Electrodes to average, for `preprocess`.
+        multilabel: Give a window every class that covers enough of it.
 
     Returns:
         The windows, and the preprocessed recording they were cut from.
@@ -273,6 +299,7 @@ def window_recording(
             window_s=length,
             classes=classes,
             positive_fraction=config.positive_fraction,
+            multilabel=multilabel,
         )
     else:
         windows = cut_windows(
@@ -282,6 +309,7 @@ def window_recording(
             classes=classes,
             background=background,
             positive_fraction=config.positive_fraction,
+            multilabel=multilabel,
         )
     if config.zscore == "window":
         windows = zscore_windows(windows, recording)

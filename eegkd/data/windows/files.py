@@ -123,7 +123,17 @@ def complete_manifest(
     if len(whole["channels"]) != shape[1]:
         raise ValueError(f"{len(whole['channels'])} channel names, {shape[1]} channels")
     labels = index["label"]
-    if labels.ndim == 1 and labels.max() >= len(whole["classes"]):
+    if labels.ndim > 1:
+        if (
+            labels.shape[1] != len(whole["classes"])
+            or not np.isin(labels, (-1, 0, 1)).all()
+        ):
+            raise ValueError(
+                f"Labels are rows of {len(whole['classes'])} values of -1, 0 or 1, one "
+                f"per class; got {labels.shape[1]} values."
+            )
+        whole["multilabel"] = True
+    elif labels.max() >= len(whole["classes"]):
         raise ValueError(f"Label {labels.max()} but classes {whole['classes']}")
     return whole | {
         "version": VERSION,
@@ -176,13 +186,17 @@ def check_finite(signal: np.ndarray, index: Mapping[str, np.ndarray]) -> None:
 def count_windows(
     index: Mapping[str, np.ndarray], classes: Sequence[str]
 ) -> dict[str, Any]:
-    """Counts windows per class, and per class within each subject."""
+    """Counts windows per class, and per class within each subject.
+
+    With several labels a window counts for each class that it has, and is unlabelled
+    where nobody was asked for any.
+    """
     labels = index["label"]
     if labels.ndim == 1:
         hits = labels[:, None] == np.arange(len(classes))
         unlabelled = labels < 0
     else:
-        hits, unlabelled = labels > 0, (labels < 0).any(axis=1)
+        hits, unlabelled = labels > 0, (labels < 0).all(axis=1)
     names, codes = np.unique(index["subject"], return_inverse=True)
     table = np.zeros((len(names), len(classes)), np.int64)
     np.add.at(table, codes, hits)

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.model_selection import (
     BaseCrossValidator,
-    GroupKFold,
     LeaveOneGroupOut,
     StratifiedGroupKFold,
     StratifiedKFold,
 )
 
 from eegkd.data.windows.store import WindowStore
+from eegkd.data.windows.stratify import IterativeFolds
 from eegkd.errors import InputError
 from eegkd.host.sealed import hash_json
 
@@ -75,21 +75,23 @@ def make_splitter(
     """Makes a scikit-learn splitter: `split(X, y, groups)`.
 
     Args:
-        split: "kfold" (grouped, class-stratified), "loso", "fixed" or
+        split: "kfold" (grouped, stratified by class), "loso", "fixed" or
             "random-windows", whose `leaks` attribute is True.
         num_folds: Number of folds of kfold and random-windows.
         seed: Seed of their shuffling.
-        multilabel: Labels are rows of k: grouped without stratification.
+        multilabel: Labels are rows of k: stratified label by label.
         test_groups: Groups that a fixed split tests on.
     """
+    leaks = split == "random-windows"
+    if multilabel and (split == "kfold" or leaks):
+        return IterativeFolds(num_folds, random_state=seed, leaks=leaks)
     if split == "kfold":
-        kind = GroupKFold if multilabel else StratifiedGroupKFold
-        return kind(n_splits=num_folds, shuffle=True, random_state=seed)
+        return StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
     if split == "loso":
         return LeaveOneGroupOut()
     if split == "fixed":
         return FixedSplit(test_groups)
-    if split == "random-windows":
+    if leaks:
         return RandomWindows(n_splits=num_folds, shuffle=True, random_state=seed)
     raise InputError(f"--split {split!r} is unknown; choose one of {', '.join(SPLITS)}")
 
@@ -126,7 +128,7 @@ def make_folds(
         test_groups=fixed.get("test", ()),
     )
     units = None if split == "random-windows" else groups
-    y = np.zeros(len(store)) if multilabel else store.labels
+    y = store.labels
     folds = []
     pairs = _quiet_split(splitter, order, y[order], groups[order])
     for number, (outer, test) in enumerate(pairs):
@@ -140,7 +142,7 @@ def make_folds(
             train, val = _nested(outer, y, units, seed=seed + number)
         on_grid = store.index["on_grid"]
         fold = Fold(number, train, val[on_grid[val]], test[on_grid[test]])
-        _check_classes(store, fold)
+        _check_classes(store, fold, len(pairs))
         folds.append(fold)
     return tuple(folds)
 
@@ -191,12 +193,20 @@ def _nested(
             "One subject is left to train on, so none can be kept for validation: "
             "use more subjects or fewer folds."
         )
-    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
-    splitter = kind(num, shuffle=True, random_state=seed)
+    several = y.ndim > 1
+    splitter: BaseCrossValidator = IterativeFolds(
+        num, random_state=seed, leaks=groups is None
+    )
+    if not several:
+        kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+        splitter = kind(num, shuffle=True, random_state=seed)
     inner = _quiet_split(splitter, outer, y[outer], inside)
 
     def classes_on_both_sides(pair: tuple[np.ndarray, np.ndarray]) -> tuple[int, int]:
-        train, val = (set(y[outer[rows]].tolist()) - {-1} for rows in pair)
+        if several:
+            train, val = (np.flatnonzero((y[outer[r]] == 1).any(0)) for r in pair)
+        else:
+            train, val = (set(y[outer[rows]].tolist()) - {-1} for rows in pair)
         return len(train), len(val)
 
     train, val = max(inner, key=classes_on_both_sides)
@@ -236,7 +246,22 @@ def _fixed_parts(store: WindowStore) -> dict[str, list[str]]:
     return {part: list(names) for part, names in split.items()}
 
 
-def _check_classes(store: WindowStore, fold: Fold) -> None:
+def rare_classes(store: WindowStore, num_folds: int) -> dict[str, int]:
+    """Returns the classes of fewer subjects than folds, and how many have each.
+
+    Where a window has several labels; a test fold then lacks the class.
+    """
+    if store.labels.ndim == 1:
+        return {}
+    groups = _groups(store)
+    counts = {
+        name: len(np.unique(groups[store.labels[:, k] == 1]))
+        for k, name in enumerate(store.classes)
+    }
+    return {name: count for name, count in counts.items() if count < num_folds}
+
+
+def _check_classes(store: WindowStore, fold: Fold, num_folds: int) -> None:
     """Refuses a fold that lacks a class in training, or has no windows to judge."""
     for name, rows in zip(Fold._fields[1:], fold[1:], strict=True):
         if len(rows) == 0:
@@ -247,10 +272,13 @@ def _check_classes(store: WindowStore, fold: Fold) -> None:
         counts = _class_counts(store, labels[fold.train])
         missing = [name for name, count in counts.items() if count == 0]
         if missing:
+            rare = rare_classes(store, num_folds)
+            few = ", ".join(f"{name} {count}" for name, count in rare.items())
             raise InputError(
                 f"Class {missing[0]!r} has no {who}training window in fold "
                 f"{fold.index}: too few subjects have it. Use fewer folds, or leave "
                 "the class out."
+                + (f" Subjects, where fewer than folds: {few}." if few else "")
             )
 
 

@@ -79,6 +79,9 @@ def make_plan(config: DataConfig) -> PreparePlan:
         settings["average_of"] = "scalp"
     settings = json.loads(json.dumps(settings | {"part_version": PART_VERSION}))
     request = [settings, corpus.name, corpus.classes, corpus.background]
+    if corpus.multilabel:
+        _check_multilabel(corpus)
+        request.append({"multilabel": True})
     if corpus.task:  # Only then, or the hash of every store changes.
         request.append(dict(corpus.task))
     files = [_describe(source, Path(root)) for source in sources]
@@ -183,7 +186,18 @@ def _cut(
         classes=corpus.classes,
         background=corpus.background,
         trials=corpus.trials,
+        multilabel=corpus.multilabel,
     )
+
+
+def _check_multilabel(corpus: Corpus) -> None:
+    """Refuses a background class, which no row of several labels needs."""
+    if corpus.background is not None:
+        raise InputError(
+            f"The corpus {corpus.name} gives a window several classes, and names the "
+            f"background {corpus.background!r}: a window of none is a row of zeros. "
+            "Leave `background` None."
+        )
 
 
 def _join(plan: PreparePlan, files: Sequence[Path], folder: Path) -> WindowStore:

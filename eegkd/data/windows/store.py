@@ -242,14 +242,31 @@ def check_trainable(store: WindowStore) -> None:
     Raises:
         InputError: If fewer than two classes have windows.
     """
+    where = store.path or f"The {store.manifest['corpus']} store"
+    if store.labels.ndim > 1:
+        _check_rows_of_labels(store, where)
+        return
     counts = store.manifest["counts"]["classes"]
     present = [name for name, count in counts.items() if count]
     if len(present) < 2:
-        where = store.path or f"The {store.manifest['corpus']} store"
         only = f"only class {present[0]!r}" if present else "no labelled windows"
         raise InputError(
             f"{where}: {only} of {', '.join(store.classes)}; training needs two "
             "classes. Check the labels (and their names) and --data.window_s."
+        )
+
+
+def _check_rows_of_labels(store: WindowStore, where: Any) -> None:
+    if not store.manifest.get("multilabel"):
+        raise InputError(
+            f"{where} has several labels a window, and was written before they could "
+            "be trained on. Prepare it again."
+        )
+    both = (store.labels == 1).any(axis=0) & (store.labels == 0).any(axis=0)
+    if not both.any():
+        raise InputError(
+            f"{where}: none of {', '.join(store.classes)} has a window that has it and "
+            "one that has not; training needs both. Check the labels (and their names)."
         )
 
 

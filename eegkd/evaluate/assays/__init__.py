@@ -8,6 +8,7 @@ from eegkd.evaluate.assays import (
     events,
     identity,
     inside,
+    labels,
     speed,
     verdict,
 )
@@ -16,6 +17,7 @@ ASSAYS = (
     verdict.ASSAY,
     speed.ASSAY,
     curves.ASSAY,
+    labels.ASSAY,
     confusion.ASSAY,
     calibration.ASSAY,
     agreement.ASSAY,

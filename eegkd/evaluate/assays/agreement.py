@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eegkd.evaluate.evidence import Assay, Evidence, Folds, of_classes
-from eegkd.evaluate.metrics import most_probable
+from eegkd.evaluate.evidence import Assay, Evidence, Folds, of_classes, of_labels
+from eegkd.evaluate.metrics import above_half, most_probable
 from eegkd.evaluate.predictions import Predictions, concatenate
 from eegkd.evaluate.report.parts import Html, note, number, section, student_at, table
 from eegkd.evaluate.rows import in_order
@@ -16,17 +16,25 @@ NOTE = (
     "KL(teacher || model) in nats, and the share within each class the teacher names. "
     "A model can agree more and be no better."
 )
+NOTE_LABELS = (
+    "On test windows, labels unread, at a probability of 0.5: the share of decisions "
+    "equal to the teacher's, over all classes and in each, and KL(teacher || model) of "
+    "one decision in nats, the mean over all. A rare class is agreed upon easily, and "
+    "a model can agree more and be no better."
+)
 _FLOOR = 1e-7
 
 
 class Agreement(NamedTuple):
     """A model against the teacher, on the same windows.
 
+    Of several labels, every decision between yes and no counts, at 0.5.
+
     Attributes:
         top1: Share of windows with the same most probable class.
         kl: Mean KL(teacher || model) of the probabilities, in nats.
-        by_class: `top1` among the windows the teacher gives to each class; NaN where
-            it gives none.
+        by_class: `top1` among the windows the teacher gives to each class, NaN where
+            it gives none; of several labels, the decisions on each class.
     """
 
     top1: float
@@ -44,6 +52,8 @@ def agreement(model: Predictions, teacher: Predictions) -> Agreement:
     """
     if not np.array_equal(model.window_id, teacher.window_id):
         raise ValueError("Model and teacher were judged on different windows.")
+    if model.label.ndim > 1:
+        return _of_labels(model, teacher)
     p = np.clip(teacher.prob.astype(np.float64), _FLOOR, 1)
     q = np.clip(model.prob.astype(np.float64), _FLOOR, 1)
     chosen = most_probable(teacher.prob)
@@ -54,6 +64,16 @@ def agreement(model: Predictions, teacher: Predictions) -> Agreement:
         kl=float(np.sum(p * np.log(p / q), axis=1).mean()),
         by_class=tuple(float(g.mean()) if len(g) else float("nan") for g in groups),
     )
+
+
+def _of_labels(model: Predictions, teacher: Predictions) -> Agreement:
+    p, q = (
+        np.clip(x.prob.astype(np.float64), _FLOOR, 1 - _FLOOR) for x in (teacher, model)
+    )
+    same = above_half(model.prob) == above_half(teacher.prob)
+    kl = p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
+    shares = tuple(map(float, same.mean(axis=0)))
+    return Agreement(float(same.mean()), float(kl.mean()), shares)
 
 
 def agreement_rows(runs: Folds, teacher: str = "teacher") -> dict[str, dict[str, Any]]:
@@ -91,9 +111,12 @@ def _section(result: Mapping[str, Mapping[str, Any]], evidence: Evidence) -> Htm
         row = result[name]
         shares = [number(x, 2) for x in row["by_class"]]
         body.append((name, number(row["top1"]), number(row["kl"]), *shares))
-    head = ("model", "same class", "KL", *evidence.store.classes)
+    several = of_labels(evidence)
+    same = "same decision" if several else "same class"
+    head = ("model", same, "KL", *evidence.store.classes)
     content = table(head, body, marked=student_at(names))
-    return section("Agreement with the teacher", content, note(NOTE))
+    said = note(NOTE_LABELS if several else NOTE)
+    return section("Agreement with the teacher", content, said)
 
 
 ASSAY = Assay(

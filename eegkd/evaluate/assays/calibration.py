@@ -7,7 +7,7 @@ import numpy as np
 
 from eegkd.evaluate import calibration
 from eegkd.evaluate.assays.confusion import shown
-from eegkd.evaluate.evidence import Assay, Evidence, of_classes
+from eegkd.evaluate.evidence import Assay, Evidence, of_classes, of_labels
 from eegkd.evaluate.predictions import Predictions, concatenate
 from eegkd.evaluate.report import figures
 from eegkd.evaluate.report.parts import Html, figure, join, number, section, table
@@ -57,6 +57,11 @@ def _section(result: Mapping[str, Mapping[str, Any]], evidence: Evidence) -> Htm
         "Bins of five windows or more; area: share of windows. ECE: expected "
         "calibration error, 15 bins. T is fitted on validation subjects."
     )
+    if of_labels(evidence):
+        caption += (
+            " Of several labels, each is one decision: the probability of yes against "
+            "the share of yes, one T for all."
+        )
     svg = figures.reliability_svg(tables, errors)
     drawn = section("Reliability", figure(svg, caption))
     return join((drawn, table(head, body, text_columns=(0, 1))))

@@ -1,7 +1,9 @@
 """Confusion matrices of the shown rows."""
 
-from eegkd.evaluate.evidence import Assay, Evidence, of_classes
+from eegkd.evaluate.assays.labels import decided
+from eegkd.evaluate.evidence import Assay, Evidence, of_classes, of_labels
 from eegkd.evaluate.metrics import confusion_matrix
+from eegkd.evaluate.multilabel import cell_confusion
 from eegkd.evaluate.predictions import Predictions, concatenate
 from eegkd.evaluate.report import figures
 from eegkd.evaluate.report.parts import Html, figure, section
@@ -16,6 +18,8 @@ def shown(evidence: Evidence) -> dict[str, Predictions]:
 
 def _section(result: None, evidence: Evidence) -> Html:
     del result
+    if of_labels(evidence):
+        return _of_labels(evidence)
     counts = {
         name: confusion_matrix(predictions)
         for name, predictions in shown(evidence).items()
@@ -24,6 +28,23 @@ def _section(result: None, evidence: Evidence) -> Html:
         return ""
     svg = figures.confusion_svg(counts, evidence.store.classes)
     caption = "Share of the true class, and windows."
+    return section("Confusion", figure(svg, caption))
+
+
+def _of_labels(evidence: Evidence) -> Html:
+    test, val = evidence.test, evidence.val
+    counts = {
+        name: cell_confusion(decided(test[name][0], val[name][0])[0])
+        for name in SHOWN
+        if name in test
+    }
+    if not counts:
+        return ""
+    svg = figures.cells_svg(counts, evidence.store.classes)
+    caption = (
+        "By class: rows are windows that have it or not, columns the decisions, as "
+        "share of the row and in windows."
+    )
     return section("Confusion", figure(svg, caption))
 
 

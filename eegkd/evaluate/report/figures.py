@@ -187,6 +187,54 @@ def confusion_svg(
         return to_svg(figure, "confusion matrices")
 
 
+def cells_svg(
+    matrices: Mapping[str, Int[np.ndarray, "k 2 2"]],
+    class_names: Sequence[str],
+    *,
+    most: int = 9,
+) -> str:
+    """Draws one small confusion matrix per class, `most` in a row, models below."""
+    bare: dict[Any, Any] = {"axes.spines.left": False, "axes.spines.bottom": False}
+    with mpl.rc_context(STYLE | bare):
+        k = len(class_names)
+        columns, lines = min(k, most), -(-k // most)
+        rows = lines * len(matrices)
+        figure, axes = make_figure(1.05 * columns + 0.6, 1.45 * rows, rows, columns)
+        for ax in axes.flat:
+            ax.set_axis_off()
+        for i, (model, cells) in enumerate(matrices.items()):
+            for j, (name, counts) in enumerate(zip(class_names, cells, strict=True)):
+                ax = axes[i * lines + j // most, j % most]
+                _small_confusion(ax, counts)
+                short = name if len(name) <= 12 else f"{name[:11]}…"
+                ax.set_title(short, loc="left", fontsize=8)
+                if j % most == 0:
+                    ax.set_ylabel(f"{model}\ntrue")
+                    ax.set_yticks([0.5, 1.5], ["no", "yes"])
+        return to_svg(figure, "confusion of each class")
+
+
+def _small_confusion(ax: Axes, counts: Int[np.ndarray, "2 2"]) -> None:
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    ax.set_axis_on()
+    ax.pcolormesh(share, cmap=_SHARES, vmin=0, vmax=1, edgecolors="w", lw=1)
+    for i, j in np.ndindex(2, 2):
+        ax.text(
+            j + 0.5,
+            i + 0.5,
+            f"{share[i, j]:.0%}\n{counts[i, j]}",
+            ha="center",
+            va="center",
+            fontsize=7,
+            color="white" if share[i, j] > 0.62 else INK,
+        )
+    ax.set_xticks([0.5, 1.5], ["no", "yes"], fontsize=7)
+    ax.set_yticks([0.5, 1.5], ["", ""], fontsize=7)
+    ax.tick_params(length=0)
+    ax.set_aspect("equal")
+    ax.invert_yaxis()
+
+
 def reliability_svg(
     tables: Mapping[str, Mapping[str, Reliability]],
     errors: Mapping[str, Mapping[str, float]],

@@ -31,6 +31,7 @@ def macro(file: str, name: str) -> Callable[..., Html]:
 def words(metric: str) -> str:
     """Formats a metric's name for display."""
     capitals = {"auroc": "AUROC", "auc": "AUC", "pr": "PR", "f1": "F1"}
+    capitals |= {"ap": "AP", "bce": "BCE"}
     return " ".join(capitals.get(part, part) for part in metric.split("_"))
 
 

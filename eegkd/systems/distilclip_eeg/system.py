@@ -23,7 +23,15 @@ import jax
 import jax.numpy as jnp
 
 from eegkd.errors import InputError
-from eegkd.losses import Term, clip_loss, cosine_distance, cross_entropy, kd_kl
+from eegkd.losses import (
+    Term,
+    binary_cross_entropy,
+    binary_kd_kl,
+    clip_loss,
+    cosine_distance,
+    cross_entropy,
+    kd_kl,
+)
 from eegkd.models import Conformer, LinearHead, Projection, apply_params, skip_init
 from eegkd.systems import Stage, System, keep_all
 from eegkd.systems.channels import see_channels, student_columns
@@ -44,8 +52,15 @@ def make_system(config: DistilClipConfig) -> System:
     """Builds the two stages, `teacher` and `student`, of one configuration.
 
     Raises:
-        InputError: If the data lack one of the student's channels.
+        InputError: If the data lack one of the student's channels, or their windows
+            have several classes each, which no text of one class is aligned with.
     """
+    if config.signal.multilabel and config.text.source != "none":
+        raise InputError(
+            f"--text.source {config.text.source}: these windows may have several "
+            "classes, and a window is aligned with the text of one. Give --text.source "
+            "none (a linear head, distilled class by class), or use the system dlink."
+        )
     text = make_text_side(config)
     stages = (_teacher(config, text), _student(config, text))
     system = System("distilclip_eeg", ("signal",), keep_all, stages)
@@ -106,7 +121,10 @@ def _student(config: DistilClipConfig, text: TextSide | None) -> Stage:
         _hard_term(config, "student", weight=1.0 - kd.alpha),
         Term(
             "kd",
-            functools.partial(kd_kl, temperature=kd.temperature),
+            functools.partial(
+                binary_kd_kl if config.signal.multilabel else kd_kl,
+                temperature=kd.temperature,
+            ),
             ("student.kd_logits", "teacher.kd_logits"),
             kd.alpha,
         ),
@@ -132,7 +150,9 @@ def _hard_term(config: DistilClipConfig, stage: str, *, weight: float) -> Term:
     hard = config.student.hard if stage == "student" else "l1"
     if config.text.source == "none" or hard == "ce":
         inputs = (f"{stage}.logits", "batch.label")
-        return Term("ce", cross_entropy, inputs, weight, labelled)
+        several = config.signal.multilabel
+        loss = binary_cross_entropy if several else cross_entropy
+        return Term("ce", loss, inputs, weight, labelled)
     inputs = (
         f"{stage}.projected",
         f"{stage}.text",
@@ -280,6 +300,8 @@ def _predict(
         config, encoder, text, variables, batch, {}, train=False, key=None
     )
     logits = tensors["logits"]
+    if config.signal.multilabel:
+        return jax.nn.sigmoid(logits)
     hard = config.student.hard if stage == "student" else "l1"
     if text is not None and hard == "l1":
         logits = logits + jnp.log(variables.state["class_counts"])

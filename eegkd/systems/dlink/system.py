@@ -40,7 +40,13 @@ def make_system(config: DlinkConfig) -> System:
     of_teacher = label_term("teacher", config, config.teacher.label_smoothing, 1.0)
     stages = (
         teacher.stage("teacher", (of_teacher,)),
-        module_stage("student", student, student_terms(config), probes=ranks()),
+        module_stage(
+            "student",
+            student,
+            student_terms(config),
+            multilabel=config.signal.multilabel,
+            probes=ranks(),
+        ),
     )
     system = System("dlink", ("signal",), keep_all, stages)
     system = see_channels(system, student_columns(config))

@@ -6,8 +6,11 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from eegkd.errors import InputError
 from eegkd.losses import (
     Term,
+    binary_cross_entropy,
+    binary_kd_kl,
     cross_entropy,
     fitnet,
     kd_kl,
@@ -28,11 +31,25 @@ _COMPRESSED = ("student.router_decoded", "student.router_target")
 def label_term(
     stage: str, config: DlinkConfig, smoothing: float | None, weight: float
 ) -> Term:
-    """Makes the cross-entropy of a stage; a smoothing of None follows the classes."""
+    """Makes the cross-entropy of a stage; a smoothing of None follows the classes.
+
+    Where a window may have several classes it is the binary one, class by class.
+
+    Raises:
+        InputError: If such labels are to be smoothed.
+    """
+    inputs = (f"{stage}.logits", "batch.label")
+    if config.signal.multilabel:
+        if smoothing:
+            group = "teacher" if stage == "teacher" else "loss"
+            raise InputError(
+                f"--{group}.label_smoothing {smoothing:g}: these windows may have "
+                "several classes, whose labels are not smoothed. Leave the option out."
+            )
+        return Term("ce", binary_cross_entropy, inputs, weight, "batch.labelled")
     if smoothing is None:
         smoothing = 0.1 if len(config.signal.classes) > 2 else 0.0
     loss = functools.partial(cross_entropy, label_smoothing=smoothing)
-    inputs = (f"{stage}.logits", "batch.label")
     return Term("ce", loss, inputs, weight, "batch.labelled")
 
 
@@ -42,7 +59,8 @@ def student_terms(config: DlinkConfig) -> tuple[Term, ...]:
     smoothing = config.loss.label_smoothing
     terms = [label_term("student", config, smoothing, 1.0 - kd.alpha)]
     if kd.alpha:
-        loss = functools.partial(kd_kl, temperature=kd.temperature)
+        soft = binary_kd_kl if config.signal.multilabel else kd_kl
+        loss = functools.partial(soft, temperature=kd.temperature)
         inputs = ("student.logits", "teacher.logits")
         terms.append(Term("kd", loss, inputs, kd.alpha))
     return tuple(terms)
@@ -127,10 +145,9 @@ def _own_terms(config: DlinkConfig) -> list[Term]:
     terms = []
     if router.aux_probe:
         inputs = ("student.router_probe", "batch.label")
-        weight = router.aux_weight
-        terms.append(
-            Term("router_probe", cross_entropy, inputs, weight, "batch.unseen_labelled")
-        )
+        loss = binary_cross_entropy if config.signal.multilabel else cross_entropy
+        weight, count = router.aux_weight, "batch.unseen_labelled"
+        terms.append(Term("router_probe", loss, inputs, weight, count))
     if router.entropy_bonus and router.entropy_steps:
         weight = functools.partial(
             _until, num_steps=router.entropy_steps, weight=router.entropy_bonus
