@@ -291,8 +291,13 @@ def equally_good(several, turn):
     return runs
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("several", "num"), [(False, 150), (True, 100)])
+@pytest.mark.parametrize(
+    ("several", "num"),
+    [
+        pytest.param(False, 150, marks=pytest.mark.slow),
+        pytest.param(True, 100, marks=pytest.mark.nightly),
+    ],
+)
 def test_coverage_and_false_verdicts_of_90_people(several, num):
     metric = "macro_auroc" if several else "auroc"
     false = covered = 0
