@@ -14,7 +14,10 @@ from eegkd.evaluate.learned import unlearned_notes
 from eegkd.evaluate.report.verdicts import no_room_lines, short_verdict
 from eegkd.evaluate.rows import in_order
 
-SHORT_NAMES = {"balanced_accuracy": "bal acc", "accuracy": "acc", "macro_f1": "F1"}
+SHORT_NAMES = {
+    **{"balanced_accuracy": "bal acc", "accuracy": "acc", "macro_f1": "F1"},
+    **{"macro_auroc": "AUROC", "macro_ap": "AP", "negative_bce": "-BCE"},
+}
 
 
 def terminal_table(
