@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jax.sharding import PartitionSpec
 
@@ -103,6 +103,7 @@ def both(gradient):
     gradient=st.sampled_from(["envelope", "implicit", "unrolled"]),
     seed=st.integers(0, 99),
 )
+@example(shape=(1, 1), ratio=5000.0, power=0, gradient="unrolled", seed=1)
 @settings(max_examples=25, deadline=None)
 def test_masked_is_trimmed_and_nothing_is_nan(shape, ratio, power, gradient, seed):
     rng = np.random.default_rng(seed)
@@ -120,7 +121,11 @@ def test_masked_is_trimmed_and_nothing_is_nan(shape, ratio, power, gradient, see
     assert np.all(np.isfinite(grad))
     np.testing.assert_array_equal(grad[~rows], 0)
     np.testing.assert_array_equal(grad[:, ~columns], 0)
-    np.testing.assert_allclose(grad[rows][:, columns], wanted, atol=1e-5, rtol=1e-4)
+    # A plan is exp((f + g - C) / epsilon): the three, each rounded to float32 at the
+    # size of the costs, move it by no more than this share (1e-5 at a ratio of 50).
+    rounding = 2 * ratio * np.finfo(np.float32).eps
+    rtol = max(1e-4, rounding)
+    np.testing.assert_allclose(grad[rows][:, columns], wanted, atol=1e-5, rtol=rtol)
     np.testing.assert_array_equal(np.isneginf(plan.f), ~rows)
 
 
