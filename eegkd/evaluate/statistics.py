@@ -156,14 +156,11 @@ def _compare_units(
         kept = np.isfinite(stacks[first].mean(axis=1) + stacks[name].mean(axis=1))
         own = {row: x[kept] for row, x in stacks.items()}
         spreads = spreads_of_units(own, place[kept], same_shape)
-        sides = [
-            (structure_of(row, same_shape), stacks[row].shape[1])
-            for row in (first, name)
-        ]
+        seeds = {row: stacks[row].shape[1] for row in (first, name)}
         found[_about(first, name)] = paired_comparison(
             stacks[first],
             stacks[name],
-            trainings=trainings_of(spreads, sides),
+            trainings=trainings_of(spreads, _sides(seeds, same_shape)),
             unit=unit,
             seed=seed,
         )
@@ -174,6 +171,13 @@ def _pairs(rows: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Lists what is compared: the student with each row, `a_a` with its own."""
     pairs = [(STUDENT, name) for name in rows if name not in (STUDENT, A_A)]
     return [*pairs, (A_A, A_A_OF)] if {A_A, A_A_OF} <= set(rows) else pairs
+
+
+def _sides(
+    seeds: Mapping[str, int], same_shape: Sequence[str]
+) -> list[tuple[str, int]]:
+    """Returns the structure and the number of seeds of both rows of a comparison."""
+    return [(structure_of(row, same_shape), num) for row, num in seeds.items()]
 
 
 def _about(first: str, second: str) -> str:
@@ -214,10 +218,8 @@ def _by_cohort(
     spreads = spreads_of_cohort(cohort, figures, same_shape)
     found = {}
     for first, name in _pairs(runs):
-        sides = [
-            (structure_of(row, same_shape), len(runs[row])) for row in (first, name)
-        ]
-        trainings = trainings_of(spreads, sides)
+        seeds = {row: len(runs[row]) for row in (first, name)}
+        trainings = trainings_of(spreads, _sides(seeds, same_shape))
         found[_about(first, name)] = compare_cohort(
             cohort, figures, first, name, trainings=trainings, seed=seed
         )

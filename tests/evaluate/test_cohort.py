@@ -311,3 +311,16 @@ def test_coverage_and_false_verdicts_of_90_people(several, num):
     # About three standard errors beside 5 %.
     assert false / num < 0.115
     assert covered / num > 0.885
+
+
+def test_an_interval_of_biased_draws_holds_its_estimate():
+    drawn = np.random.default_rng(0).normal(0.3, 0.02, 2_000)
+    without, one = np.linspace(0.23, 0.25, 40), np.zeros(40, int)
+    for whole in (0.24, 0.36):
+        low, high = bca_interval(whole, drawn, without, one)
+        assert low < whole < high
+        assert high - low == pytest.approx(2 * 1.96 * 0.02, rel=0.1)
+    # Less bias is BCa's: an estimate half a deviation low moves the upper end from the
+    # quantile of 1.96 to that of 1.96 - 2 / 2.
+    low, high = bca_interval(0.29, drawn, without, one)
+    assert low < 0.29 < high == pytest.approx(0.3 + 0.96 * 0.02, abs=0.003)
