@@ -15,7 +15,7 @@ from eegkd.data.language.packing import (
     split_at_images,
 )
 from eegkd.data.recordings.reading import read_recording
-from eegkd.data.recordings.recording import Event, Recording
+from eegkd.data.recordings.recording import Event, Recording, Span
 from eegkd.data.windows.store import WindowStore
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "Event",
     "Recording",
     "Source",
+    "Span",
     "TeacherCache",
     "TeacherTensor",
     "TextPart",

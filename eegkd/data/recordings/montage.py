@@ -34,12 +34,24 @@ class _Row(NamedTuple):
 
 
 def default_channels(recording: Recording) -> tuple[str, ...]:
-    """Returns the EEG channels of a recording, or its ECG leads where it has none."""
+    """Returns the EEG channels of a recording, or its ECG leads where it has none.
+
+    Channels that are marked as bad are left out.
+
+    Raises:
+        InputError: If there is none, or all are marked as bad.
+    """
     for wanted in ("eeg", "ecg"):
         names = zip(recording.channels, recording.kinds, strict=True)
         found = tuple(name for name, kind in names if kind == wanted)
-        if found:
-            return found
+        good = tuple(name for name in found if name not in recording.bad_channels)
+        if found and not good:
+            raise InputError(
+                f"{recording.source}: all {len(found)} {wanted.upper()} channels are "
+                "marked as bad. Leave the file out, or correct its marks."
+            )
+        if good:
+            return good
     raise InputError(
         f"{recording.source}: no EEG or ECG channel among "
         f"{', '.join(recording.channels)}. Name the channels with --data.channels."
@@ -52,7 +64,8 @@ def pick_channels(
     """Returns a recording of exactly these channels, in this order.
 
     A pair "F3-C3" that was not recorded as such is the difference of its electrodes.
-    A flat channel (it varies by less than a thousandth of its unit) counts as missing.
+    A flat channel (it varies by less than a thousandth of its unit) counts as missing,
+    and so does one that is marked as bad.
 
     Args:
         recording: Recording that holds them, names in any spelling.
@@ -188,12 +201,39 @@ def subtract_average(
     return dataclasses.replace(picked, signal=signal, reference=tuple(electrodes))
 
 
+def recorded_channels(
+    recording: Recording, picked: Recording, policy: Policy
+) -> frozenset[str]:
+    """Lists the channels of a recording that picked ones were computed from.
+
+    They are the channels themselves, the electrodes of a pair, those of an average
+    reference, and, where a policy interpolates, all usable EEG channels; none where it
+    masks.
+    """
+    recorded = set(recording.channels)
+    names = set(picked.reference)
+    for name in set(picked.channels) - set(picked.filled):
+        if name not in recorded:
+            first, second = split_pair(name) or ("", "")
+            names |= {first, second, f"{second}-{first}"}
+        names.add(name)
+    if picked.filled and policy == "interpolate":
+        rows, _ = _usable(recording)
+        names |= {name for name, row in rows.items() if row.kind == "eeg"}
+    return frozenset(names & recorded - set(recording.bad_channels))
+
+
 def _usable(recording: Recording) -> tuple[dict[str, _Row], tuple[str, ...]]:
-    """Returns the channels that vary, by name, and the names of the flat ones."""
+    """Returns the channels that vary, by name, and the names of the flat ones.
+
+    Channels that are marked as bad are in neither.
+    """
     rows: dict[str, _Row] = {}
     flat = []
     parts = zip(recording.signal, recording.kinds, recording.units, strict=True)
     for name, (signal, kind, unit) in zip(recording.channels, parts, strict=True):
+        if name in recording.bad_channels:
+            continue
         # NaN compares false, so that such a channel stays and is refused later.
         if signal.max() - signal.min() <= _FLAT_RANGE * (unit == "uV"):
             flat.append(name)
@@ -225,6 +265,8 @@ def _missing(
     recording: Recording, missing: Sequence[str], flat: Sequence[str]
 ) -> InputError:
     dead = f"; flat: {', '.join(flat)}" if flat else ""
+    if recording.bad_channels:
+        dead += f"; marked as bad: {', '.join(recording.bad_channels)}"
     return InputError(
         f"{recording.source}: missing channels {', '.join(missing)} (it has "
         f"{', '.join(recording.channels)}{dead}). Choose others with --data.channels, "

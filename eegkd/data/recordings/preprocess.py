@@ -14,6 +14,7 @@ from eegkd.data.recordings.montage import (
     DOUBLE_BANANA,
     default_channels,
     pick_channels,
+    recorded_channels,
     scalp_electrodes,
     subtract_average,
 )
@@ -54,7 +55,8 @@ def preprocess(
 
     Returns:
         The recording; its `filled` names the channels that `config.policy` had to
-        interpolate or to set to zero, its `reference` the averaged electrodes.
+        interpolate or to set to zero, its `reference` the averaged electrodes, and its
+        `bad_spans` are those of the channels that it was computed from.
 
     Raises:
         InputError: If a channel is missing, flat or not finite, or an option does not
@@ -84,7 +86,17 @@ def preprocess(
             order=config.filter_order,
             notches=_line_frequencies(config, picked.rate),
         )
-    result = dataclasses.replace(picked, signal=out, rate=rate)
+    used = recorded_channels(recording, picked, config.policy)
+    result = dataclasses.replace(
+        picked,
+        signal=out,
+        rate=rate,
+        bad_spans=tuple(
+            span
+            for span in recording.bad_spans
+            if not span.channels or used.intersection(span.channels)
+        ),
+    )
     if config.zscore == "recording":
         result = zscore_recording(result, present)
     return result

@@ -20,6 +20,16 @@ class Event:
     channels: tuple[str, ...] = ()
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Span:
+    """A stretch that is not to be used, and why; no channels means all of them."""
+
+    onset_s: float
+    duration_s: float
+    reason: str
+    channels: tuple[str, ...] = ()
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Recording:
     """Signals of one recording.
@@ -38,6 +48,10 @@ class Recording:
         reference: Electrodes whose average was subtracted; () is none.
         filled: Channels without a recorded signal of their own, which the channel
             policy interpolated or set to zero.
+        bad_channels: Canonical names of channels that the file, or a table beside it,
+            marks as bad: they count as missing.
+        bad_spans: Stretches that are not to be used: windows that one of them touches
+            are unlabelled, and counted by reason.
     """
 
     signal: Float32[np.ndarray, "c t"]
@@ -51,6 +65,8 @@ class Recording:
     source: str = ""
     reference: tuple[str, ...] = ()
     filled: tuple[str, ...] = ()
+    bad_channels: tuple[str, ...] = ()
+    bad_spans: tuple[Span, ...] = ()
 
     @property
     def duration_s(self) -> float:

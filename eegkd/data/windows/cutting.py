@@ -23,12 +23,15 @@ class Windows(NamedTuple):
         start_s: `f64[n]`, seconds from the recording's start.
         label: `i32[n]`, -1 unlabelled; or `i32[n, k]`, 0 or 1, and -1 not asked.
         on_grid: `bool[n]`: starts at a multiple of the window length.
+        left_out: `bool[n]` by reason: windows that are unlabelled because a bad span of
+            the recording touches them.
     """
 
     signal: np.ndarray
     start_s: np.ndarray
     label: np.ndarray
     on_grid: np.ndarray
+    left_out: Mapping[str, np.ndarray] = {}
 
 
 def cut_windows(
@@ -52,7 +55,8 @@ def cut_windows(
     however small its share of the seizure. Events of one class that touch or overlap
     count once. On a tie the later of `classes` wins. Otherwise the label is
     `background`, or -1 if that is None. A stretch marked `UNLABELLED` counts like a
-    class that yields -1 and loses every tie.
+    class that yields -1 and loses every tie. A window that one of `bad_spans` touches
+    is -1 whatever covers it.
 
     With `multilabel` a label is a row over the classes, each judged by itself: 1 where
     its events cover at least `positive_fraction` of the window, else -1 where a stretch
@@ -83,7 +87,7 @@ def cut_windows(
     hop = max(1, round(length * (1 - overlap)))
     last = num_samples - length
     starts = np.union1d(np.arange(0, last + 1, hop), np.arange(0, last + 1, length))
-    return Windows(
+    windows = Windows(
         signal=_slices(recording, starts, length),
         start_s=starts / recording.rate,
         label=_labels(
@@ -97,6 +101,7 @@ def cut_windows(
         ),
         on_grid=starts % length == 0,
     )
+    return _leave_out(windows, recording, starts, length)
 
 
 def cut_trials(
@@ -131,7 +136,7 @@ def cut_trials(
             f"{_name(recording)}: none of its {len(onsets)} trials holds a window of "
             f"{window_s:g} s. Lower --data.window_s or leave the file out."
         )
-    return Windows(
+    windows = Windows(
         signal=_slices(recording, starts, length),
         start_s=starts / recording.rate,
         label=_labels(
@@ -139,6 +144,7 @@ def cut_trials(
         ),
         on_grid=np.ones(len(starts), bool),
     )
+    return _leave_out(windows, recording, starts, length)
 
 
 def _slices(recording: Recording, starts: np.ndarray, length: int) -> np.ndarray:
@@ -146,21 +152,50 @@ def _slices(recording: Recording, starts: np.ndarray, length: int) -> np.ndarray
     return np.ascontiguousarray(views.transpose(1, 0, 2)[starts], dtype=np.float32)
 
 
+def _leave_out(
+    windows: Windows, recording: Recording, starts: np.ndarray, length: int
+) -> Windows:
+    """Unlabels the windows that a bad span touches: they share more than an edge.
+
+    A span without duration (a splice) touches the windows that it lies inside.
+    """
+    touched: dict[str, np.ndarray] = {}
+    for span in recording.bad_spans:
+        # A float's last digits must not reach into the neighbouring window.
+        first = round(span.onset_s * recording.rate, 3)
+        stop = round((span.onset_s + span.duration_s) * recording.rate, 3)
+        begin = np.searchsorted(starts, first - length, "right")
+        end = np.searchsorted(starts, stop, "left")
+        if begin < end:
+            rows = touched.setdefault(span.reason, np.zeros(len(starts), bool))
+            rows[begin:end] = True
+    if not touched:
+        return windows
+    label = windows.label.copy()
+    label[np.any(list(touched.values()), axis=0)] = -1
+    return windows._replace(label=label, left_out=touched)
+
+
 def zscore_windows(windows: Windows, recording: Recording) -> Windows:
     """Returns the windows with every channel at mean 0 and standard deviation 1.
 
-    A missing channel that the user had masked with zeros stays zero.
+    A missing channel that the user had masked with zeros stays zero, and so does a
+    channel that is flat in a window which is left out.
 
     Raises:
-        InputError: If a channel is flat in a window: its standard deviation is under a
-            millionth of a unit and of the channel's own over the recording. Noise
-            that small is rounding, and dividing by it would make it a signal.
+        InputError: If a channel is flat in another window, or half of the windows are
+            left out: its standard deviation is under a millionth of a unit and of the
+            channel's own over the recording. Noise that small is rounding, and
+            dividing by it would make it a signal.
     """
     x = windows.signal - windows.signal.mean(axis=2, keepdims=True)
     std = np.sqrt(np.einsum("nct,nct->nc", x, x) / x.shape[2])
     floor = 1e-6 * np.maximum(1, recording.signal.std(axis=1))
     flat = std <= floor
     wrong = flat & ~np.isin(recording.channels, recording.filled)
+    left_out = np.any([*windows.left_out.values(), np.zeros(len(x), bool)], axis=0)
+    if 2 * left_out.sum() < len(x):
+        wrong &= ~left_out[:, None]
     if wrong.any():
         row, channel = np.argwhere(wrong)[0]
         raise InputError(

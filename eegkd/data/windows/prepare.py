@@ -170,6 +170,11 @@ def make_part(source: Source, corpus: Corpus, config: DataConfig, file: Path) ->
         "label": windows.label.tolist(),
         "on_grid": windows.on_grid.tolist(),
     }
+    # Only where there are any, or the fingerprint of every store changes.
+    if recording.bad_channels:
+        info["bad_channels"] = recording.bad_channels
+    if windows.left_out:
+        info["left_out"] = {k: int(v.sum()) for k, v in windows.left_out.items()}
     if not source.member:
         info["sha256"] = _hash(source.path)
     with output_errors(file.parent):
@@ -254,6 +259,7 @@ def _manifest(plan: PreparePlan, infos: Sequence[Mapping[str, Any]]) -> dict[str
                 "duration_s": info["duration_s"],
                 "events": info["events"],
                 "filled_channels": info["filled_channels"],
+                **{k: info[k] for k in ("bad_channels", "left_out") if k in info},
             }
             for source, info in zip(plan.sources, infos, strict=True)
         },
