@@ -16,7 +16,7 @@ _MACHINE_PATH = re.compile(r"/(?:home|root|Users|work|mnt)/\w|\b[A-Z]:\\Users")
 
 
 def files(*suffixes: str) -> list[Path]:
-    places = ("eegkd", "experiments", "tests", "notebooks", ".ci")
+    places = ("eegkd", "experiments", "tests", "docs", "notebooks", ".ci")
     found = [p for place in places for p in (ROOT / place).rglob("*") if p.is_file()]
     found += [p for p in ROOT.iterdir() if p.is_file()]
     return [p for p in found if p.suffix in suffixes]
