@@ -31,7 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns 0, 2 (bad input) or 130 (interrupted, resumable)."""
     from eegkd.errors import InputError, Interrupted
     from eegkd.host.signals import end_unread, terminable
+    from eegkd.host.text import tolerate_output
 
+    tolerate_output()
     args = list(sys.argv[1:] if argv is None else argv)
     if args in ([], ["-h"], ["--help"]):
         _say(USAGE)
@@ -71,7 +73,9 @@ def _say(text: str) -> None:
 
 
 def _complain(text: str) -> None:
-    sys.stderr.write(f"eegkd: {text}\n")
+    from eegkd.host.text import visible
+
+    sys.stderr.write(f"eegkd: {visible(text)}\n")
 
 
 if __name__ == "__main__":

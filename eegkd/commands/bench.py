@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -18,6 +17,7 @@ from eegkd.config import override
 from eegkd.data.windows.store import WindowStore
 from eegkd.errors import InputError
 from eegkd.host.process import force_cpu_devices, keep_freed_memory
+from eegkd.host.terminal import Terminal, bold
 from eegkd.systems.signal import signal_of
 from eegkd.train.sharding import pick_devices
 
@@ -83,7 +83,7 @@ def main(args: Sequence[str]) -> None:
         raise InputError(f"--stage {options.stage}: choose {', '.join(names)}.")
     devices = pick_devices(options.devices or int(options.runner == "single"))
     choice = Choice(_runner(options, len(devices)), devices, options.fully_sharded)
-    console = Console()
+    console = Terminal()
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -165,7 +165,7 @@ def _dtypes(config: Any, group: str = "") -> dict[str, str]:
     return found
 
 
-def show(account: Mapping[str, Any], console: Console) -> None:
+def show(account: Mapping[str, Any], console: Terminal) -> None:
     """Prints an account of `run_bench` as a table."""
     mode = account["earlier_stages"]
     given = "" if mode == "none" else f", earlier stages {mode}"
@@ -186,7 +186,7 @@ def show(account: Mapping[str, Any], console: Console) -> None:
             f"{100 * row['share']:.1f} %",
         )
     table.add_section()
-    table.add_row("[bold]step", f"[bold]{account['step_ms']:,.2f}", "", "100 %")
+    table.add_row(bold("step"), bold(f"{account['step_ms']:,.2f}"), "", "100 %")
     console.print(table)
     share, memory = account["share_of_peak"], account["memory"]
     of = "" if share is None else f", {100 * share:.1f} % of"
@@ -211,7 +211,7 @@ def show(account: Mapping[str, Any], console: Console) -> None:
     )
     if abs(account["parts"][-1]["share"]) > _MAX_REST:
         console.print(
-            "[bold]The parts do not add up to the step within 5 %:[/bold] the machine "
+            bold("The parts do not add up to the step within 5 %:") + " the machine "
             "was busy with something else. Repeat when it is not, or with more "
             "--repeats."
         )

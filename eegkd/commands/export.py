@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from eegkd.commands.options import parse, read_run
@@ -15,6 +14,7 @@ from eegkd.deploy.export import FILES, export_model
 from eegkd.deploy.onnx_file import missing_packages
 from eegkd.errors import InputError
 from eegkd.host.process import tune_process
+from eegkd.host.terminal import Terminal
 from eegkd.pipeline.folder import read_record
 
 
@@ -48,7 +48,7 @@ def main(args: Sequence[str]) -> None:
     options = parse(Export, args, "export")
     if options.runs < 0:
         raise InputError(f"--runs {options.runs}: it is 0 or more.")
-    folder, console = Path(options.run), Console()
+    folder, console = Path(options.run), Terminal()
     entry, config = read_run(folder)
     formats: Sequence[str] = tuple(dict.fromkeys(options.format))
     missing = missing_packages()
@@ -59,7 +59,6 @@ def main(args: Sequence[str]) -> None:
             f"Without {FILES['onnx']}: {', '.join(missing)} missing; pip install -e "
             '".[export]" brings it.',
             soft_wrap=True,
-            markup=False,
         )
     tune_process()
     out = Path(options.out) if options.out else folder / options.row
@@ -82,7 +81,7 @@ def _published(folder: Path) -> dict[str, str]:
     return {x["model"]: next(iter(x["files"])) for x in stages.values()}
 
 
-def _show(card: Card, console: Console) -> None:
+def _show(card: Card, console: Terminal) -> None:
     parity = card.files[0].parity
     files = Table(
         title=f"{card.name}: {sum(card.parts.values()):,} parameters",

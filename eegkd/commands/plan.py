@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from rich.console import Console
 from rich.table import Table
 
 from eegkd.commands.options import parse
@@ -14,6 +13,7 @@ from eegkd.commands.verbs import parse_verb, spell_out
 from eegkd.config import override
 from eegkd.data.windows.store import WindowStore
 from eegkd.errors import InputError, suggest
+from eegkd.host.terminal import Terminal, bold
 from eegkd.plan.account import DEVICE_COUNTS, make_plan, plan_model
 from eegkd.plan.catalogue import NAMES, ModelPlan
 from eegkd.plan.chips import get_chip
@@ -95,12 +95,12 @@ def main(args: Sequence[str]) -> None:
 def _print(
     plan: Mapping[str, Any],
     as_json: bool,
-    show: Callable[[Mapping[str, Any], Console], None],
+    show: Callable[[Mapping[str, Any], Terminal], None],
 ) -> None:
     if as_json:
         sys.stdout.write(json.dumps(plan, indent=1) + "\n")
     else:
-        show(plan, Console())
+        show(plan, Terminal())
 
 
 def _check_name(name: str) -> None:
@@ -149,14 +149,14 @@ def _plan_system(
     )
 
 
-def show_system(plan: Mapping[str, Any], console: Console) -> None:
+def show_system(plan: Mapping[str, Any], console: Terminal) -> None:
     """Prints the account of a system as tables."""
     show_costs(plan, console)
     if "chip" in plan:
         show_times(plan, console)
 
 
-def show_costs(plan: Mapping[str, Any], console: Console) -> None:
+def show_costs(plan: Mapping[str, Any], console: Terminal) -> None:
     """Prints parameters, operations and memory as tables."""
     signal = plan["signal"]
     console.print(
@@ -178,10 +178,10 @@ def show_costs(plan: Mapping[str, Any], console: Console) -> None:
         groups = costs["groups"]
         if groups.keys() >= {"backbone", "head"}:
             for group, number in groups.items():
-                parts.add_row(stage, f"[bold]{group}", "", "", f"{number:,}")
-        parts.add_row(stage, "[bold]EEG branch", "", "", f"{costs['eeg_branch']:,}")
+                parts.add_row(stage, bold(group), "", "", f"{number:,}")
+        parts.add_row(stage, bold("EEG branch"), "", "", f"{costs['eeg_branch']:,}")
         parts.add_row(
-            stage, "[bold]all", "", "", f"{costs['parameters']:,}", end_section=True
+            stage, bold("all"), "", "", f"{costs['parameters']:,}", end_section=True
         )
     console.print(parts)
     names = list(plan["stages"])
@@ -216,7 +216,7 @@ def show_costs(plan: Mapping[str, Any], console: Console) -> None:
     console.print(_MEMORY_NOTE)
 
 
-def show_times(plan: Mapping[str, Any], console: Console) -> None:
+def show_times(plan: Mapping[str, Any], console: Terminal) -> None:
     """Prints memory and least times by the number of devices."""
     chip = plan["chip"]
     for stage, rows in plan["roofline"].items():
@@ -252,13 +252,13 @@ def show_times(plan: Mapping[str, Any], console: Console) -> None:
         )
     if not all(row["fits"] for rows in plan["roofline"].values() for row in rows):
         console.print(
-            "[bold]Rows marked NO do not fit into the chip's memory:[/bold] more "
+            bold("Rows marked NO do not fit into the chip's memory:") + " more "
             "devices, --train.accumulate, or --fully_sharded."
         )
     console.print(_TIME_NOTE)
 
 
-def show_model(plan: Mapping[str, Any], console: Console) -> None:
+def show_model(plan: Mapping[str, Any], console: Terminal) -> None:
     """Prints the account of a model as tables."""
     options = plan["options"]
     rank = options["lora"]["rank"]
@@ -291,9 +291,9 @@ def _model_parts(plan: Mapping[str, Any]) -> Table:
     table.add_section()
     if len(plan["groups"]) > 1:
         for group, number in plan["groups"].items():
-            table.add_row(f"[bold]{group}", "", "", f"{number:,}")
-    table.add_row("[bold]trained", "", "", f"{plan['trained']:,}")
-    table.add_row("[bold]all", "", "", f"{plan['parameters']:,}")
+            table.add_row(bold(group), "", "", f"{number:,}")
+    table.add_row(bold("trained"), "", "", f"{plan['trained']:,}")
+    table.add_row(bold("all"), "", "", f"{plan['parameters']:,}")
     return table
 
 
@@ -312,7 +312,7 @@ def _model_costs(plan: Mapping[str, Any]) -> Table:
         table.add_row(name, _gib(value), _EXACT)
     for name, value in plan["memory_estimate"].items():
         table.add_row(name.replace("_", " "), _gib(value), _ESTIMATE)
-    table.add_row("[bold]a step", _gib(plan["memory_bytes"]), "a device")
+    table.add_row(bold("a step"), _gib(plan["memory_bytes"]), "a device")
     if "kv_cache" in plan:
         table.add_section()
         cache = plan["kv_cache"]
@@ -320,7 +320,7 @@ def _model_costs(plan: Mapping[str, Any]) -> Table:
     if "fits" in plan:
         table.add_section()
         chip = plan["chip"]["name"]
-        fits = "yes" if plan["fits"] else "[bold]NO"
+        fits = "yes" if plan["fits"] else bold("NO")
         table.add_row(f"fits {chip}", fits, "")
         least = f"{1000 * plan['least_step_s']:,.1f} ms"
         table.add_row("a step at least", least, "operations at its peak, no links")
@@ -341,7 +341,7 @@ def _time_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         f"{row['devices']:,}",
         f"{row['batch_size']:,}",
         f"{row['memory_bytes'] / 2**30:,.2f}",
-        "yes" if row["fits"] else "[bold]NO",
+        "yes" if row["fits"] else bold("NO"),
         f"{row['collective_bytes'] / 2**20:,.1f}",
         *(f"{1000 * row[side]:,.3f}" for side in sides),
         "links" if row["bound"] == "interconnect" else row["bound"],

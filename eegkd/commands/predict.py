@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from eegkd.commands.options import parse, read_run
@@ -29,6 +28,7 @@ from eegkd.evaluate.scoring import EventScores, pool, score_events
 from eegkd.evaluate.szcore import write_szcore_tsv
 from eegkd.host.atomic import write_atomic
 from eegkd.host.process import tune_process
+from eegkd.host.terminal import Terminal
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,7 @@ def main(args: Sequence[str]) -> None:
     tune_process()
     deployed = entry.deployed(config)
     intake = load_intake(entry.make_system, deployed, options.row)
-    console, out = Console(), Path(options.out)
+    console, out = Terminal(), Path(options.out)
     fields = ("policy", "band", "notch", "zscore")
     given = {name: getattr(options.data, name) for name in fields}
     changes = {name: value for name, value in given.items() if value is not None}
@@ -114,7 +114,7 @@ def _write_events(
     found: Prediction,
     model: Model,
     config: RunConfig,
-    console: Console,
+    console: Terminal,
 ) -> list[EventScores]:
     """Writes the table and the plot; returns the score if true events are known."""
     recording, track = found.recording, found.track
@@ -168,7 +168,7 @@ def _words(scores: EventScores) -> str:
 
 
 def _write_windows(
-    out: Path, subject: Subject, found: Prediction, model: Model, console: Console
+    out: Path, subject: Subject, found: Prediction, model: Model, console: Terminal
 ) -> None:
     """Writes probabilities over time, for classes that are no events."""
     manifest = model.intake.manifest

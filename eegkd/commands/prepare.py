@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from eegkd.commands.options import parse, with_root
@@ -12,6 +11,7 @@ from eegkd.data.config import DataConfig
 from eegkd.data.windows.prepare import estimate, prepare
 from eegkd.data.windows.store import WindowStore
 from eegkd.host.sealed import format_bytes
+from eegkd.host.terminal import Terminal
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Prepare:
 def main(args: Sequence[str]) -> None:
     """Runs the verb."""
     options = parse(Prepare, args, "prepare")
-    config, out, console = with_root(options.data), Path(options.out), Console()
+    config, out, console = with_root(options.data), Path(options.out), Terminal()
     if not (out / "manifest.json").exists():
         expected = estimate(config)
         console.print(

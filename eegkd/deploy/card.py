@@ -2,7 +2,6 @@
 
 import dataclasses
 import platform
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,12 @@ from eegkd.deploy.load import Model
 from eegkd.deploy.onnx_file import package_versions
 from eegkd.deploy.parity import Parity
 from eegkd.host.process import num_cores
+from eegkd.host.text import for_markdown
 from eegkd.models import licences_of
 from eegkd.pipeline.folder import read_json, versions
 
 _KEPT = ("montage", "policy", "band", "notch", "filter_order", "zscore")
 _TEMPLATE = Path(__file__).with_name("card.md.j2")
-_ESCAPED = {"<": "&lt;", "|": "\\|", "[": "\\["}
-_SPECIAL = re.compile(r"[<|[]")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -215,8 +213,8 @@ def _training(
 def _stamp(splits: Mapping[str, Any]) -> str:
     if splits["leaks_subjects"]:
         return (
-            "**Leaks subjects: windows of one person are in training and in test; the "
-            "scores do not hold for new people.**"
+            "Leaks subjects: windows of one person are in training and in test; the "
+            "scores do not hold for new people."
         )
     return f"Nobody is in training and in test: {splits['unit']}s were split."
 
@@ -263,14 +261,9 @@ def render_card(card: Card) -> str:
 
 
 def _safe(value: Any) -> Any:
-    """Escapes the name of a class, a channel or a file.
-
-    Nothing in the card's values is HTML, a link, a further cell of a table, a new line
-    or a control character of a terminal.
-    """
+    """Escapes all names, of classes, channels and files, among the card's values."""
     if isinstance(value, str):
-        printable = "".join(x if x.isprintable() else " " for x in value)
-        return _SPECIAL.sub(lambda found: _ESCAPED[found.group()], printable)
+        return for_markdown(value)
     if isinstance(value, Card | ModelFile):
         value = vars(value)
     elif isinstance(value, Parity | Audit | Latency):

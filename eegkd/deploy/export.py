@@ -23,7 +23,7 @@ from eegkd.deploy.latency import Latency, measure_latency
 from eegkd.deploy.load import load_model, open_store
 from eegkd.deploy.parity import check_parity, reference
 from eegkd.errors import InputError, output_errors
-from eegkd.host.atomic import sync_tree
+from eegkd.host.atomic import sync_tree, write_atomic
 from eegkd.host.process import num_cores
 from eegkd.host.sealed import hash_file
 from eegkd.pipeline.finished import WEIGHTS, check_results, is_finished
@@ -108,7 +108,7 @@ def export_model(
             files=files,
             latency=timed,
         )
-        (part / CARD).write_text(render_card(card))
+        write_atomic(part / CARD, render_card(card))
         write_json(part / VALUES, card)
     return card
 

@@ -22,15 +22,19 @@ _logger = logging.getLogger(__name__)
 def write_atomic(path: str | os.PathLike[str], content: str | bytes) -> Path:
     """Writes next to `path`, then renames; makes the folder if needed.
 
+    Text is UTF-8; halves of surrogate pairs, as of a file's name that is none, are
+    written out.
+
     Content and name are on the disk when it returns: a file written next, such as a
     mark of completion, never exists without it.
 
     Raises:
         InputError: If the folder cannot be written (read-only, full).
     """
-    data = content.encode() if isinstance(content, str) else content
+    if isinstance(content, str):
+        content = content.encode(errors="backslashreplace")
     with open_atomic(path) as file:
-        file.write(data)
+        file.write(content)
     return Path(path)
 
 

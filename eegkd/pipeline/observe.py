@@ -60,7 +60,7 @@ QUIET = Observer(
 def show(console: Console, log_file: Path, total: int) -> Iterator[Observer]:
     """Shows a run's progress in a terminal, and writes its log."""
     progress = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f} %"),
         TimeElapsedColumn(),

@@ -15,6 +15,7 @@ from eegkd.data.windows.store import WindowStore, check_trainable
 from eegkd.errors import InputError
 from eegkd.evaluate.rows import REGISTERED
 from eegkd.host.atomic import sole_writer
+from eegkd.host.terminal import Terminal, as_terminal
 from eegkd.pipeline import baselines
 from eegkd.pipeline.class_groups import check_decisions, without_rows_in_place
 from eegkd.pipeline.compiled import compile_programs, program_key
@@ -89,8 +90,10 @@ def run_distillation(
         Interrupted: On Ctrl-C or SIGTERM, after saving.
     """
     # The table needs 110 columns; a log file has 80.
-    width = max(110, Console().width)
-    console = console or Console(width=width, quiet=not is_first())
+    width = max(110, Terminal().width)
+    if console is not None:
+        console = as_terminal(console)
+    console = console or Terminal(width=width, quiet=not is_first())
     check_trainable(store)
     known = {*ROWS, *(name for name, _ in variants)}
     if unknown := sorted(set(config.rows) - known):

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from eegkd.evaluate.assays.speed import Facts
 from eegkd.evaluate.assays.verdict import basis_of, head_room_note, summary_of
@@ -13,6 +13,7 @@ from eegkd.evaluate.evidence import Evidence
 from eegkd.evaluate.learned import unlearned_notes
 from eegkd.evaluate.report.verdicts import no_room_lines, short_verdict
 from eegkd.evaluate.rows import in_order
+from eegkd.host.terminal import bold
 
 SHORT_NAMES = {
     **{"balanced_accuracy": "bal acc", "accuracy": "acc", "macro_f1": "F1"},
@@ -58,12 +59,12 @@ def terminal_table(
     return table
 
 
-def caveats(evidence: Evidence) -> Iterator[str]:
-    """Lists the caveats that belong to the results table, with rich's markup."""
+def caveats(evidence: Evidence) -> Iterator[str | Text]:
+    """Lists the caveats that belong to the results table."""
     summary, metric = evidence.once(summary_of), evidence.task.metrics[0]
-    yield from map(escape, basis_of(evidence))
+    yield from basis_of(evidence)
     yield from head_room_note(summary, metric)
-    yield from map(escape, no_room_lines(summary, metric))
+    yield from no_room_lines(summary, metric)
     yield from unlearned_notes(evidence)
     if evidence.bayes:
         best = ", ".join(
@@ -74,7 +75,7 @@ def caveats(evidence: Evidence) -> Iterator[str]:
             f"preprocessing leaves of them): {best}."
         )
     if evidence.leaks:
-        yield "[bold]Leaks subjects:[/] windows of one person on both sides."
+        yield bold("Leaks subjects:") + " windows of one person on both sides."
     if not evidence.manifest["has_subjects"]:
         yield (
             "This corpus names no subjects, so no subject split exists: folds are by "
