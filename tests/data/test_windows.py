@@ -241,6 +241,15 @@ def test_a_trial_is_one_window_from_its_onset_on():
         np.testing.assert_array_equal(windows.signal[row], want)
 
 
+def test_a_trial_has_the_class_of_its_own_event_whatever_begins_inside_it():
+    # One every half second: the neighbours of a window cover all of it together.
+    kinds = ("focal", "generalised", "focal", "generalised", "generalised")
+    events = tuple(event(2 + i / 2, 2, kind) for i, kind in enumerate(kinds))
+    windows = trials(toy_recording(20.0, events=events), 2.0)
+    assert windows.start_s.tolist() == [2, 2.5, 3, 3.5, 4]
+    assert windows.label.tolist() == [1, 2, 1, 2, 2]
+
+
 def test_a_recording_without_whole_trials_is_refused():
     recording = toy_recording(20.0, events=(event(18, 3),))
     with pytest.raises(InputError, match=r"toy\.edf: none of its 1 trials"):

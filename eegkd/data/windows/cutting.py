@@ -1,7 +1,7 @@
 """Cutting a recording into labelled windows, with the options settled."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,8 @@ from eegkd.data.recordings.names import is_electrode
 from eegkd.data.recordings.preprocess import Reference, preprocess
 from eegkd.data.recordings.recording import Event, Recording, Unit
 from eegkd.errors import InputError
+
+_Count = Callable[[Recording, Sequence[Event], np.ndarray, int], np.ndarray]
 
 
 class Windows(NamedTuple):
@@ -98,6 +100,7 @@ def cut_windows(
             background,
             positive_fraction,
             multilabel,
+            _cover,
         ),
         on_grid=starts % length == 0,
     )
@@ -114,8 +117,9 @@ def cut_trials(
 ) -> Windows:
     """Cuts one window per event, from its onset on; all are judged.
 
-    A trial that the recording cuts off is left out. A label needs an event that covers
-    at least `positive_fraction` of the window, as in `cut_windows`.
+    A trial that the recording cuts off is left out. A window's label is that of its own
+    event, however many others begin inside it, if that covers at least
+    `positive_fraction` of the window; with `multilabel` it is as in `cut_windows`.
 
     Args:
         recording: Signals and events.
@@ -140,7 +144,14 @@ def cut_trials(
         signal=_slices(recording, starts, length),
         start_s=starts / recording.rate,
         label=_labels(
-            recording, starts, length, classes, None, positive_fraction, multilabel
+            recording,
+            starts,
+            length,
+            classes,
+            None,
+            positive_fraction,
+            multilabel,
+            _cover if multilabel else _own_cover,
         ),
         on_grid=np.ones(len(starts), bool),
     )
@@ -215,6 +226,7 @@ def _labels(
     background: str | None,
     positive_fraction: float,
     multilabel: bool,
+    count: _Count,
 ) -> np.ndarray:
     if not 0 < positive_fraction <= 1:
         raise InputError(
@@ -233,7 +245,7 @@ def _labels(
     for index, name in enumerate(names):
         events = [event for event in recording.events if event.label == name]
         if events:
-            cover[index] = _cover(recording, events, starts, length)
+            cover[index] = count(recording, events, starts, length)
     if multilabel:
         k = len(classes)
         enough = cover >= positive_fraction * length - 1e-9
@@ -257,6 +269,20 @@ def _cover(
         inside[1:][first : max(first, stop)] = 1
     total = np.cumsum(inside)
     return total[starts + length] - total[starts]
+
+
+def _own_cover(
+    recording: Recording, events: Sequence[Event], starts: np.ndarray, length: int
+) -> np.ndarray:
+    """Counts the samples of each window in an event that begins with it."""
+    inside = np.zeros(len(starts), np.int64)
+    for event in events:
+        first = round(event.onset_s * recording.rate)
+        stop = round((event.onset_s + event.duration_s) * recording.rate)
+        row = np.searchsorted(starts, first)
+        if row < len(starts) and starts[row] == first:
+            inside[row] = max(inside[row], min(stop - first, length))
+    return inside
 
 
 def _name(recording: Recording) -> str:
