@@ -8,6 +8,7 @@ from rich.table import Table
 
 from eegkd.commands.options import parse, with_root
 from eegkd.data.config import DataConfig
+from eegkd.data.windows.marks import describe_marks
 from eegkd.data.windows.prepare import estimate, prepare
 from eegkd.data.windows.store import WindowStore
 from eegkd.host.sealed import format_bytes
@@ -59,6 +60,7 @@ def _summary(store: WindowStore) -> Table:
         ("windows: unlabelled", counts["unlabelled"]),
         ("channels", f"{len(channels)}: {', '.join(channels)}"),
         ("rate", f"{manifest['rate']:g} Hz"),
+        *describe_marks(manifest["recordings"]),
     )
     table = Table(title=f"{manifest['corpus']}: {store.path}", show_header=False)
     for name, value in rows:

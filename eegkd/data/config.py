@@ -26,6 +26,8 @@ class DataConfig:
         overlap: Share of a window that the next one repeats; training only.
         positive_fraction: A window takes an event's label if at least this share of
             the window lies inside it.
+        layout: Cap of the recordings where its electrodes have names of their own (A1
+            to D32): those that lie at a place of the 10-20 system are named by it.
         unit: Unit of a folder's files where they state none.
         world: World of the synthetic corpus.
         seed: Seed of the synthetic corpus: which patients are drawn.
@@ -45,6 +47,17 @@ class DataConfig:
     window_s: float | None = None
     overlap: float | None = None
     positive_fraction: float = 0.5
+    layout: (
+        Literal[
+            "biosemi16",
+            "biosemi32",
+            "biosemi64",
+            "biosemi128",
+            "biosemi160",
+            "biosemi256",
+        ]
+        | None
+    ) = None
     unit: Literal["uV", "mV", "V"] | None = None
     world: Literal["transfer", "null", "layered", "layered_null"] = "transfer"
     seed: int = 0

@@ -1,10 +1,12 @@
 """Facts of an EDF or BDF header, and a check of the file against them.
 
 MNE reads the samples; it infers the length of a truncated file, takes an unknown
-physical dimension for volts and joins discontinuous records, all of which must be
-errors here.
+physical dimension for volts, a record duration of 0 for a second and an empty range
+for one unit, and joins discontinuous records: all of that must be an error here, or
+said.
 """
 
+import math
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -15,26 +17,35 @@ from eegkd.errors import InputError
 
 _FIXED = 256
 _ANNOTATIONS = ("EDF Annotations", "BDF Annotations")
+_RATES = (1.0, 1e6)
 
 
 class EdfHeader(NamedTuple):
-    """The fields that MNE does not check.
+    """The fields that MNE does not check; annotation channels are left out.
 
     Attributes:
-        labels: Labels of the signals, annotation channels left out.
+        labels: Labels of the signals.
         dimensions: Physical dimension that each of them states, or "".
+        samples: Samples of each in a data record.
+        unscaled: Positions of the signals whose physical or digital minimum and
+            maximum are equal or no numbers, so that nobody knows their scale.
     """
 
     labels: tuple[str, ...]
     dimensions: tuple[str, ...]
+    samples: tuple[int, ...]
+    unscaled: tuple[int, ...]
 
 
 def read_edf_header(path: Path) -> EdfHeader:
     """Reads and checks the header of an EDF or BDF file.
 
+    The rate of its fastest signal must lie between 1 and a million samples a second.
+
     Raises:
-        InputError: If the file is no EDF or BDF, holds no signal, is shorter than its
-            header says, or has gaps between its records.
+        InputError: If the file is no EDF or BDF, holds no signal, has a field that is
+            no number or an impossible one, is shorter than its header says, or has
+            gaps between its records.
     """
     with path.open("rb") as file:
         fixed = file.read(_FIXED)
@@ -42,42 +53,126 @@ def read_edf_header(path: Path) -> EdfHeader:
         is_bdf = path.suffix.lower() == ".bdf"
         num_signals = _count(fixed, is_bdf)
         fields = file.read(_FIXED * num_signals)
-    if num_signals < 1 or len(fields) < _FIXED * num_signals:
+    start = _FIXED * (num_signals + 1)
+    if num_signals < 1 or len(fields) < start - _FIXED:
         raise InputError(
             f"{path}: this is no {path.suffix[1:].upper()} file (its header is not "
             "one). Give it the suffix of its own format, or export it again."
         )
     labels = _column(fields, num_signals, 0, 16)
-    dimensions = _column(fields, num_signals, 96, 8)
-    samples = [int(text or 0) for text in _column(fields, num_signals, 216, 8)]
     kept = [i for i, label in enumerate(labels) if label not in _ANNOTATIONS]
     if not kept:
         raise InputError(
             f"{path}: the file holds annotations only, no signal. Read the recording "
             "that they belong to."
         )
-    record_bytes = (3 if is_bdf else 2) * sum(samples)
-    stated = int(fixed[236:244])
-    _check_length(path, _FIXED * (num_signals + 1), record_bytes, stated)
+    header = _Numbers(path, fields, labels)
+    samples = header.column("samples in a data record", 216, 8, whole=True)
+    for i in kept:
+        if samples[i] < 1:
+            raise header.wrong("samples in a data record", 216, 8, i, "above 0")
+    record_s = _record_s(path, fixed[244:252], max(samples[i] for i in kept))
+    width = 3 if is_bdf else 2
+    record_bytes = width * int(sum(samples))
+    _check_length(path, start, record_bytes, int(fixed[236:244]))
     if fixed[192:197] in (b"EDF+D", b"BDF+D"):
         first = min(set(range(num_signals)) - set(kept), default=num_signals)
         _check_gaps(
             path,
-            start=_FIXED * (num_signals + 1),
+            start=start,
             record_bytes=record_bytes,
-            annotations=slice((3 if is_bdf else 2) * sum(samples[:first]), None),
-            record_s=float(fixed[244:252]),
+            annotations=slice(width * int(sum(samples[:first])), None),
+            record_s=record_s,
         )
-    return EdfHeader(tuple(labels[i] for i in kept), tuple(dimensions[i] for i in kept))
+    scale = {at: header.column(name, at, 8) for at, name in _SCALE.items()}
+    dimensions = _column(fields, num_signals, 96, 8)
+    return EdfHeader(
+        tuple(labels[i] for i in kept),
+        tuple(dimensions[i] for i in kept),
+        tuple(int(samples[i]) for i in kept),
+        tuple(place for place, i in enumerate(kept) if not _has_scale(scale, i)),
+    )
+
+
+_SCALE = {
+    104: "physical minimum",
+    112: "physical maximum",
+    120: "digital minimum",
+    128: "digital maximum",
+}
+"""A signal's share of the header before these fields -> name of the field."""
+
+
+def _has_scale(scale: dict[int, list[float]], signal: int) -> bool:
+    low, high, first, last = (values[signal] for values in scale.values())
+    # Infinity less infinity is NaN, which is no number either.
+    return all(math.isfinite(x) and x for x in (high - low, last - first))
+
+
+class _Numbers(NamedTuple):
+    """The signals' part of a header, read as numbers."""
+
+    path: Path
+    fields: bytes
+    labels: list[str]
+
+    def column(
+        self, name: str, offset: int, width: int, *, whole: bool = False
+    ) -> list[float]:
+        """Reads one field of all signals.
+
+        Raises:
+            InputError: If one is no number, or no whole one.
+        """
+        cells = _column(self.fields, len(self.labels), offset, width)
+        out: list[float] = []
+        for i, cell in enumerate(cells):
+            try:  # Where the decimal sign is a comma, MNE reads it so too.
+                out.append(int(cell) if whole else float(cell.replace(",", ".")))
+            except ValueError:
+                kind = "a whole number" if whole else "a number"
+                raise self.wrong(name, offset, width, i, kind) from None
+        return out
+
+    def wrong(
+        self, name: str, offset: int, width: int, signal: int, kind: str
+    ) -> InputError:
+        """Makes the error of one field, with the place where it can be corrected."""
+        cell = _column(self.fields, len(self.labels), offset, width)[signal]
+        place = _FIXED + offset * len(self.labels) + width * signal
+        return InputError(
+            f"{self.path}: {name} of signal {self.labels[signal]!r} is {cell!r} in the "
+            f"header, which must be {kind}. Export the file again, or correct the "
+            f"{width} characters from byte {place} on."
+        )
+
+
+def _record_s(path: Path, cell: bytes, samples: float) -> float:
+    """Reads the duration of a data record; it must fit a recording's rate."""
+    text = cell.decode("latin-1").strip()
+    try:
+        record_s = float(text)
+    except ValueError:
+        record_s = math.nan
+    rate = samples / record_s if record_s > 0 else math.nan
+    if not _RATES[0] <= rate <= _RATES[1]:
+        raise InputError(
+            f"{path}: a data record lasts {text!r} seconds in the header and holds "
+            f"{samples:g} samples, which no recording has. Export the file again, or "
+            "correct the 8 characters from byte 244 on."
+        )
+    return record_s
 
 
 def _count(fixed: bytes, is_bdf: bool) -> int:
     """Returns the number of signals; 0 if the bytes are no header of that format."""
     right = fixed[:8] == b"\xffBIOSEMI" if is_bdf else fixed[:8].rstrip() == b"0"
-    numbers = [fixed[start:stop].strip() for start, stop in ((236, 244), (252, 256))]
+    places = ((184, 192), (236, 244), (252, 256))
+    numbers = [fixed[start:stop].strip() for start, stop in places]
     if not right or not all(re.fullmatch(rb"-?\d+", n) for n in numbers):
         return 0
-    return int(numbers[1])
+    num_signals = int(numbers[2])
+    return num_signals if int(numbers[0]) == _FIXED * (num_signals + 1) else 0
 
 
 def _column(fields: bytes, count: int, offset: int, width: int) -> list[str]:

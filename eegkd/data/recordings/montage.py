@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float64
 
+from eegkd.data.recordings.layouts import scheme_hint
 from eegkd.data.recordings.names import canonical_name, is_electrode, split_pair
 from eegkd.data.recordings.recording import Kind, Recording, Unit
 from eegkd.errors import InputError
@@ -25,6 +26,7 @@ DOUBLE_BANANA = (
 EARS = frozenset(("A1", "A2", "M1", "M2"))
 _FLAT_RANGE = 1e-3
 _MIN_SPLINE_ELECTRODES = 4
+_SHOWN = 32
 
 
 class _Row(NamedTuple):
@@ -48,7 +50,8 @@ def default_channels(recording: Recording) -> tuple[str, ...]:
         if found and not good:
             raise InputError(
                 f"{recording.source}: all {len(found)} {wanted.upper()} channels are "
-                "marked as bad. Leave the file out, or correct its marks."
+                f"marked as bad{_said(recording)}. Leave the file out, or correct its "
+                "marks."
             )
         if good:
             return good
@@ -56,6 +59,10 @@ def default_channels(recording: Recording) -> tuple[str, ...]:
         f"{recording.source}: no EEG or ECG channel among "
         f"{', '.join(recording.channels)}. Name the channels with --data.channels."
     )
+
+
+def _said(recording: Recording) -> str:
+    return f" ({'; '.join(recording.notes)})" if recording.notes else ""
 
 
 def pick_channels(
@@ -267,10 +274,23 @@ def _missing(
     dead = f"; flat: {', '.join(flat)}" if flat else ""
     if recording.bad_channels:
         dead += f"; marked as bad: {', '.join(recording.bad_channels)}"
+    lost = {part for name in missing for part in (name, *(split_pair(name) or ()))}
+    hint = scheme_hint(recording, missing)
+    if lost.intersection(flat):
+        without = {*flat, *missing, *recording.bad_channels}
+        kinds = zip(recording.channels, recording.kinds, strict=True)
+        others = [n for n, kind in kinds if kind == "eeg" and n not in without]
+        hint += (
+            " A flat channel counts as missing: it is the reference, whose signal is "
+            "zero, or was not connected. Without it: --data.channels "
+            f"{' '.join(others) or 'NAMES'}."
+        )
+    names = recording.channels
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return InputError(
         f"{recording.source}: missing channels {', '.join(missing)} (it has "
-        f"{', '.join(recording.channels)}{dead}). Choose others with --data.channels, "
-        "or let --data.policy interpolate or mask fill a few."
+        f"{', '.join(names[:_SHOWN])}{more}{dead}).{hint} Choose others with "
+        "--data.channels, or let --data.policy interpolate or mask fill a few."
     )
 
 

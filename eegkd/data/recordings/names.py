@@ -21,20 +21,28 @@ _COMMON_REFERENCE = re.compile(
 _LIMB_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "MLI", "MLII", "MLIII")
 _CHEST_LEADS = ("V1", "V2", "V3", "V4", "V5", "V6", "V", "Vx", "Vy", "Vz")
 _LEADS = {name.upper(): name for name in _LIMB_LEADS + _CHEST_LEADS}
+_NO_EEG = (
+    # Numbers that no electrode gives, and what synchronises devices.
+    r"^(POL\b|DC ?\d|DC$|STATUS|STI\b|STIM|TRIG|MARK|EVENT|BUTTON|PHOTIC|PHOTO\b|FLASH|"
+    r"STROBE|BURSTS|SUPPR|EXG|ERG|VNS|BATT(ERY)?\b|IMP(EDANCE)?\b|GSR|EDA\b|SC[LR]\b|"
+    # Breath, its gases and its sounds.
+    r"RESP|AIR ?FLOW|[XP]?FLOW|NASAL|ORO|CANNULA|THERM|THOR?\b|THOR|ABD\b|ABDO|BELT|"
+    r"CHEST\b|EFFORT|RIP\b|CPAP|BIPAP|PRESS|LEAK|TIDAL|PNEUMO|SNOR|MIC(RO|\b)|SOUND|"
+    r"AUDIO|PHONO|(ET|TC|TCP|P|EX|S[PA]|PA)?CO2\b|CAPNO|"
+    # Blood, heart and skin.
+    r"PLETH|PPG|SP?O2|SAO2|OSAT|OXI|PULSE?\b|PULSE|PR\b|HR\b|HRATE|HEART|IBI|RATE|"
+    r"ABP|[NI]?IBP|[CI]VP\b|ICP\b|ART\b|TEMP(ERATURE)?\b|"
+    # Legs, movement and posture.
+    r"([LR]|LEFT|RIGHT)?[ _./-]?LEGS?([ _./-]?([LR]|LEFT|RIGHT))?\d?\b|[LR](AT|TA)\b|"
+    r"TIBIA|PLM\b|POS(ITION)?\b|BODY|GRAVITY|ACTIVITY|ACTIGR|MOVEMENT|MOTION|LIGHT|"
+    r"LUX\b|ACC(EL\w*|[ _]?[XYZ])?$|GYRO|[-.]+\d*$|$)"
+)
+"""Beginnings of names of other signals; legs too, whatever their amplitude."""
 _KIND_PATTERNS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
     ("ecg", re.compile(r"\b(ECG|EKG|aVR|aVL|aVF|MLII)", re.IGNORECASE)),
     ("eog", re.compile(r"\b(EOG|LOC|ROC|[HV]EO[LRUDG]?\b)", re.IGNORECASE)),
-    ("emg", re.compile(r"\b(EMG|CHIN)", re.IGNORECASE)),
-    (
-        "misc",
-        re.compile(
-            r"^(POL\b|DC\d|STATUS|STI\b|STIM|TRIG|MARK|EVENT|PHOTIC|RESP|PLETH|PPG|"
-            r"SPO2|SAO2|OSAT|PULSE|HR\b|BURSTS|SUPPR|TEMP(ERATURE)?\b|GSR|EXG|ERG|VNS|"
-            r"ABP|ART\b|AIRFLOW|FLOW|NASAL|ORO|THOR|ABDO|SNORE|POSITION|BODY|LIGHT|"
-            r"ACC(EL\w*|[ _]?[XYZ])?$|GYRO|IBI|RATE|[-.]+\d*$|$)",
-            re.IGNORECASE,
-        ),
-    ),
+    ("emg", re.compile(r"\b(EMG|CHIN|MASSETER|SUBMENT)", re.IGNORECASE)),
+    ("misc", re.compile(_NO_EEG, re.IGNORECASE)),
 )
 
 
@@ -105,6 +113,17 @@ def canonical_names(names: Sequence[str]) -> tuple[str, ...]:
             candidate = f"{plain}-{copy}"
         out.append(candidate)
     return tuple(out)
+
+
+def is_known(name: str) -> bool:
+    """Checks whether a canonical name says what its signal is."""
+    return (
+        is_electrode(name)
+        or split_pair(name) is not None
+        or name in _LEADS.values()
+        or name.upper().startswith("EEG")
+        or any(pattern.search(name) for _, pattern in _KIND_PATTERNS)
+    )
 
 
 def channel_kinds(names: Sequence[str], defaults: Sequence[Kind]) -> tuple[Kind, ...]:

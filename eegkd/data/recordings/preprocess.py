@@ -10,6 +10,8 @@ from jaxtyping import Bool
 
 from eegkd.data.config import DataConfig
 from eegkd.data.recordings.filtering import filter_and_resample, num_resampled
+from eegkd.data.recordings.flaws import find_flaws
+from eegkd.data.recordings.layouts import name_by_layout
 from eegkd.data.recordings.montage import (
     DOUBLE_BANANA,
     default_channels,
@@ -55,14 +57,16 @@ def preprocess(
 
     Returns:
         The recording; its `filled` names the channels that `config.policy` had to
-        interpolate or to set to zero, its `reference` the averaged electrodes, and its
-        `bad_spans` are those of the channels that it was computed from.
+        interpolate or to set to zero, its `reference` the averaged electrodes. Its
+        `bad_spans` and `resampled` are those of the channels that it was computed from;
+        the first hold the flat and clipped stretches of these, too.
 
     Raises:
         InputError: If a channel is missing, flat or not finite, or an option does not
             fit the recording.
     """
     check_options(config, recording.rate, recording.source)
+    recording = name_by_layout(recording, config.layout)
     wanted = config.channels
     if not wanted and config.montage == "double_banana":
         wanted = DOUBLE_BANANA
@@ -87,15 +91,17 @@ def preprocess(
             notches=_line_frequencies(config, picked.rate),
         )
     used = recorded_channels(recording, picked, config.policy)
+    marked = (
+        span
+        for span in recording.bad_spans
+        if not span.channels or used.intersection(span.channels)
+    )
     result = dataclasses.replace(
         picked,
         signal=out,
         rate=rate,
-        bad_spans=tuple(
-            span
-            for span in recording.bad_spans
-            if not span.channels or used.intersection(span.channels)
-        ),
+        bad_spans=(*marked, *find_flaws(recording, used)),
+        resampled=tuple(name for name in recording.resampled if name in used),
     )
     if config.zscore == "recording":
         result = zscore_recording(result, present)

@@ -52,6 +52,8 @@ class Recording:
             marks as bad: they count as missing.
         bad_spans: Stretches that are not to be used: windows that one of them touches
             are unlabelled, and counted by reason.
+        resampled: Channels whose own rate was lower, which were brought to `rate`.
+        notes: Sentences about what was read in another way than the file says it.
     """
 
     signal: Float32[np.ndarray, "c t"]
@@ -67,6 +69,8 @@ class Recording:
     filled: tuple[str, ...] = ()
     bad_channels: tuple[str, ...] = ()
     bad_spans: tuple[Span, ...] = ()
+    resampled: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def duration_s(self) -> float:

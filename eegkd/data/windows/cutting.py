@@ -1,20 +1,25 @@
 """Cutting a recording into labelled windows, with the options settled."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from eegkd.data.config import DataConfig
-from eegkd.data.corpora import UNLABELLED, Corpus, not_asked
+from eegkd.data.corpora import Corpus
 from eegkd.data.recordings.montage import EARS
 from eegkd.data.recordings.names import is_electrode
 from eegkd.data.recordings.preprocess import Reference, preprocess
-from eegkd.data.recordings.recording import Event, Recording, Unit
+from eegkd.data.recordings.recording import Recording, Unit
+from eegkd.data.windows.labels import (
+    cover,
+    label_windows,
+    name_of,
+    own_cover,
+    touched_windows,
+)
 from eegkd.errors import InputError
-
-_Count = Callable[[Recording, Sequence[Event], np.ndarray, int], np.ndarray]
 
 
 class Windows(NamedTuple):
@@ -83,7 +88,7 @@ def cut_windows(
     length = round(window_s * recording.rate)
     if length < 1 or num_samples < length:
         raise InputError(
-            f"{_name(recording)}: no window of {window_s:g} s fits into "
+            f"{name_of(recording)}: no window of {window_s:g} s fits into "
             f"{recording.duration_s:g} s. Lower --data.window_s or leave the file out."
         )
     hop = max(1, round(length * (1 - overlap)))
@@ -92,7 +97,7 @@ def cut_windows(
     windows = Windows(
         signal=_slices(recording, starts, length),
         start_s=starts / recording.rate,
-        label=_labels(
+        label=label_windows(
             recording,
             starts,
             length,
@@ -100,7 +105,7 @@ def cut_windows(
             background,
             positive_fraction,
             multilabel,
-            _cover,
+            cover,
         ),
         on_grid=starts % length == 0,
     )
@@ -137,13 +142,13 @@ def cut_trials(
     starts = np.array(sorted(x for x in onsets if 0 <= x <= last), np.int64)
     if length < 1 or not len(starts):
         raise InputError(
-            f"{_name(recording)}: none of its {len(onsets)} trials holds a window of "
+            f"{name_of(recording)}: none of its {len(onsets)} trials holds a window of "
             f"{window_s:g} s. Lower --data.window_s or leave the file out."
         )
     windows = Windows(
         signal=_slices(recording, starts, length),
         start_s=starts / recording.rate,
-        label=_labels(
+        label=label_windows(
             recording,
             starts,
             length,
@@ -151,7 +156,7 @@ def cut_trials(
             None,
             positive_fraction,
             multilabel,
-            _cover if multilabel else _own_cover,
+            cover if multilabel else own_cover,
         ),
         on_grid=np.ones(len(starts), bool),
     )
@@ -166,20 +171,8 @@ def _slices(recording: Recording, starts: np.ndarray, length: int) -> np.ndarray
 def _leave_out(
     windows: Windows, recording: Recording, starts: np.ndarray, length: int
 ) -> Windows:
-    """Unlabels the windows that a bad span touches: they share more than an edge.
-
-    A span without duration (a splice) touches the windows that it lies inside.
-    """
-    touched: dict[str, np.ndarray] = {}
-    for span in recording.bad_spans:
-        # A float's last digits must not reach into the neighbouring window.
-        first = round(span.onset_s * recording.rate, 3)
-        stop = round((span.onset_s + span.duration_s) * recording.rate, 3)
-        begin = np.searchsorted(starts, first - length, "right")
-        end = np.searchsorted(starts, stop, "left")
-        if begin < end:
-            rows = touched.setdefault(span.reason, np.zeros(len(starts), bool))
-            rows[begin:end] = True
+    """Unlabels the windows that a bad span of the recording touches."""
+    touched = touched_windows(recording, starts, length)
     if not touched:
         return windows
     label = windows.label.copy()
@@ -210,83 +203,12 @@ def zscore_windows(windows: Windows, recording: Recording) -> Windows:
     if wrong.any():
         row, channel = np.argwhere(wrong)[0]
         raise InputError(
-            f"{_name(recording)}: channel {recording.channels[channel]} is flat in the "
-            f"window at {windows.start_s[row]:g} s. Leave out the channel "
+            f"{name_of(recording)}: channel {recording.channels[channel]} is flat in "
+            f"the window at {windows.start_s[row]:g} s. Leave out the channel "
             "(--data.channels) or the file, or use --data.zscore recording."
         )
     x /= np.where(flat, 1, std)[..., None]
     return windows._replace(signal=x)
-
-
-def _labels(
-    recording: Recording,
-    starts: np.ndarray,
-    length: int,
-    classes: Sequence[str],
-    background: str | None,
-    positive_fraction: float,
-    multilabel: bool,
-    count: _Count,
-) -> np.ndarray:
-    if not 0 < positive_fraction <= 1:
-        raise InputError(
-            f"--data.positive_fraction must be in (0, 1], got {positive_fraction}."
-        )
-    names = (UNLABELLED, *classes)
-    if multilabel:
-        names += tuple(map(not_asked, classes))
-    for event in recording.events:
-        if event.label not in names:
-            raise InputError(
-                f"{_name(recording)}: event {event.label!r} at {event.onset_s:g} s is "
-                f"none of the classes {', '.join(classes)}."
-            )
-    cover = np.zeros((len(names), len(starts)), np.int64)
-    for index, name in enumerate(names):
-        events = [event for event in recording.events if event.label == name]
-        if events:
-            cover[index] = count(recording, events, starts, length)
-    if multilabel:
-        k = len(classes)
-        enough = cover >= positive_fraction * length - 1e-9
-        unknown = enough[0] | enough[k + 1 :]
-        return np.where(enough[1 : k + 1], 1, np.where(unknown, -1, 0)).T.astype("i4")
-    # The last maximum, so that a tie goes to the later class.
-    best = len(names) - 1 - np.argmax(cover[::-1], axis=0)
-    enough = cover[best, np.arange(len(starts))] >= positive_fraction * length - 1e-9
-    other = -1 if background is None else list(classes).index(background)
-    return np.where(enough, best - 1, other).astype(np.int32)
-
-
-def _cover(
-    recording: Recording, events: Sequence[Event], starts: np.ndarray, length: int
-) -> np.ndarray:
-    """Counts the samples of each window that lie in any of the events."""
-    inside = np.zeros(recording.signal.shape[1] + 1, np.int64)
-    for event in events:
-        first = max(0, round(event.onset_s * recording.rate))
-        stop = round((event.onset_s + event.duration_s) * recording.rate)
-        inside[1:][first : max(first, stop)] = 1
-    total = np.cumsum(inside)
-    return total[starts + length] - total[starts]
-
-
-def _own_cover(
-    recording: Recording, events: Sequence[Event], starts: np.ndarray, length: int
-) -> np.ndarray:
-    """Counts the samples of each window in an event that begins with it."""
-    inside = np.zeros(len(starts), np.int64)
-    for event in events:
-        first = round(event.onset_s * recording.rate)
-        stop = round((event.onset_s + event.duration_s) * recording.rate)
-        row = np.searchsorted(starts, first)
-        if row < len(starts) and starts[row] == first:
-            inside[row] = max(inside[row], min(stop - first, length))
-    return inside
-
-
-def _name(recording: Recording) -> str:
-    return recording.source or f"Recording of subject {recording.subject!r}"
 
 
 GENERAL: Mapping[str, Any] = {

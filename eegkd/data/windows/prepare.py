@@ -25,6 +25,7 @@ from eegkd.data.config import DataConfig
 from eegkd.data.corpora import Corpus, Source, folder_of, get_corpus
 from eegkd.data.recordings.recording import Recording
 from eegkd.data.windows.cutting import Windows, resolve_config, window_recording
+from eegkd.data.windows.marks import MARKS, marks_of
 from eegkd.data.windows.store import WindowStore, write_store
 from eegkd.errors import InputError, output_errors
 from eegkd.host.atomic import sync
@@ -73,6 +74,8 @@ def make_plan(config: DataConfig) -> PreparePlan:
     settings = dataclasses.asdict(config)
     # Options that make other corpora. `unit` stays, or every store's hash changes.
     unused = {"world", "seed"} - set(corpus.options)
+    if config.layout is None:  # Only then, or the hash of every store changes.
+        unused.add("layout")
     for field in ("root", "workers", "corpus", *unused):
         del settings[field]
     if config.montage == "average":  # Only then, or the hash of every store changes.
@@ -170,11 +173,7 @@ def make_part(source: Source, corpus: Corpus, config: DataConfig, file: Path) ->
         "label": windows.label.tolist(),
         "on_grid": windows.on_grid.tolist(),
     }
-    # Only where there are any, or the fingerprint of every store changes.
-    if recording.bad_channels:
-        info["bad_channels"] = recording.bad_channels
-    if windows.left_out:
-        info["left_out"] = {k: int(v.sum()) for k, v in windows.left_out.items()}
+    info |= marks_of(recording, windows)
     if not source.member:
         info["sha256"] = _hash(source.path)
     with output_errors(file.parent):
@@ -259,7 +258,7 @@ def _manifest(plan: PreparePlan, infos: Sequence[Mapping[str, Any]]) -> dict[str
                 "duration_s": info["duration_s"],
                 "events": info["events"],
                 "filled_channels": info["filled_channels"],
-                **{k: info[k] for k in ("bad_channels", "left_out") if k in info},
+                **{name: info[name] for name in MARKS if name in info},
             }
             for source, info in zip(plan.sources, infos, strict=True)
         },

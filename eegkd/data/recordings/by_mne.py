@@ -1,0 +1,206 @@
+"""Recordings of every format that MNE reads, with what it does not check checked."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eegkd.data.recordings.edf import EdfHeader, read_edf_header
+from eegkd.data.recordings.fif import check_fif
+from eegkd.data.recordings.guard import check_companions, check_size, reading
+from eegkd.data.recordings.recording import Kind
+from eegkd.data.recordings.signals import VOLTS, Marks, Signals, sort_marks, voltage
+from eegkd.errors import InputError
+
+_EDF = (".edf", ".bdf")
+_KINDS: Mapping[str, Kind] = {
+    **dict.fromkeys(("eeg", "seeg", "ecog", "dbs"), "eeg"),
+    **{"eog": "eog", "emg": "emg", "ecg": "ecg"},
+}
+_GDF_SIGNAL_BYTES = 256
+_LATIN = "its annotations are no UTF-8 and were read as Latin-1"
+
+
+def read_mne(path: Path) -> Signals:
+    """Reads a recording.
+
+    The slower channels of an EDF file are resampled by MNE to the highest rate, and
+    named in `slower`. Annotations that are no UTF-8 are read as Latin-1, with a note.
+
+    Raises:
+        InputError: If the file is damaged, or MNE cannot read it.
+    """
+    # A scale of infinity gives NaN: what is in use is checked afterwards.
+    with reading(path, *_words(path)), np.errstate(all="ignore"):
+        header, raw, notes = _open(path)
+        check_size(path, len(raw.ch_names), raw.n_times)
+        data = raw.get_data(verbose="error")
+        types = raw.get_channel_types()
+        kinds: list[Kind] = [_KINDS.get(kind, "misc") for kind in types]
+        if header is None:
+            factors, dimensions = _units(path, raw, kinds)
+        else:
+            dimensions = list(header.dimensions)
+            factors = [_edf_factor(text) for text in dimensions]
+        is_stim = np.array([kind == "stim" for kind in types])
+        data /= np.where(is_stim, 1.0, factors)[:, None]
+        rate = float(raw.info["sfreq"])
+        marks = list(_annotations(raw))
+        if header is not None:
+            for trigger in data[is_stim]:
+                marks += _rises(trigger, rate)
+        found = sort_marks(marks)
+        bad = {raw.ch_names.index(name) for name in raw.info["bads"]}
+        bad.update(header.unscaled if header else ())
+        return Signals(
+            numbers=data,
+            names=raw.ch_names,
+            kinds=kinds,
+            dimensions=dimensions,
+            rate=rate,
+            events=found.events,
+            bad_spans=found.bad_spans,
+            bad_channels=tuple(sorted(bad)),
+            slower=_slower(header),
+            notes=(*notes, *found.notes),
+        )
+
+
+def read_mne_marks(path: Path) -> Marks:
+    """Reads the annotations of a file alone, not its signals.
+
+    Raises:
+        InputError: As `read_mne`.
+    """
+    with reading(path, *_words(path)), np.errstate(all="ignore"):
+        _, raw, notes = _open(path)
+        found = sort_marks(_annotations(raw))
+        return found._replace(notes=(*notes, *found.notes))
+
+
+def _words(path: Path) -> tuple[str, str]:
+    what = path.suffix or "a recording"
+    return f"MNE cannot read it as {what}", (
+        "Check that the file is whole and its suffix is right."
+    )
+
+
+def _open(path: Path) -> tuple[EdfHeader | None, Any, tuple[str, ...]]:
+    """Opens a file that its own structure says is sound."""
+    import mne
+
+    suffix = path.suffix.lower()
+    header, notes = None, ()
+    if suffix in _EDF:
+        header = read_edf_header(path)
+        notes = tuple(
+            f"channel {header.labels[i]} has no scale: its minimum and maximum in the "
+            "header are equal or no numbers"
+            for i in header.unscaled
+        )
+    elif suffix == ".gdf":
+        _check_gdf(path)
+    elif suffix in (".vhdr", ".ahdr"):
+        parts = rb"^(?:DataFile|MarkerFile)=([^\r\n]+)"
+        named = re.findall(parts, path.read_bytes(), re.MULTILINE)
+        check_companions(path, (name.decode("utf-8", "replace") for name in named))
+    elif suffix == ".set":
+        _check_set(path)
+    check_fif(path)
+    try:
+        return header, mne.io.read_raw(path, preload=False, verbose="error"), notes
+    except Exception as error:
+        # MNE's own advice is an option of a function that no command has.
+        if header is None or "latin1" not in str(error):
+            raise
+    raw = mne.io.read_raw(path, preload=False, encoding="latin1", verbose="error")
+    return header, raw, (*notes, _LATIN)
+
+
+def _check_gdf(path: Path) -> None:
+    """Refuses a header of more signals than the file has bytes for."""
+    with path.open("rb") as file:
+        fixed = file.read(256)
+    is_old = fixed[:8] < b"GDF 1.90"
+    count = int.from_bytes(fixed[252 : 256 if is_old else 254], "little")
+    if (
+        fixed.startswith(b"GDF")
+        and _GDF_SIGNAL_BYTES * (count + 1) > path.stat().st_size
+    ):
+        raise InputError(
+            f"{path}: its header speaks of {count} signals, which the file is too "
+            "short for. Copy or download it again, or check its suffix is right."
+        )
+
+
+def _check_set(path: Path) -> None:
+    """Names the package that EEGLAB's files of MATLAB 7.3 need, where it is missing."""
+    import importlib.util
+
+    with path.open("rb") as file:
+        head = file.read(520)
+    is_hdf5 = (
+        head.startswith((b"MATLAB 7.3", b"\x89HDF")) or head[512:516] == b"\x89HDF"
+    )
+    if is_hdf5 and importlib.util.find_spec("pymatreader") is None:
+        raise InputError(
+            f"{path}: EEGLAB saved it as MATLAB 7.3 (HDF5). Install the package that "
+            "reads these (pip install pymatreader), or save it in EEGLAB as version 7 "
+            "or 6 (Preferences)."
+        )
+
+
+def _slower(header: EdfHeader | None) -> tuple[int, ...]:
+    if header is None:
+        return ()
+    most = max(header.samples)
+    return tuple(i for i, num in enumerate(header.samples) if num < most)
+
+
+def _units(
+    path: Path, raw: Any, kinds: Sequence[Kind]
+) -> tuple[list[float], list[str]]:
+    """Returns MNE's volts as numbers of the format's own unit."""
+    default = "V" if path.name.lower().endswith((".fif", ".fif.gz")) else "uV"
+    known = getattr(raw, "_orig_units", {})
+    units: list[str] = []
+    factors = []
+    for name, kind in zip(raw.ch_names, kinds, strict=True):
+        unit = voltage(str(known.get(name, ""))) or default
+        factors.append(1.0 if kind == "misc" else VOLTS[unit])
+        units.append("" if kind == "misc" else unit)
+    return factors, units
+
+
+def _edf_factor(dimension: str) -> float:
+    """Returns the factor of MNE for an EDF unit, in the spellings that it knows."""
+    if dimension in ("\u03bcV", "\u00b5V", "\x83\xcaV", "uV"):
+        return 1e-6
+    return 1e-3 if dimension == "mV" else 1.0
+
+
+def _annotations(raw: Any) -> Iterator[tuple[float, float, str, Sequence[str]]]:
+    """Lists annotations, with onsets counted from the first sample that is there.
+
+    MNE counts them from the start of the acquisition, with a measurement date or
+    without: `first_time` seconds earlier where a recording was cropped.
+    """
+    annotations = raw.annotations
+    yield from zip(
+        annotations.onset - raw.first_time,
+        annotations.duration,
+        annotations.description,
+        annotations.ch_names,
+        strict=True,
+    )
+
+
+def _rises(
+    values: np.ndarray, rate: float
+) -> list[tuple[float, float, str, Sequence[str]]]:
+    """Lists the rises of a trigger channel, labelled by the new value."""
+    codes = values.astype(np.int64)
+    rises = np.flatnonzero(np.diff(codes) > 0) + 1
+    return [(float(i / rate), 0.0, str(codes[i]), ()) for i in rises]
