@@ -1,18 +1,24 @@
 """`eegkd prepare`: a corpus, or a folder of files, cut into a window store."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.table import Table
 
 from eegkd.commands.options import parse, with_root
 from eegkd.data.config import DataConfig
+from eegkd.data.windows.labelled import classes_without_windows
 from eegkd.data.windows.marks import describe_marks
 from eegkd.data.windows.prepare import estimate, prepare
-from eegkd.data.windows.store import WindowStore
+from eegkd.data.windows.store import WindowStore, check_trainable
+from eegkd.errors import InputError
 from eegkd.host.sealed import format_bytes
 from eegkd.host.terminal import Terminal
+from eegkd.host.text import plain
+
+MOST_NAMES = 8
+"""Subjects whose names are printed."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,6 +50,8 @@ def main(args: Sequence[str]) -> None:
         )
     store = prepare(config, out)
     console.print(_summary(store))
+    for sentence in _words(store):
+        console.print(sentence, soft_wrap=True)
     console.print(f"Use it with --store {out}", soft_wrap=True)
 
 
@@ -52,8 +60,15 @@ def _summary(store: WindowStore) -> Table:
     who = "subjects" if manifest["has_subjects"] else "subjects (none are named)"
     classes = ((f"windows: {name}", n) for name, n in counts["classes"].items())
     channels = manifest["channels"]
+    names = [plain(name, 20) for name in store.subjects.names]
+    more = ", ..." if len(names) > MOST_NAMES else ""
     rows = (
-        (who, len(store.subjects.names) if manifest["has_subjects"] else "-"),
+        (
+            who,
+            f"{len(names)}: {', '.join(names[:MOST_NAMES])}{more}"
+            if manifest["has_subjects"]
+            else "-",
+        ),
         ("recordings", len(manifest["recordings"])),
         ("windows", f"{len(store)} of {manifest['window_s']:g} s"),
         *classes,
@@ -66,3 +81,19 @@ def _summary(store: WindowStore) -> Table:
     for name, value in rows:
         table.add_row(name, str(value))
     return table
+
+
+def _words(store: WindowStore) -> Iterator[str]:
+    """Yields what the table does not say: doubts, files left aside, labels missing."""
+    manifest = store.manifest
+    yield from manifest.get("notes", ())
+    yield from classes_without_windows(store)
+    try:
+        check_trainable(store)
+    except InputError as error:
+        yield str(error)
+    if not manifest["has_subjects"]:
+        yield (
+            "Nobody is named, so folds go by recording, and recordings of one person "
+            "may be trained and tested on."
+        )

@@ -29,6 +29,10 @@ class DataConfig:
         layout: Cap of the recordings where its electrodes have names of their own (A1
             to D32): those that lie at a place of the 10-20 system are named by it.
         unit: Unit of a folder's files where they state none.
+        subject_from: Person of a folder's file whom neither labels.csv nor a BIDS word
+            sub-XX names: its first sub-folder, its name (file), its name up to the
+            first _ or - (prefix), or nobody (none); left out: the sub-folder, where it
+            can be one.
         world: World of the synthetic corpus.
         seed: Seed of the synthetic corpus: which patients are drawn.
         workers: Processes that read recordings; 0 is one per core.
@@ -59,6 +63,7 @@ class DataConfig:
         | None
     ) = None
     unit: Literal["uV", "mV", "V"] | None = None
+    subject_from: Literal["folder", "file", "prefix", "none"] | None = None
     world: Literal["transfer", "null", "layered", "layered_null"] = "transfer"
     seed: int = 0
     workers: int = 0

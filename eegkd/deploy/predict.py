@@ -78,7 +78,9 @@ def read_subjects(
             f"{path} is no folder: with --data.corpus {corpus}, name the folder of its "
             "recordings; a single file needs no corpus."
         )
-    known = get_corpus(corpus, path, unit=unit)
+    # Whose a recording is, and which labels are too short for a window, is no matter.
+    free = {"subject_from": "none", "window_s": 1 / intake.manifest["rate"]}
+    known = get_corpus(corpus, path, unit=unit, **free)
     labels = frozenset(names)
     if known.background is not None:
         labels = frozenset(known.classes) - {known.background, UNLABELLED}

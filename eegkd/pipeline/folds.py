@@ -79,8 +79,12 @@ def hold_out(data: FoldData, share: float, seed: int) -> np.ndarray | None:
     if not 0 < num < len(people):
         raise InputError(
             f"--train.held_out {share}: of the {len(people)} training subjects whose "
-            f"labels the student may use, that is {num}. Choose a share that leaves "
-            "subjects on both sides, or 0."
+            f"labels the student may use, that is {num}. Choose "
+            + (
+                "a share that leaves subjects on both sides, as 0.5 does, or 0."
+                if len(people) > 1
+                else "0, or add subjects."
+            )
         )
     rng = np.random.default_rng([seed, data.fold.index])
     return np.isin(store.index["subject"], rng.permutation(people)[:num])
@@ -106,7 +110,12 @@ def part_of_rows(data: FoldData, num_parts: int, seed: int) -> np.ndarray:
     if len(people) < num_parts:
         raise InputError(
             f"A stage is cross-fitted in {num_parts} parts, and fold {data.fold.index} "
-            f"trains on {len(people)} subjects: ask for at most {len(people)} parts."
+            f"trains on {len(people)} subjects: "
+            + (
+                f"ask for at most {len(people)} parts."
+                if len(people) > 1
+                else "add subjects, or raise --num_folds."
+            )
         )
     rng = np.random.default_rng([seed, data.fold.index, num_parts])
     groups = np.array_split(rng.permutation(people), num_parts)

@@ -1,5 +1,3 @@
-import pickle
-
 import numpy as np
 import pytest
 
@@ -7,31 +5,8 @@ from eegkd.data import DataConfig, get_corpus
 from eegkd.data.windows.prepare import prepare
 from eegkd.errors import InputError
 from tests.support.edf import write_edf
+from tests.support.folders import label, noise, put, read_all, spans
 from tests.support.real import real
-
-
-def noise(channels=2, seconds=6, rate=100):
-    return 30 * np.random.default_rng(0).normal(size=(channels, seconds * rate))
-
-
-def put(path, **options):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return write_edf(path, noise(), ["Fz", "Cz"], **options)
-
-
-def label(root, text):
-    (root / "labels.csv").write_text(text)
-
-
-def read_all(root, **options):
-    corpus = get_corpus("folder", root, **options)
-    sources = corpus.list_sources(root)
-    read = pickle.loads(pickle.dumps(corpus.read))
-    return corpus, {s.recording_id: read(s) for s in sources}
-
-
-def spans(recording):
-    return [(e.onset_s, e.duration_s, e.label) for e in recording.events]
 
 
 def test_labels_of_whole_recordings(tmp_path):
@@ -44,7 +19,8 @@ def test_labels_of_whole_recordings(tmp_path):
     assert spans(recordings["a.edf"]) == [(0, 6, "rest")]
     assert spans(recordings["c.edf"]) == []
     assert recordings["a.edf"].subject == "anna"
-    assert not corpus.has_subjects
+    # Nobody is named for c.edf: it is a group of its own, and the others keep theirs.
+    assert corpus.has_subjects
     assert recordings["c.edf"].subject == "c.edf"
 
 

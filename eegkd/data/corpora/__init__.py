@@ -75,6 +75,7 @@ class Corpus(NamedTuple):
             that nobody was asked for (`not_asked`). There is no background class then.
         task: Fields of a task of `eegkd.evaluate.tasks` that do not follow from the
             classes: `kind`, `metrics` and `monitor`.
+        notes: Sentences on what was left aside, or is in doubt; `prepare` prints them.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Corpus(NamedTuple):
     needs_root: bool = True
     multilabel: bool = False
     task: Mapping[str, Any] = {}
+    notes: tuple[str, ...] = ()
 
 
 def not_asked(name: str) -> str:

@@ -1,32 +1,34 @@
 """Anyone's own recordings: a folder of files, with or without a `labels.csv`.
 
-Every file below the folder whose suffix is that of a recording is one. Its person is
-the `subject` of labels.csv, else the BIDS word `sub-XX` in its path, else its
-sub-folder, else unknown (then folds go by recording).
+Every file below the folder whose suffix is that of a recording is one, unless it is a
+part of another, or holds something else (`eegkd.data.folders`). Its person is the
+`subject` of labels.csv, else the BIDS word `sub-XX` in its path, else its sub-folder or
+what `--data.subject_from` says, else unknown: then it is a group of its own in folds.
 
 `labels.csv` lies at the top, with the columns `file` (relative to the folder), `label`
 and, as wanted, `subject`, `onset` and `duration` (seconds). A row without onset and
 duration labels the whole recording. With a labels.csv, annotations inside the files
-are not read; without one, their annotations that last are the labels.
+are not read; without one, their annotations that last are the labels, and those of an
+EDF+ file without signals that lies beside its recording. Of them, labels that can cover
+too little of any window are no classes.
 
 The classes are the labels in alphabetical order. The rest of the time is unlabelled,
 except that it becomes the class `background` (the first one) where a row of that label
 exists (one whole recording free of events is enough), or where one label alone, with
 onsets, leaves nothing else to tell it from. A recording that labels.csv does not
-mention, and a stretch labelled `unlabelled`, are never background.
+mention, and a stretch labelled `unlabelled`, are never background. A label that begins
+with BAD or EDGE is no class: windows that it touches are unlabelled.
 
 A label may name several classes, with `;` between them: "AF;RBBB". Where one does, a
 window has every class that covers enough of it, and the rest of the time of a recording
 that labels.csv mentions has none. A label of ";" or `background` names no class.
 """
 
-import csv
 import dataclasses
 import functools
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from eegkd.data.config import DataConfig
 from eegkd.data.corpora import (
@@ -34,78 +36,228 @@ from eegkd.data.corpora import (
     UNLABELLED,
     Corpus,
     Source,
+    corpus_names,
     folder_of,
     split_label,
 )
+from eegkd.data.folders.annotations import label_files, read_stages, too_short
+from eegkd.data.folders.copies import equal_recordings
+from eegkd.data.folders.labels import (
+    BACKGROUND,
+    LABELS_FILE,
+    Row,
+    Table,
+    check_rows,
+    find_labels,
+    read_labels,
+)
+from eegkd.data.folders.listing import SUFFIXES, Listing, list_recordings
+from eegkd.data.folders.names import is_bad, labels_alike
+from eegkd.data.folders.people import name_people, quoted
 from eegkd.data.recordings.reading import bids_word, read_events, read_recording
-from eegkd.data.recordings.recording import Event, Recording
+from eegkd.data.recordings.recording import Event, Recording, Span
+from eegkd.data.windows.cutting import GENERAL
 from eegkd.errors import InputError
 
-BACKGROUND = "background"
-LABELS_FILE = "labels.csv"
-_COLUMNS = ("file", "subject", "onset", "duration", "label")
-_SUFFIXES = (
-    *(".edf", ".bdf", ".gdf", ".vhdr", ".set", ".fif", ".fif.gz", ".cnt", ".lay"),
-    *(".hea", ".eeg", ".mff", ".cdt", ".nxe", ".nedf", ".mefd"),
-)
 
+class _Labels(NamedTuple):
+    """Labels of a folder's recordings.
 
-@dataclasses.dataclass(frozen=True)
-class _Row:
-    """One line of labels.csv; no onset means the whole recording."""
+    Attributes:
+        name: File that they come from; "" for annotations of the recordings.
+        rows: Rows by recording; None for its own annotations, () for no label.
+        pairs: Every label, and whether it has an onset.
+        too_short: Labels of annotations that no window can get -> longest stretch.
+    """
 
-    line: int
-    subject: str
-    label: str
-    onset_s: float | None
-    duration_s: float | None
+    name: str
+    rows: Mapping[Path, Sequence[Row] | None]
+    pairs: Sequence[tuple[str, bool]]
+    too_short: Mapping[str, float]
 
 
 def make_corpus(config: DataConfig) -> Corpus:
     """Returns the corpus of `config.root`; its classes come from its labels.
 
     Raises:
-        InputError: If there is no recording, or labels.csv does not fit them.
+        InputError: If there is no recording, labels.csv does not fit them, or persons
+            or labels are in doubt.
     """
     root = folder_of(config.root, "folder")
-    files = _recordings(root)
+    listing = list_recordings(root)
+    files = listing.recordings
     if not files:
-        raise InputError(
-            f"{root}: no recording in it (known suffixes: {' '.join(_SUFFIXES)}). Set "
-            "--data.root to the folder of the recordings."
-        )
-    table = _read_labels(root / LABELS_FILE, files)
-    if table is None:
-        labelled = [(e.label, True) for f in files for e in _lasting(read_events(f))]
+        raise _nothing(root, listing)
+    found = find_labels(root)
+    table = None if found is None else read_labels(found, files)
+    people, notes = name_people(root, files, table, config.subject_from)
+    notes += _check_copies(root, listing, people)
+    if found is None or table is None:
+        labels = _annotated(listing, config)
     else:
-        labelled = [
-            (row.label, row.onset_s is not None)
-            for rows in table.values()
-            for row in rows
-        ]
-    several = table is not None and any(SEPARATOR in name for name, _ in labelled)
+        labels = _tabled(found, files, table)
+    several = table is not None and any(SEPARATOR in x for x, _ in labels.pairs)
+    if found is not None and table is not None:
+        check_rows(found, table, several=several)
     if several:
-        names = {name for text, _ in labelled for name in split_label(text)}
-        classes, background = tuple(sorted(names - {UNLABELLED, BACKGROUND})), None
+        names = {name for text, _ in labels.pairs for name in split_label(text)}
+        names = {x for x in names - {UNLABELLED, BACKGROUND} if not is_bad(x)}
+        classes, background = tuple(sorted(names)), None
     else:
-        classes, background = _classes(labelled)
+        classes, background = _classes(labels.pairs)
+    _check_labels(found or root, {UNLABELLED, *classes})
     sources = tuple(
-        _source(root, file, None if table is None else table.get(file, ()), config)
+        Source(
+            recording_id=file.relative_to(root).as_posix(),
+            path=file,
+            subject=people[file],
+            session=bids_word(file.relative_to(root), "ses"),
+            info=_info(file, labels, listing, config),
+        )
         for file in files
     )
-    has_subjects = all(source.subject for source in sources)
+    rest_is_known = background is not None or several
     return Corpus(
         name="folder",
         classes=classes,
         background=background,
         list_sources=functools.partial(_list, sources),
-        read=functools.partial(_read, background is not None or several, several),
+        read=functools.partial(
+            _read, rest_is_known, several, frozenset(labels.too_short)
+        ),
         defaults={},
-        has_subjects=has_subjects,
+        has_subjects=any(people.values()),
         licence="the user's own",
-        options=("unit",),
+        options=("unit", "subject_from", "window_s", "positive_fraction", "rate"),
         multilabel=several,
+        notes=(*notes, *_words(root, listing, labels, config)),
     )
+
+
+def _nothing(root: Path, listing: Listing) -> InputError:
+    aside = [f"{p.relative_to(root)} is {why}" for p, why in listing.aside.items()]
+    others = f"; {aside[0]} ({len(aside)} such)" if aside else ""
+    return InputError(
+        f"{root}: no recording in it (known suffixes: {' '.join(SUFFIXES)}{others}). "
+        "Set --data.root to the folder of the recordings."
+    )
+
+
+def _check_copies(
+    root: Path, listing: Listing, people: Mapping[Path, str]
+) -> tuple[str, ...]:
+    """Refuses recordings with equal samples, except of one person that is named.
+
+    Returns:
+        What to tell the user of those.
+    """
+    groups = equal_recordings(listing.recordings, listing.others)
+    names = [[f.relative_to(root).as_posix() for f in group] for group in groups]
+    for group, same in zip(groups, names, strict=True):
+        if len({people[file] for file in group}) > 1 or not people[group[0]]:
+            raise InputError(
+                f"{root}: {quoted(same)} hold the same samples under the names of "
+                "different persons, or of nobody: copies would be trained and tested "
+                "on. Leave one of them there."
+            )
+    return tuple(
+        f"{quoted(same)} hold the same samples: they count {len(same)} times."
+        for same in names
+    )
+
+
+def _annotated(listing: Listing, config: DataConfig) -> _Labels:
+    """Reads annotations of the recordings, and of the files beside them."""
+    rows = {file: None for file in listing.recordings}
+    rows |= {file: read_stages(path) for file, path in listing.stages.items()}
+    stretches = []
+    for file, own in rows.items():
+        if own is None:
+            events = _lasting(read_events(file))
+            found = [(e.onset_s, e.duration_s, e.label) for e in events]
+        else:
+            found = [(r.onset_s or 0.0, r.duration_s or 0.0, r.label) for r in own]
+        stretches.append([x for x in found if x[2] != UNLABELLED and not is_bad(x[2])])
+    short = too_short(
+        stretches, window_s=_window_s(config), least_s=_least_s(config, rounding=2)
+    )
+    labels = {label for own in stretches for *_, label in own} - set(short)
+    return _Labels("", rows, [(label, True) for label in sorted(labels)], short)
+
+
+def _tabled(path: Path, files: Sequence[Path], table: Table) -> _Labels:
+    pairs = [
+        (row.label, row.onset_s is not None)
+        for rows in table.values()
+        for row in rows
+        if not is_bad(row.label)
+    ]
+    return _Labels(path.name, {f: table.get(f, ()) for f in files}, pairs, {})
+
+
+def _window_s(config: DataConfig) -> float:
+    return config.window_s or GENERAL["window_s"]
+
+
+def _least_s(config: DataConfig, rounding: int = 0) -> float:
+    """Returns how much of a window a label must cover, less some samples."""
+    spare = rounding / (config.rate or GENERAL["rate"])
+    return config.positive_fraction * _window_s(config) - spare
+
+
+def _info(
+    file: Path, labels: _Labels, listing: Listing, config: DataConfig
+) -> dict[str, Any]:
+    rows, events = labels.rows[file], None
+    if rows is not None:
+        events = tuple((r.line, r.onset_s, r.duration_s, r.label) for r in rows)
+    stages = listing.stages.get(file)
+    name = labels.name or (stages.name if stages else LABELS_FILE)
+    return {"events": events, "unit": config.unit, "labels": name}
+
+
+def _check_labels(where: Path, names: Iterable[str]) -> None:
+    groups = labels_alike(sorted(names))
+    if groups:
+        raise InputError(
+            f"{where}: the labels {quoted(groups[0])} mean the same, or differ by "
+            f"their spelling alone ({len(groups)} such). Write one name for them in "
+            f"{LABELS_FILE}, which annotations inside files give way to."
+        )
+
+
+def _words(
+    root: Path, listing: Listing, labels: _Labels, config: DataConfig
+) -> Iterable[str]:
+    """Yields what else to tell the user: files left aside, and labels not used."""
+    aside = {p.relative_to(root).as_posix(): why for p, why in listing.aside.items()}
+    if labels.name:
+        aside |= {
+            path.relative_to(root).as_posix(): f"annotations; {labels.name} is read"
+            for path in listing.stages.values()
+        }
+    if aside:
+        texts = [f"{name} ({why})" for name, why in aside.items()]
+        yield f"Left aside: {quoted(texts, 3, '{}')}."
+    if labels.too_short:
+        longest = max(labels.too_short.values())
+        yield (
+            f"No classes, since no window of {_window_s(config):g} s can have them: "
+            f"the annotations {quoted(labels.too_short)}. A label needs "
+            f"{_least_s(config):g} s, and they last at most {longest:g} s: write the "
+            f"stretches that they stand for into {LABELS_FILE}, or lower "
+            "--data.window_s."
+        )
+    unused = [] if labels.name else label_files(listing.others)
+    if unused:
+        names = quoted((path.relative_to(root).as_posix() for path in unused), 3)
+        is_bids = (root / "dataset_description.json").exists()
+        bids = is_bids and "bids" in corpus_names()
+        other = "; --data.corpus bids reads a BIDS data set" if bids else ""
+        yield (
+            f"Not read, though they look like labels: {names}. Labels are read from "
+            f"{LABELS_FILE} at the top of the folder{other}."
+        )
 
 
 def _list(sources: tuple[Source, ...], root: Path) -> tuple[Source, ...]:
@@ -114,51 +266,6 @@ def _list(sources: tuple[Source, ...], root: Path) -> tuple[Source, ...]:
         source if source.subject else source._replace(subject=source.recording_id)
         for source in sources
     )
-
-
-def _recordings(root: Path) -> tuple[Path, ...]:
-    """Lists recordings below a folder, but no hidden files or insides of .mff."""
-    found: list[Path] = []
-    for path in sorted(root.iterdir()):
-        name = path.name.lower()
-        is_recording = name.endswith(_SUFFIXES)
-        # BrainVision keeps its samples in a .eeg next to the .vhdr that is read.
-        is_samples = name.endswith(".eeg") and path.with_suffix(".vhdr").exists()
-        if name.startswith("."):
-            continue
-        if is_recording and not is_samples:
-            found.append(path)
-        elif path.is_dir():
-            found += _recordings(path)
-    return tuple(found)
-
-
-def _source(
-    root: Path, file: Path, rows: Iterable[_Row] | None, config: DataConfig
-) -> Source:
-    relative = file.relative_to(root)
-    named = "" if rows is None else _subject(root / LABELS_FILE, relative, rows)
-    parent = relative.parts[0] if len(relative.parts) > 1 else ""
-    events = None
-    if rows is not None:
-        events = tuple((r.line, r.onset_s, r.duration_s, r.label) for r in rows)
-    return Source(
-        recording_id=relative.as_posix(),
-        path=file,
-        subject=named or bids_word(relative, "sub") or parent,
-        session=bids_word(relative, "ses"),
-        info={"events": events, "unit": config.unit, "labels": LABELS_FILE},
-    )
-
-
-def _subject(labels: Path, file: Path, rows: Iterable[_Row]) -> str:
-    named = sorted({row.subject for row in rows if row.subject})
-    if len(named) > 1:
-        raise InputError(
-            f"{labels}: {file.as_posix()} is of subject {named[0]} in one row and of "
-            f"{named[1]} in another. A recording has one subject."
-        )
-    return named[0] if named else ""
 
 
 def _classes(
@@ -173,7 +280,9 @@ def _classes(
     return tuple(names), None
 
 
-def _read(rest_is_known: bool, several: bool, source: Source) -> Recording:
+def _read(
+    rest_is_known: bool, several: bool, left_out: frozenset[str], source: Source
+) -> Recording:
     """Reads one file; its events carry class names, or `unlabelled`."""
     recording = read_recording(source.path, units=source.info["unit"])
     rows = source.info["events"]
@@ -190,13 +299,24 @@ def _read(rest_is_known: bool, several: bool, source: Source) -> Recording:
         if not rows and rest_is_known:
             whole = recording.duration_s
             events = (Event(onset_s=0.0, duration_s=whole, label=UNLABELLED),)
-    if rest_is_known:
-        events = tuple(event for event in events if event.label != BACKGROUND)
+    bad = tuple(event for event in events if is_bad(event.label))
+    no_class = left_out | ({BACKGROUND} if rest_is_known else frozenset())
+    events = (e for e in events if e.label not in no_class and not is_bad(e.label))
     return dataclasses.replace(
         recording,
         events=tuple(sorted(events, key=lambda event: event.onset_s)),
+        bad_spans=(*recording.bad_spans, *map(_span, bad)),
         subject=source.subject,
         session=source.session,
+    )
+
+
+def _span(event: Event) -> Span:
+    return Span(
+        onset_s=event.onset_s,
+        duration_s=event.duration_s,
+        reason=event.label,
+        channels=event.channels,
     )
 
 
@@ -215,108 +335,11 @@ def _event(
     length = recording.duration_s
     if onset_s is None or duration_s is None:
         return Event(onset_s=0.0, duration_s=length, label=label)
-    if onset_s + duration_s > length + 1:
+    # Stages of a file beside the recording may go on until the equipment was removed.
+    if line and onset_s + duration_s > length + 1:
         raise InputError(
             f"{source.info['labels']}, line {line}: {label!r} at {onset_s:g} s for "
             f"{duration_s:g} s ends after {source.path} does ({length:g} s). Times are "
             "seconds from the start of that recording: are these its labels?"
         )
     return Event(onset_s=onset_s, duration_s=duration_s, label=label)
-
-
-def _read_labels(
-    path: Path, files: tuple[Path, ...]
-) -> Mapping[Path, tuple[_Row, ...]] | None:
-    """Reads rows of labels.csv by recording; None if there is no such file."""
-    if not path.exists():
-        return None
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        columns = [name.strip() for name in reader.fieldnames or ()]
-        reader.fieldnames = columns
-        _check_columns(path, columns)
-        lines = [(reader.line_num, _stripped(path, reader, line)) for line in reader]
-    known = {file.resolve(): file for file in files}
-    rows: dict[Path, tuple[_Row, ...]] = {}
-    lost = []
-    for number, cells in lines:
-        file = known.get((path.parent / cells["file"]).resolve())
-        if file is None:
-            lost.append((number, cells["file"]))
-        else:
-            rows[file] = (*rows.get(file, ()), _row(path, number, cells))
-    if lines and not rows:
-        raise InputError(
-            f"{path} names none of the recordings in {path.parent} (first: "
-            f"{lost[0][1]!r}): it belongs to other recordings. Column file is relative "
-            "to the folder."
-        )
-    if lost:
-        raise InputError(
-            f"{path}, line {lost[0][0]}: no recording {lost[0][1]!r} in {path.parent} "
-            f"({len(lost)} such rows). Column file is relative to the folder; correct "
-            "it or remove the row."
-        )
-    return rows
-
-
-def _check_columns(path: Path, columns: list[str]) -> None:
-    unknown = [name for name in columns if name not in _COLUMNS]
-    missing = [name for name in ("file", "label") if name not in columns]
-    if unknown or missing:
-        what = (
-            f"unknown column {unknown[0]!r}" if unknown else f"no column {missing[0]}"
-        )
-        raise InputError(
-            f"{path}: {what}. Its first line must name the columns, of "
-            f"{','.join(_COLUMNS)}; file and label are required."
-        )
-
-
-def _stripped(
-    path: Path, reader: Any, line: Mapping[str | None, Any]
-) -> dict[str, str]:
-    if None in line or None in line.values():
-        raise InputError(
-            f"{path}, line {reader.line_num}: not as many cells as columns. Put text "
-            "that holds a comma in double quotes."
-        )
-    return {str(name): str(cell).strip() for name, cell in line.items()}
-
-
-def _row(path: Path, number: int, cells: Mapping[str, str]) -> _Row:
-    if not cells["label"]:
-        raise InputError(
-            f"{path}, line {number}: the label is empty. Fill it in, or remove the "
-            "row: a recording without a row is unlabelled."
-        )
-    onset, duration = (cells.get(name, "") for name in ("onset", "duration"))
-    if bool(onset) != bool(duration):
-        raise InputError(
-            f"{path}, line {number}: give both onset and duration in seconds, or "
-            "neither to label the whole recording."
-        )
-    return _Row(
-        number,
-        cells.get("subject", ""),
-        cells["label"],
-        _seconds(path, number, "onset", onset, least=0.0),
-        _seconds(path, number, "duration", duration, least=1e-9),
-    )
-
-
-def _seconds(
-    path: Path, number: int, column: str, text: str, *, least: float
-) -> float | None:
-    if not text:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not least <= value < math.inf:
-        raise InputError(
-            f"{path}, line {number}: {column} {text!r} is no number of seconds that "
-            f"could be one. Write for example {column} 12.5."
-        )
-    return value

@@ -193,13 +193,13 @@ def count_windows(
     """
     labels = index["label"]
     if labels.ndim == 1:
-        hits = labels[:, None] == np.arange(len(classes))
-        unlabelled = labels < 0
+        rows = np.flatnonzero((labels >= 0) & (labels < len(classes)))
+        columns, unlabelled = labels[rows], labels < 0
     else:
-        hits, unlabelled = labels > 0, (labels < 0).all(axis=1)
+        (rows, columns), unlabelled = np.nonzero(labels > 0), (labels < 0).all(axis=1)
     names, codes = np.unique(index["subject"], return_inverse=True)
     table = np.zeros((len(names), len(classes)), np.int64)
-    np.add.at(table, codes, hits)
+    np.add.at(table, (codes[rows], columns), 1)
     return {
         "classes": dict(zip(classes, table.sum(axis=0).tolist(), strict=True)),
         "unlabelled": int(unlabelled.sum()),

@@ -12,7 +12,7 @@ from sklearn.model_selection import (
     StratifiedKFold,
 )
 
-from eegkd.data.windows.store import WindowStore
+from eegkd.data.windows.store import WindowStore, check_trainable
 from eegkd.data.windows.stratify import IterativeFolds
 from eegkd.errors import InputError
 from eegkd.host.sealed import hash_json
@@ -101,25 +101,18 @@ def make_folds(
 ) -> tuple[Fold, ...]:
     """Splits a store into folds; validation groups are nested in the training ones.
 
-    Groups are subjects, or recordings where the corpus has no subjects.
+    Groups are subjects; a recording whose subject is not named is a group of its own.
 
     Raises:
-        InputError: If there are too few groups, or a class is missing from a
-            training fold.
+        InputError: If no window is labelled, there are too few groups, or a class is
+            missing from a training fold.
     """
+    check_trainable(store)
     groups = _groups(store)
-    names = np.unique(groups)
     order = store.time_order
     multilabel = store.labels.ndim > 1
     fixed = _fixed_parts(store) if split == "fixed" else {}
-    need = num_folds if split in ("kfold", "random-windows") else 3
-    if split in ("kfold", "loso") and (len(names) < max(need, 3) or num_folds < 2):
-        kind = "subjects" if store.manifest["has_subjects"] else "recordings"
-        raise InputError(
-            f"--split {split} with {num_folds} folds needs at least 2 folds and "
-            f"{max(need, 3)} {kind}; {store.manifest['corpus']} has {len(names)}. "
-            "Lower --num_folds."
-        )
+    _check_number(store, split, num_folds, len(np.unique(groups)))
     splitter = make_splitter(
         split,
         num_folds=num_folds,
@@ -147,8 +140,35 @@ def make_folds(
     return tuple(folds)
 
 
+def _check_number(
+    store: WindowStore, split: str, num_folds: int, num_groups: int
+) -> None:
+    """Refuses more folds than groups, and fewer groups than a fold has parts."""
+    kind = "subjects" if store.manifest["has_subjects"] else "recordings"
+    need = max(num_folds if split == "kfold" else 3, 3)
+    asked = f"--split {split} with {num_folds} folds"
+    if split in ("kfold", "random-windows") and num_folds < 2:
+        raise InputError(f"{asked}: raise --num_folds to at least 2.")
+    if split not in ("kfold", "loso") or num_groups >= need:
+        return
+    cure = f"Lower --num_folds to at most {num_groups}."
+    if num_groups < 3:
+        need = 3
+        cure = (
+            "One each is trained on, validated on and tested on: add recordings, or "
+            "use --split random-windows, whose results are stamped as leaking subjects."
+        )
+    raise InputError(
+        f"{asked} needs at least {need} {kind}; {store.manifest['corpus']} has "
+        f"{num_groups}. {cure}"
+    )
+
+
 def leaks_subjects(store: WindowStore, fold: Fold) -> bool:
-    """Checks whether a subject is in more than one of train, validation and test."""
+    """Checks whether a subject is in more than one of train, validation and test.
+
+    It goes by the subject of each window, whatever the folds went by.
+    """
     groups = _groups(store)
     train, val, test = (set(groups[rows]) for rows in fold[1:])
     return bool(train & val or train & test or val & test)
@@ -175,8 +195,9 @@ def splits_json(store: WindowStore, folds: Sequence[Fold]) -> dict[str, Any]:
 
 
 def _groups(store: WindowStore) -> np.ndarray:
-    name = "subject" if store.manifest["has_subjects"] else "recording_id"
-    return store.index[name]
+    """Returns the subject of each window, or its recording where nobody is named."""
+    subject = store.index["subject"]
+    return np.where(subject == "", store.index["recording_id"], subject)
 
 
 def _nested(
@@ -190,8 +211,8 @@ def _nested(
     num = min(VALIDATION_SHARE, len(np.unique(inside)))
     if num < 2:
         raise InputError(
-            "One subject is left to train on, so none can be kept for validation: "
-            "use more subjects or fewer folds."
+            "In a fold one subject is left to train on, so none can be kept for "
+            "validation. Raise --num_folds, up to the number of subjects, or add some."
         )
     several = y.ndim > 1
     splitter: BaseCrossValidator = IterativeFolds(
@@ -217,11 +238,17 @@ def _quiet_split(
     splitter: BaseCrossValidator, x: np.ndarray, y: np.ndarray, groups: np.ndarray
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Splits without the warning about rare classes: `_check_classes` judges them."""
-    if isinstance(splitter, StratifiedKFold):
-        return list(splitter.split(x, y))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-        return list(splitter.split(x, y, groups))
+        try:
+            if isinstance(splitter, StratifiedKFold):
+                return list(splitter.split(x, y))
+            return list(splitter.split(x, y, groups))
+        except ValueError as error:
+            raise InputError(
+                f"{len(x)} windows are too few for this split ({error}). Prepare more "
+                "recordings, or shorter windows (--data.window_s)."
+            ) from error
 
 
 def _fixed_parts(store: WindowStore) -> dict[str, list[str]]:
@@ -266,7 +293,8 @@ def _check_classes(store: WindowStore, fold: Fold, num_folds: int) -> None:
     for name, rows in zip(Fold._fields[1:], fold[1:], strict=True):
         if len(rows) == 0:
             raise InputError(
-                f"Fold {fold.index} has no {name} windows; lower num_folds"
+                f"Fold {fold.index} has no {name} windows. Lower --num_folds, or add "
+                "recordings."
             )
     for who, labels in (("", store.labels), ("student ", store.student_labels)):
         counts = _class_counts(store, labels[fold.train])
@@ -276,10 +304,23 @@ def _check_classes(store: WindowStore, fold: Fold, num_folds: int) -> None:
             few = ", ".join(f"{name} {count}" for name, count in rare.items())
             raise InputError(
                 f"Class {missing[0]!r} has no {who}training window in fold "
-                f"{fold.index}: too few subjects have it. Use fewer folds, or leave "
-                "the class out."
+                f"{fold.index}: {_why_missing(store, labels, missing[0])}"
                 + (f" Subjects, where fewer than folds: {few}." if few else "")
             )
+
+
+def _why_missing(store: WindowStore, labels: np.ndarray, name: str) -> str:
+    k = store.classes.index(name)
+    mine = labels == k if labels.ndim == 1 else labels[:, k] == 1
+    num = len(np.unique(_groups(store)[mine]))
+    leave_out = "leave the class out (label it unlabelled)"
+    if num < 2:
+        have = "one subject alone has" if num else "no window has"
+        return f"{have} it. Add recordings of others who do, or {leave_out}."
+    return (
+        f"{num} subjects have it, and none is left to train on. Part them by more "
+        f"folds, --split loso or another --seed, or {leave_out}."
+    )
 
 
 def _class_counts(store: WindowStore, labels: np.ndarray) -> dict[str, int]:

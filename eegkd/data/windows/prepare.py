@@ -73,9 +73,9 @@ def make_plan(config: DataConfig) -> PreparePlan:
         raise InputError(f"--data.root {root}: no {corpus.name} recordings.")
     settings = dataclasses.asdict(config)
     # Options that make other corpora. `unit` stays, or every store's hash changes.
-    unused = {"world", "seed"} - set(corpus.options)
-    if config.layout is None:  # Only then, or the hash of every store changes.
-        unused.add("layout")
+    unused = {"world", "seed", "subject_from"} - set(corpus.options)
+    # Only where they are given, or the hash of every store changes.
+    unused |= {x for x in ("layout", "subject_from") if getattr(config, x) is None}
     for field in ("root", "workers", "corpus", *unused):
         del settings[field]
     if config.montage == "average":  # Only then, or the hash of every store changes.
@@ -281,6 +281,8 @@ def _manifest(plan: PreparePlan, infos: Sequence[Mapping[str, Any]]) -> dict[str
             record["not_in_reference"] = lacking
     if corpus.task:
         manifest["task"] = corpus.task
+    if corpus.notes:
+        manifest["notes"] = corpus.notes
     if corpus.facts is not None:
         manifest |= corpus.facts()
     return manifest

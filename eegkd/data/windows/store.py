@@ -250,9 +250,10 @@ def check_trainable(store: WindowStore) -> None:
     present = [name for name, count in counts.items() if count]
     if len(present) < 2:
         only = f"only class {present[0]!r}" if present else "no labelled windows"
+        of = f" of {', '.join(store.classes)}" if store.classes else ""
         raise InputError(
-            f"{where}: {only} of {', '.join(store.classes)}; training needs two "
-            "classes. Check the labels (and their names) and --data.window_s."
+            f"{where}: {only}{of}; training needs two classes. Check the labels (and "
+            "their names; in a folder of your own, labels.csv) and --data.window_s."
         )
 
 

@@ -1,0 +1,1 @@
+"""Anyone's folder of recordings: its files, its table of labels, and its persons."""
