@@ -12,6 +12,7 @@ import numpy as np
 
 from eegkd.cache.files import WINDOWS
 from eegkd.errors import InputError
+from eegkd.host.arrays import open_npy
 from eegkd.host.sealed import hash_file
 
 
@@ -110,7 +111,4 @@ def open_external(
 def _load(file: Path) -> np.ndarray:
     if not file.is_file():
         raise InputError(f"{file} is missing from the folder of --cache.given.")
-    try:
-        return np.load(file, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{file} is no array of NumPy: {error}") from error
+    return open_npy(file, cure="Write it with numpy.save.")

@@ -16,14 +16,16 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
 from eegkd.cache.forms import Basis, TensorForm, form_of
 from eegkd.errors import InputError, output_errors
+from eegkd.host.arrays import open_npy, open_npz
 from eegkd.host.atomic import sync, write_atomic
 from eegkd.host.sealed import (
+    FileRecord,
     Verify,
     bad_files,
     first_difference,
@@ -36,6 +38,7 @@ VERSION = 1
 MANIFEST = "manifest.json"
 WINDOWS = "window_id.npy"
 _PROBE_BYTES = 1 << 25
+CURE = "Delete the folder to fill it anew."
 
 
 class Layout(NamedTuple):
@@ -59,6 +62,30 @@ class Layout(NamedTuple):
         """Rows of one shard."""
         start = shard * self.shard_rows
         return np.arange(start, min(start + self.shard_rows, self.num_rows))
+
+
+class _Fields(TypedDict):
+    """Origin of a cache's outputs, as far as every cache has it."""
+
+    form: dict[str, TensorForm]
+
+
+class _Layout(TypedDict):
+    """A `Layout` in a manifest."""
+
+    num_windows: int
+    num_views: int
+    shard_rows: int
+
+
+class _Manifest(TypedDict):
+    """Shape of a cache's manifest."""
+
+    complete: bool
+    fields: _Fields
+    layout: _Layout
+    errors: dict[str, Any]
+    files: dict[str, FileRecord]
 
 
 class Speed(NamedTuple):
@@ -98,8 +125,13 @@ def write_basis(file: Path, basis: Basis) -> dict[str, Any]:
 
 def read_basis(file: Path) -> Basis:
     """Reads principal axes."""
-    with np.load(file, allow_pickle=False) as arrays:
-        return Basis(arrays["mean"], arrays["axes"])
+    with open_npz(file, cure=CURE) as arrays:
+        return Basis(arrays.read("mean"), arrays.read("axes"))
+
+
+def read_ids(file: Path) -> np.ndarray:
+    """Reads the ids of a cache's windows."""
+    return np.array(open_npy(file, cure=CURE))
 
 
 def _write(file: Path, save: Any) -> dict[str, Any]:
@@ -124,8 +156,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     file = folder / MANIFEST
     if not file.is_file():
         raise InputError(f"{folder} is no teacher cache (no {MANIFEST}).")
-    cure = "Delete the folder to fill it anew."
-    return read_sealed(file, "Teacher cache", version=VERSION, cure=cure)
+    return read_sealed(
+        file, "Teacher cache", version=VERSION, cure=CURE, shape=_Manifest
+    )
 
 
 def layout_of(manifest: Mapping[str, Any]) -> Layout:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from eegkd.cache.files import (
+    CURE,
     WINDOWS,
     Layout,
     basis_file,
@@ -20,11 +21,13 @@ from eegkd.cache.files import (
     layout_of,
     num_bytes,
     read_basis,
+    read_ids,
     read_manifest,
     shard_file,
 )
 from eegkd.cache.forms import Basis, TensorForm, decode
 from eegkd.errors import InputError
+from eegkd.host.arrays import open_npy
 from eegkd.host.sealed import Verify
 
 # A mapping holds a file descriptor, of which a process often has 1,024.
@@ -147,7 +150,7 @@ class TeacherCache:
     @property
     def window_ids(self) -> np.ndarray:
         """`i64[m]`, ascending."""
-        return np.load(self.folder / WINDOWS, allow_pickle=False)
+        return read_ids(self.folder / WINDOWS)
 
     @property
     def bytes(self) -> int:
@@ -263,7 +266,7 @@ def _mapped(file: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 @functools.lru_cache(maxsize=_OPEN_SHARDS)
 def _map(file: str, *stamp: int) -> np.ndarray:
     # A plain array over the mapping: a memmap's own indexing is several times slower.
-    return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
+    return np.asarray(open_npy(Path(file), cure=CURE))
 
 
 @functools.lru_cache(maxsize=_OPEN_SHARDS)

@@ -100,7 +100,7 @@ def take_start(
             f"--config {file} is of {record['system']}, not of {system}: name that "
             "system, or another file."
         )
-    options = from_json(run_config(entry.config), record["run"])
+    options = from_json(run_config(entry.config), record["run"], file)
     return dataclasses.replace(options, out=""), "again", rest
 
 
@@ -150,7 +150,7 @@ def read_run(folder: Path) -> tuple[Entry, Any]:
     """
     record = read_record(folder)
     entry = find(record["system"])
-    config = from_json(run_config(entry.config), record["run"])
+    config = from_json(run_config(entry.config), record["run"], folder / "config.json")
     return entry, dataclasses.replace(config, out=str(folder))
 
 

@@ -5,7 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from eegkd.convert.hf_config import check_type
-from eegkd.convert.safetensors import read_config, read_safetensors
+from eegkd.convert.safetensors import (
+    read_config,
+    read_safetensors,
+    renamed,
+    unwrapped,
+)
 from eegkd.convert.tables import Pairs, Weight, linear, norm, place
 from eegkd.errors import InputError
 
@@ -51,7 +56,7 @@ def load_bert(folder: str | Path) -> tuple[dict, Pairs]:
             shapes differ; one message lists every difference.
     """
     config = _read_sizes(folder)
-    tensors = {_rename(name): a for name, a in read_safetensors(folder).items()}
+    tensors = renamed(folder, read_safetensors(folder), _rename)
     left_out = (*_HEADS, _BUFFER)
     tensors = {name: a for name, a in tensors.items() if not name.startswith(left_out)}
     config["pooler"] = "pooler.dense.weight" in tensors
@@ -82,7 +87,7 @@ def _read_sizes(folder: str | Path) -> dict:
 
 
 def _rename(name: str) -> str:
-    name = name.removeprefix("bert.")
+    name = unwrapped(name).removeprefix("bert.")
     if name.endswith("LayerNorm.gamma"):
         return name.removesuffix("gamma") + "weight"
     if name.endswith("LayerNorm.beta"):

@@ -8,7 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from eegkd.convert.safetensors import read_config, read_safetensors
+from eegkd.convert.safetensors import (
+    read_config,
+    read_safetensors,
+    renamed,
+    unwrapped,
+)
 from eegkd.errors import InputError
 
 _TORCH = (".pth", ".pt", ".bin")
@@ -18,6 +23,8 @@ _WRAPPERS = ("model", "state_dict", "model_state_dict")
 def read_weights(folder_or_file: str | Path) -> dict[str, np.ndarray]:
     """Reads tensors by name, float16 and bfloat16 as float32.
 
+    Names are without what wrappers put before them: `module.`, `model.`, `_orig_mod.`.
+
     Args:
         folder_or_file: A safetensors or PyTorch file, or a folder with safetensors
             files or one PyTorch file.
@@ -25,7 +32,16 @@ def read_weights(folder_or_file: str | Path) -> dict[str, np.ndarray]:
     Raises:
         InputError: If there is none, or it is broken.
     """
-    path = Path(folder_or_file)
+    return renamed(folder_or_file, _read(Path(folder_or_file)), _bare)
+
+
+def _bare(name: str) -> str:
+    while (new := unwrapped(name).removeprefix("model.")) != name:
+        name = new
+    return name
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
     if path.is_dir() and not any(path.glob("*.safetensors")):
         files = [file for file in sorted(path.iterdir()) if file.suffix in _TORCH]
         if len(files) == 1:
@@ -76,9 +92,15 @@ def read_torch(path: str | Path) -> dict[str, np.ndarray]:
             f"{path}: broken, or holds Python objects beside tensors, which are not "
             "loaded: download it again, or save the state dict alone."
         ) from None
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise InputError(f"{path}: {error}; download it again.") from None
-    return {name: _to_numpy(tensor) for name, tensor in _state(path, found).items()}
+    except Exception as error:  # Whatever its readers of zips and pickles raise.
+        raise InputError(
+            f"{path}: broken ({type(error).__name__}: {error}); download it again."
+        ) from None
+    most = Path(path).stat().st_size
+    return {
+        name: _to_numpy(path, name, tensor, most)
+        for name, tensor in _state(path, found).items()
+    }
 
 
 def _state(path: str | Path, found: Any) -> Mapping[str, Any]:
@@ -96,7 +118,18 @@ def _state(path: str | Path, found: Any) -> Mapping[str, Any]:
     return found
 
 
-def _to_numpy(tensor: Any) -> np.ndarray:
-    tensor = tensor.detach()
-    narrow = tensor.is_floating_point() and tensor.element_size() < 4
-    return (tensor.float() if narrow else tensor).numpy()
+def _to_numpy(path: str | Path, name: str, tensor: Any, most: int) -> np.ndarray:
+    """Returns a dense tensor, which has no more bytes than its file."""
+    try:
+        # One number that is repeated by a stride of zero takes no bytes there.
+        size = tensor.numel() * tensor.element_size()
+        if size > most:
+            raise ValueError(f"{size:,} bytes, of a file of {most:,}")
+        tensor = tensor.detach()
+        narrow = tensor.is_floating_point() and tensor.element_size() < 4
+        return (tensor.float() if narrow else tensor).numpy()
+    except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+        raise InputError(
+            f"{path}: {name} is no dense tensor ({error}): save the model's "
+            "state_dict() on a CPU, in float32."
+        ) from None

@@ -6,18 +6,18 @@ memory.
 """
 
 import fnmatch
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from eegkd.convert.safetensors import name_differences
+from eegkd.convert.safetensors import check_finite, name_differences, unwrapped
 from eegkd.convert.tables import Path_, Weight
 from eegkd.errors import InputError
+from eegkd.host.json_file import read_json
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -43,6 +43,12 @@ class Stored(NamedTuple):
     name: str
     shape: tuple[int, ...]
     dtype: str
+
+
+class _Index(TypedDict):
+    """Shape of an index: the shard of each tensor."""
+
+    weight_map: dict[str, str]
 
 
 class Checkpoint(NamedTuple):
@@ -118,17 +124,15 @@ def read_headers(folder_or_file: str | Path) -> Checkpoint:
 
 def _read_index(path: Path) -> dict[Path, list[str]]:
     """Returns the names that each shard should hold."""
-    try:
-        weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-        shards: dict[Path, list[str]] = {}
-        for name, file in weight_map.items():
-            if Path(file).name != file:
-                raise ValueError(f"{file!r} names no file of the folder")
-            shards.setdefault(path.parent / file, []).append(name)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{path}: no index of shards ({error!r}); download it again."
-        ) from None
+    index: _Index = read_json(path, _Index, cure="Download it again.", strict=False)
+    shards: dict[Path, list[str]] = {}
+    for name, file in index["weight_map"].items():
+        if Path(file).name != file:
+            raise InputError(
+                f"{path}: no index of shards ({file!r} names no file of the folder). "
+                "Download it again."
+            )
+        shards.setdefault(path.parent / file, []).append(name)
     return shards
 
 
@@ -200,14 +204,14 @@ def locate(
     problems = list(checkpoint.problems)
     ignored = (*_BUFFERS, *ignored)
     for stored in checkpoint.tensors.values():
-        name = rename(stored.name)
+        name = rename(unwrapped(stored.name))
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in ignored):
             continue
         if name in found:
             problems.append(f"{found[name].name} and {stored.name} are one parameter")
         found[name] = stored
     wanted = {name: row.shape for row in table for name in row.names}
-    lost = {rename(name) for name in checkpoint.lost}
+    lost = {rename(unwrapped(name)) for name in checkpoint.lost}
     problems += name_differences(
         found, {n: s for n, s in wanted.items() if n not in lost}, ignored=lost
     )
@@ -224,7 +228,9 @@ def locate(
         )
 
     def read(row: Weight, stored: Stored) -> np.ndarray:
-        return row.turn.there(read_tensor(stored))
+        array = read_tensor(stored)
+        check_finite(stored.file, stored.name, array)
+        return row.turn.there(array)
 
     return [
         LazyArray(

@@ -1,14 +1,17 @@
 """EEGNet weights from HDF5 files of Keras."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
+from eegkd.convert.safetensors import check_finite
 from eegkd.convert.tables import Pairs
 from eegkd.errors import InputError
+from eegkd.host.arrays import FREE_BYTES, MOST_INFLATED
+from eegkd.host.json_file import parse_json
+from eegkd.host.shapes import fit
 
 _KINDS = (
     "Conv2D",
@@ -21,6 +24,25 @@ _KINDS = (
 )
 _POOLS = ([1, 4], [1, 8])
 _CURE = "save EEGNet-8,2 of arl-eegmodels with tf.keras' model.save('name.h5')."
+
+
+class _Named(TypedDict):
+    name: str
+
+
+class _Entry(TypedDict):
+    class_name: str
+    config: _Named
+
+
+class _Layers(TypedDict):
+    layers: list[_Entry]
+
+
+class _Model(TypedDict):
+    """Shape of `model_config`."""
+
+    config: _Layers
 
 
 class _Layer(NamedTuple):
@@ -99,8 +121,12 @@ def _read(path: Path) -> list[_Layer]:
     try:
         with h5py.File(path) as file:
             return _layers(path, file)
-    except OSError as error:
-        raise InputError(f"{path}: {error}; download it again.") from None
+    except InputError:
+        raise
+    except Exception as error:  # Whatever h5py raises at a damaged file.
+        raise InputError(
+            f"{path}: broken ({type(error).__name__}: {error}); download it again."
+        ) from None
 
 
 def _layers(path: Path, file: Any) -> list[_Layer]:
@@ -110,15 +136,28 @@ def _layers(path: Path, file: Any) -> list[_Layer]:
             f"model; {_CURE}"
         )
     groups = file["model_weights"]
-    described = json.loads(file.attrs["model_config"])["config"]["layers"]
+    described: _Model = fit(
+        _Model, parse_json(_text(file.attrs["model_config"]), strict=False)
+    )
     layers = []
-    for entry in described:
+    for entry in described["config"]["layers"]:
         config = entry["config"]
         name = config["name"]
         names = groups[name].attrs["weight_names"] if name in groups else ()
-        weights = [np.asarray(groups[name][_text(key)], np.float32) for key in names]
+        weights = [_array(path, groups[name][_text(key)]) for key in names]
         layers.append(_Layer(entry["class_name"], config, weights))
     return layers
+
+
+def _array(path: Path, stored: Any) -> np.ndarray:
+    """Reads a dataset, whose values may be packed but take no more than the limit."""
+    if stored.size * stored.dtype.itemsize > max(
+        MOST_INFLATED * path.stat().st_size, FREE_BYTES
+    ):
+        raise ValueError(f"{stored.name} grows to {stored.size:,} numbers")
+    array = np.asarray(stored)
+    check_finite(path, stored.name, array)
+    return array.astype(np.float32)
 
 
 def _text(name: bytes | str) -> str:

@@ -1,6 +1,5 @@
 """LoRA adapters in PEFT's format: `adapter_config.json` and a file of tensors."""
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from eegkd.convert.hf_folder import LazyArray, locate, read_headers
 from eegkd.convert.hf_save import Outgoing, write_json, write_safetensors
 from eegkd.convert.tables import TRANSPOSED, Family, Path_, Weight
 from eegkd.errors import InputError
+from eegkd.host.json_file import read_json
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 _STEM, _HEAD = "base_model.model.", "lm_head"
@@ -101,16 +101,9 @@ def load_peft(
 
 
 def _read_config(path: Path) -> Section:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise InputError(
-            f"{path}: no readable file; take PEFT's whole folder."
-        ) from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: not JSON ({error}); save it again.") from None
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: need a JSON object; got {type(values).__name__}.")
+    if not path.is_file():
+        raise InputError(f"{path}: no readable file; take PEFT's whole folder.")
+    values = read_json(path, dict, cure="Save it again.", strict=False)
     config = Section(values, "", [])
     config.one_of("peft_type", ("LORA",))
     config.one_of("init_lora_weights", _DRAWS, True)

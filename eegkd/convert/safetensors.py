@@ -1,7 +1,6 @@
 """Reads safetensors as NumPy arrays, and compares names of tensors with a model's."""
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from eegkd.errors import InputError
+from eegkd.host.json_file import read_json
 
 
 def read_config(folder: str | Path) -> dict:
@@ -19,18 +19,12 @@ def read_config(folder: str | Path) -> dict:
         InputError: If it is missing or is no JSON object.
     """
     path = Path(folder) / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
+    if not path.is_file():
         raise InputError(
             f"{path}: no readable file; a folder of weights needs config.json and "
             "model.safetensors (a name on a hub is no folder: download it first)."
-        ) from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: not JSON ({error}); download it again.") from None
-    if not isinstance(config, dict):
-        raise InputError(f"{path}: need a JSON object; got {type(config).__name__}.")
-    return config
+        )
+    return read_json(path, dict, cure="Download it again.", strict=False)
 
 
 def read_safetensors(folder_or_file: str | Path) -> dict[str, np.ndarray]:
@@ -47,12 +41,74 @@ def read_safetensors(folder_or_file: str | Path) -> dict[str, np.ndarray]:
         )
     tensors: dict[str, np.ndarray] = {}
     for path in paths:
-        try:
-            part = load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{path}: {error}; download it again.") from None
+        part = read_tensors(path, "Download it again.")
         tensors |= {name: _at_least_float32(array) for name, array in part.items()}
     return tensors
+
+
+def read_tensors(path: Path, cure: str) -> dict[str, np.ndarray]:
+    """Reads one safetensors file.
+
+    Args:
+        path: The file.
+        cure: Sentence that ends an error.
+
+    Raises:
+        InputError: If it is missing, truncated, or holds types that NumPy lacks.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file of weights. {cure}")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: damaged file of weights ({error}). {cure}") from None
+
+
+def check_finite(source: str | Path, name: str, array: np.ndarray) -> None:
+    """Refuses weights that are not finite as float32, the type they are used in.
+
+    Raises:
+        InputError: If a value is NaN, infinite, or beyond float32.
+    """
+    if array.dtype.kind in "iub":
+        return
+    with np.errstate(over="ignore"):
+        good = np.isfinite(array.astype(np.float32, copy=False))
+    if not good.all():
+        where = list(map(int, np.argwhere(~good)[0]))
+        raise InputError(
+            f"{source}: {name}{where} is {array[tuple(where)]}, which is no finite "
+            f"float32, as are {int((~good).sum()):,} of {good.size:,} values. A "
+            "training that diverged leaves such files: take another."
+        )
+
+
+def unwrapped(name: str) -> str:
+    """Removes what torch.compile and DataParallel put around a tensor's name."""
+    name = name.replace("_orig_mod.", "")
+    while name.startswith("module."):
+        name = name.removeprefix("module.")
+    return name
+
+
+def renamed(
+    source: str | Path, tensors: Mapping[str, Any], rename: Callable[[str], str]
+) -> dict[str, Any]:
+    """Returns tensors by other names.
+
+    Raises:
+        InputError: If two of them then have one name.
+    """
+    found: dict[str, Any] = {}
+    for name, array in tensors.items():
+        new = rename(name)
+        if new in found:
+            raise InputError(
+                f"{source}: {name} and another tensor are one parameter, {new}. Save "
+                "the weights of one model."
+            )
+        found[new] = array
+    return found
 
 
 def _at_least_float32(array: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eegkd.convert.safetensors import check_names
+from eegkd.convert.safetensors import check_finite, check_names
 
 Path_ = tuple[str, ...]
 Pairs = list[tuple[Path_, np.ndarray]]
@@ -125,12 +125,14 @@ def place(
     """Maps tensors to paths.
 
     Raises:
-        InputError: If one is missing or left over, or has another shape; one message
-            lists every difference.
+        InputError: If one is missing or left over, or has another shape (one message
+            lists every difference), or a value is not finite.
     """
     table = stacked(table, depth)
     wanted = {name: row.shape for row in table for name in row.names}
     check_names(source, tensors, wanted, model=model)
+    for name in wanted:
+        check_finite(source, name, tensors[name])
 
     def value(row: Weight) -> np.ndarray:
         parts = [row.turn.there(tensors[name]) for name in row.names]

@@ -16,11 +16,16 @@ from eegkd.data.windows.store import WindowStore
 from eegkd.errors import InputError
 from eegkd.evaluate import calibration, events
 from eegkd.evaluate.multilabel import fit_thresholds
-from eegkd.evaluate.predictions import load_predictions
 from eegkd.evaluate.tracks import event_classes, tracks_of
 from eegkd.host.sealed import Verify
 from eegkd.pipeline.compiled import Program, inputs_of, make_program
-from eegkd.pipeline.finished import VAL, WEIGHTS, check_results, is_finished
+from eegkd.pipeline.finished import (
+    VAL,
+    WEIGHTS,
+    check_results,
+    is_finished,
+    read_predictions,
+)
 from eegkd.pipeline.folds import fold_data
 from eegkd.systems import SignalConfig, Stage, System, get_stage, predict_fn
 from eegkd.systems.batches import batch_shapes, stage_shapes
@@ -115,7 +120,7 @@ def load_model(
         variables = with_loaded(variables, stage.load.read(), expected)
     variables = _without(unread, variables)
     check_same_shapes(folder / WEIGHTS, variables, _without(unread, expected))
-    val = load_predictions(folder / VAL)
+    val = read_predictions(folder / VAL, store)
     threshold = config.events.threshold
     if intake.event_classes and threshold is None:
         threshold = events.fit_threshold(tracks_of(val, store.manifest), config.events)

@@ -2,9 +2,8 @@
 
 import io
 import os
-import zipfile
-import zlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +11,7 @@ from jaxtyping import Bool, Float32, Int32, Int64, Shaped
 from numpy.typing import ArrayLike
 
 from eegkd.errors import InputError
+from eegkd.host.arrays import open_npz
 from eegkd.host.atomic import write_atomic
 
 
@@ -138,14 +138,9 @@ def load_predictions(path: str | os.PathLike[str]) -> Predictions:
         InputError: If the file cannot be read, lacks a column, or holds values that
             are no probability or label.
     """
-    try:
-        # Opened here, because np.load leaves a broken file open.
-        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-            columns = {n: file[n] for n in Predictions._fields if n in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(
-            f"Cannot read the predictions {path}: {error}; run the evaluation again."
-        ) from error
+    path = Path(path)
+    with open_npz(path, cure="Run the evaluation again.") as file:
+        columns = {n: file.read(n) for n in Predictions._fields if n in file}
     missing = [name for name in Predictions._fields if name not in columns]
     if missing:
         raise InputError(

@@ -9,15 +9,25 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 
 from eegkd.errors import InputError
+from eegkd.host.json_file import parse_json, read_text
+from eegkd.host.shapes import fit
 
 Verify = Literal["sha256", "once", "size"]
 """How files are compared with their record: by content; by content once per process,
 until the file changes; by size alone."""
+
+
+class FileRecord(TypedDict):
+    """A file in a record: its size, and the SHA-256 of its content."""
+
+    bytes: int
+    sha256: str
+
 
 # Files verified in this process: path, and stamps that change when the file does.
 _found_whole: set[tuple[Any, ...]] = set()
@@ -69,6 +79,7 @@ def parse_sealed(
     file: Path,
     version: int | None = None,
     check: Callable[[Mapping[str, Any]], str] | None = None,
+    shape: Any = dict,
 ) -> dict[str, Any]:
     """Reads what `seal` formatted.
 
@@ -77,16 +88,16 @@ def parse_sealed(
         version: Expected `version`; None leaves that to the caller.
         check: Returns what is wrong with a field, "" for nothing: it names the field
             where the hash only shows that one is wrong.
+        shape: Shape of the record, for `shapes.fit`.
 
     Raises:
         ValueError: With what is wrong, in a few words.
     """
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"{file.name} cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file.name} is not JSON ({error})") from error
+        record = parse_json(read_text(file), strict=False)
+    except ValueError as error:
+        said = str(error).removeprefix("it ")
+        raise ValueError(f"{file.name} {said}") from error
     if not isinstance(record, dict):
         raise ValueError(f"{file.name} was altered (it is no JSON object)")
     found = record.get("version")
@@ -95,6 +106,7 @@ def parse_sealed(
     wrong = check(record) if check is not None else ""
     if wrong:
         raise ValueError(wrong)
+    fit(shape, record)
     if sealed(record)["sha256"] != record.get("sha256"):
         raise ValueError(f"{file.name} was altered (sha256 differs)")
     return record
@@ -107,6 +119,7 @@ def read_sealed(
     version: int,
     cure: str,
     check: Callable[[Mapping[str, Any]], str] | None = None,
+    shape: Any = dict,
 ) -> dict[str, Any]:
     """Reads a folder's record as `parse_sealed` does, with errors for users.
 
@@ -116,12 +129,13 @@ def read_sealed(
         version: As in `parse_sealed`.
         cure: A sentence that ends the error.
         check: As in `parse_sealed`.
+        shape: As in `parse_sealed`.
 
     Raises:
         InputError: Naming the folder, the field and the cure.
     """
     try:
-        return parse_sealed(file, version, check)
+        return parse_sealed(file, version, check, shape)
     except ValueError as error:
         raise InputError(f"{what} {file.parent}: {error}. {cure}") from error
 

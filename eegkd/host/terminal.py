@@ -25,8 +25,13 @@ class Terminal(Console):
         return super().render_str(visible(text), **options)
 
 
-def as_terminal(console: Console) -> Terminal:
-    """Returns a terminal that writes, or records, where another console does."""
+def as_terminal(console: Console | None, **options: Any) -> Terminal:
+    """Returns a terminal that writes, or records, where another console does.
+
+    Without one it has the given options.
+    """
+    if console is None:
+        return Terminal(**options)
     made = copy.copy(console)
     made.__class__ = Terminal
     made._markup = made._emoji = False

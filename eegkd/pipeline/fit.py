@@ -14,7 +14,8 @@ import numpy as np
 from eegkd.config import RunConfig
 from eegkd.data.batches.loader import Loader, make_loader
 from eegkd.data.batches.maker import BatchPlan, Cache
-from eegkd.evaluate.predictions import Predictions, load_predictions
+from eegkd.data.windows.store import WindowStore
+from eegkd.evaluate.predictions import Predictions
 from eegkd.pipeline.compiled import Program, num_examples
 from eegkd.pipeline.finished import (
     TEST,
@@ -22,6 +23,7 @@ from eegkd.pipeline.finished import (
     WEIGHTS,
     check_results,
     is_finished,
+    read_predictions,
     write_results,
 )
 from eegkd.pipeline.folds import FoldData, predictions_of, selection_metrics, val_score
@@ -115,7 +117,7 @@ def fit(
         InputError: If the folder holds another model's weights, or damaged ones.
     """
     if is_finished(job.folder):
-        return read_fitted(program, job, config)
+        return read_fitted(program, job, config, data.store)
     began = time.monotonic()
     member = start(program, job, data, config)
 
@@ -286,7 +288,9 @@ def _drop_checkpoints(folder: Path) -> None:
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
-def read_fitted(program: Program, job: Job, config: RunConfig) -> Fitted:
+def read_fitted(
+    program: Program, job: Job, config: RunConfig, store: WindowStore
+) -> Fitted:
     """Reads a finished training.
 
     Raises:
@@ -309,7 +313,9 @@ def read_fitted(program: Program, job: Job, config: RunConfig) -> Fitted:
     if stage.load:
         variables = with_loaded(variables, stage.load.read(), expected)
     val, test = (
-        load_predictions(job.folder / name) if (job.folder / name).is_file() else None
+        read_predictions(job.folder / name, store)
+        if (job.folder / name).is_file()
+        else None
         for name in (VAL, TEST)
     )
     return Fitted(variables, val, test, done["seconds"], done.get("measured", {}))

@@ -7,24 +7,53 @@ import json
 import logging
 import os
 import platform
-import typing
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
 from eegkd.config import PLACEMENT
 from eegkd.errors import InputError, output_errors
 from eegkd.host.atomic import remove_parts, write_atomic
+from eegkd.host.json_file import parse_json, read_text
 from eegkd.host.sealed import first_difference
+from eegkd.host.shapes import fit
 
 PACKAGES = ("eegkd", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy",
             "scipy", "scikit-learn", "mne", "wfdb", "timescoring")  # fmt: skip
 # What config.json must have, to be a run's.
-RECORD = {"system": str, "run": dict, "store": dict, "num_folds": int, "variants": list}
-
+RECORD = ("system", "run", "store", "num_folds", "variants")
 _logger = logging.getLogger(__name__)
+
+
+class Weights(TypedDict):
+    """Published weights that a stage started from: their model, and hash by file."""
+
+    model: str
+    files: dict[str, str]
+
+
+class Windows(TypedDict, total=False):
+    """Store of a run's windows."""
+
+    path: str
+    fingerprint: str
+
+
+class Record(TypedDict):
+    """Shape of a run's config.json."""
+
+    system: str
+    run: dict[str, Any]
+    store: Windows
+    num_folds: int
+    variants: list[str]
+    registered: NotRequired[list[str]]
+    left_out: NotRequired[dict[str, str]]
+    terms: NotRequired[dict[str, dict[str, Any]]]
+    versions: NotRequired[dict[str, str]]
+    weights: NotRequired[dict[str, dict[str, Weights]]]
 
 
 def to_json(value: Any) -> Any:
@@ -54,18 +83,25 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, json.dumps(to_json(value), indent=1, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, shape: Any = Any) -> Any:
     """Reads a JSON file of a run folder.
 
+    Args:
+        path: The file.
+        shape: Shape of its content, for `shapes.fit`.
+
     Raises:
-        InputError: If it is missing or damaged.
+        InputError: If it is missing, damaged, or of another shape.
     """
     if not path.is_file():
         raise InputError(f"{path.parent} is no run folder: it has no {path.name}.")
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: damaged JSON ({error}).") from error
+        return fit(shape, parse_json(read_text(path)))
+    except ValueError as error:
+        raise InputError(
+            f"{path}: damaged JSON ({error}). Put a copy of it back, or train anew "
+            "into another --out."
+        ) from error
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -86,7 +122,7 @@ def read_record(folder: Path) -> dict[str, Any]:
         raise InputError(
             f"{folder} is no run folder: {path} has no `{lacks}` of a run."
         )
-    return record
+    return read_json(path, Record)
 
 
 def read_copy(path: Path) -> dict[str, Any]:
@@ -101,15 +137,13 @@ def read_copy(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path} has no `{lacks}` of a run: name the config.json of a run folder."
         )
-    return record
+    return read_json(path, Record)
 
 
 def _lacking(record: Any) -> str:
     """Returns the first field of a run that a record lacks, or ""."""
-    if not isinstance(record, dict):
-        return next(iter(RECORD))
-    fields = RECORD.items()
-    return next((k for k, kind in fields if not isinstance(record.get(k), kind)), "")
+    known = record if isinstance(record, dict) else {}
+    return next((name for name in RECORD if name not in known), "")
 
 
 def open_run(folder: Path, record: dict[str, Any]) -> None:
@@ -128,7 +162,7 @@ def open_run(folder: Path, record: dict[str, Any]) -> None:
     remove_parts(folder)
     old = read_record(folder)
     # Options that are newer than the run have their defaults there.
-    run = from_json(type(record["run"]), old["run"])
+    run = from_json(type(record["run"]), old["run"], path)
     _check_same(folder, old | {"run": to_json(run)}, to_json(record))
     changed = [
         f"{name} {was} (now {now})"
@@ -264,25 +298,22 @@ def versions() -> dict[str, str]:
     return found
 
 
-def from_json(cls: type, value: Any) -> Any:
+def from_json(cls: type, value: Any, source: str | Path = "config.json") -> Any:
     """Rebuilds a frozen config from what `to_json` made of it.
 
+    Args:
+        cls: Class of the config.
+        value: Its fields.
+        source: File that they are from, for messages.
+
     Raises:
-        InputError: If a field is unknown: the file is of another version.
+        InputError: If a field is unknown, of another type or out of range: the file
+            was altered, or is of another version.
     """
-    hints = typing.get_type_hints(cls)
-    if not isinstance(value, dict):
-        raise InputError(f"config.json: {value!r} stands where options are expected.")
-    unknown = sorted(set(value) - set(hints))
-    if unknown:
+    try:
+        return fit(cls, value)
+    except ValueError as error:
         raise InputError(
-            f"config.json has unknown fields {unknown}: it was written by another "
-            "version of eegkd."
-        )
-    return cls(**{name: _cast(hints[name], item) for name, item in value.items()})
-
-
-def _cast(hint: Any, item: Any) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return from_json(typing.cast(type, hint), item)
-    return tuple(item) if isinstance(item, list) else item
+            f"{source}: the options of the run cannot be read ({error}). Put a copy of "
+            "the file back, or go on with the version of eegkd that wrote it."
+        ) from error

@@ -2,9 +2,15 @@
 
 from collections.abc import Iterator
 
-from eegkd.evaluate.predictions import load_predictions
 from eegkd.pipeline.compiled import Program, make_program
-from eegkd.pipeline.finished import TEST, VAL, check_results, is_finished, write_results
+from eegkd.pipeline.finished import (
+    TEST,
+    VAL,
+    check_results,
+    is_finished,
+    read_predictions,
+    write_results,
+)
 from eegkd.pipeline.fit import Fitted, Job, judge_rows
 from eegkd.pipeline.jobs import FoldState, Setting, special_outputs, upstream_of
 from eegkd.pipeline.schedule import Training
@@ -38,7 +44,10 @@ def judge_given(
             variables = upstream[stage.name]
             if is_finished(folder):
                 done = check_results(folder)
-                val, test = (load_predictions(folder / name) for name in (VAL, TEST))
+                val, test = (
+                    read_predictions(folder / name, state.data.store)
+                    for name in (VAL, TEST)
+                )
                 fitted = Fitted(variables, val, test, done["seconds"])
             else:
                 cache = None

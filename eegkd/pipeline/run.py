@@ -91,9 +91,7 @@ def run_distillation(
     """
     # The table needs 110 columns; a log file has 80.
     width = max(110, Terminal().width)
-    if console is not None:
-        console = as_terminal(console)
-    console = console or Terminal(width=width, quiet=not is_first())
+    console = as_terminal(console, width=width, quiet=not is_first())
     check_trainable(store)
     known = {*ROWS, *(name for name, _ in variants)}
     if unknown := sorted(set(config.rows) - known):

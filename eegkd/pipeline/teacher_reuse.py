@@ -8,7 +8,7 @@ from typing import Any
 from eegkd.config import PLACEMENT, RunConfig
 from eegkd.errors import InputError, output_errors
 from eegkd.host.atomic import open_atomic
-from eegkd.pipeline.finished import DONE, RESULTS
+from eegkd.pipeline.finished import DONE, RESULTS, read_done
 from eegkd.pipeline.folder import (
     describe_difference,
     from_json,
@@ -65,7 +65,8 @@ def check_teachers(
             f"--teacher_run {source} has other folds: subjects that are tested here "
             "may have trained its teachers. Use its --split, --num_folds and --seed."
         )
-    was, now = recipe(from_json(type(config), old["run"])), recipe(config)
+    was = recipe(from_json(type(config), old["run"], source / "config.json"))
+    now = recipe(config)
     for key in now:
         if was[key] != now[key]:
             raise InputError(
@@ -160,7 +161,7 @@ def recipe(config: RunConfig) -> dict[str, Any]:
 
 
 def _copy(source: Path, target: Path) -> None:
-    done = read_json(source / DONE)
+    done = read_done(source)
     for name in done.get("files") or RESULTS:
         if not (source / name).is_file():
             raise InputError(

@@ -8,6 +8,7 @@ import numpy as np
 
 from eegkd.data.windows.store import WindowStore
 from eegkd.errors import InputError
+from eegkd.host.arrays import open_npz
 from eegkd.host.atomic import write_atomic
 from eegkd.host.sealed import hash_arrays
 from eegkd.systems import SignalConfig, System
@@ -66,9 +67,10 @@ def _read(file: Path, fingerprint: str) -> np.ndarray | None:
     if not file.is_file():
         return None
     try:
-        with np.load(file, allow_pickle=False) as kept:
-            of, found, sha256 = (kept[name] for name in ("of", "measures", "sha256"))
-    except (OSError, ValueError, KeyError, EOFError):
+        with open_npz(file, cure="") as kept:
+            names = ("of", "measures", "sha256")
+            of, found, sha256 = (kept.read(name) for name in names)
+    except InputError:
         return None
     whole = str(of) == fingerprint and str(sha256) == hash_arrays(found)
     return found if whole else None

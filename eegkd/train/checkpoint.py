@@ -23,7 +23,7 @@ import shutil
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -61,6 +61,15 @@ VERSION = 1
 _META, _TEMPORARY, _DAMAGED = "meta.json", ".writing-", "damaged-"
 _SPARE_BYTES = 1 << 20
 _logger = logging.getLogger(__name__)
+
+
+class _Meta(TypedDict):
+    """Shape of a checkpoint's record."""
+
+    version: int
+    meta: dict[str, Any]
+    leaves: dict[str, str]
+    files: dict[str, str]
 
 
 def save(folder: str | Path, step: int, tree: Any, meta: Mapping[str, Any]) -> Path:
@@ -145,7 +154,7 @@ def restore(folder: str | Path, template: Tree) -> tuple[Tree, dict[str, Any]] |
     if step < 0:
         return None
     path = folder / f"{step:08d}"
-    record = parse_sealed(path / _META)
+    record = parse_sealed(path / _META, shape=_Meta)
     _compare_version(path, record)
     _compare(path, record["leaves"], _describe(template))
     bare = _load(path, _bare(template))
@@ -187,7 +196,7 @@ def _verify(path: Path) -> None:
         OSError: If a file cannot be read.
         ValueError: If one was altered; the message names it.
     """
-    wanted = parse_sealed(path / _META)["files"]
+    wanted = parse_sealed(path / _META, shape=_Meta)["files"]
     for name, what in bad_files(path / "state", wanted).items():
         raise ValueError(f"state/{name} {what}")
     for file in sorted((path / "state").rglob("*")):

@@ -6,9 +6,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 
+from eegkd.convert.safetensors import check_finite, read_tensors
 from eegkd.errors import InputError
 from eegkd.host.atomic import write_atomic
 from eegkd.host.sealed import first_difference
@@ -39,22 +39,30 @@ def load_variables(path: Path) -> Variables:
     """Reads variables that `save_variables` wrote.
 
     Raises:
-        InputError: If the file is missing or damaged.
+        InputError: If the file is missing, damaged, or holds NaN or infinity.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file of weights.")
-    try:
-        arrays = load_file(path)
-    except SafetensorError as error:
-        raise InputError(f"{path}: damaged file of weights ({error}).") from error
-    groups: dict[str, Any] = {"params": {}, "frozen": {}, "state": {}}
+    arrays = read_tensors(path, "Put a copy of the file back, or train anew.")
+    groups: dict[str, Any] = {name: {} for name in Variables._fields}
     for name, array in arrays.items():
-        *folders, leaf = name.split("/")
-        place = groups
-        for folder in folders:
-            place = place.setdefault(folder, {})
-        place[leaf] = array
+        check_finite(path, name, array)
+        if not _put(groups, name.split("/"), array):
+            raise InputError(
+                f"{path}: {name!r} is no parameter, or is one and has others inside. "
+                "Put a copy of the file back, or train anew."
+            )
     return Variables(**groups)
+
+
+def _put(groups: dict[str, Any], path: list[str], array: np.ndarray) -> bool:
+    """Puts an array in its place among nested names; False if there is none."""
+    group, *folders, leaf = path if len(path) > 1 else ("", "")
+    place = groups.get(group)
+    for folder in folders:
+        place = place.setdefault(folder, {}) if isinstance(place, dict) else None
+    free = isinstance(place, dict) and leaf not in place
+    if free:
+        place[leaf] = array
+    return free
 
 
 def check_same_shapes(path: Path, loaded: Variables, expected: Variables) -> None:

@@ -215,8 +215,11 @@ def test_tied_heads_have_to_be_equal(tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda f: (f / INDEX).write_text("{"), "index.json: no index of shards"),
-        (lambda f: (f / INDEX).write_text('{"weight_map": []}'), "no index of shards"),
+        (lambda f: (f / INDEX).write_text("{"), "index.json: it is not JSON"),
+        (
+            lambda f: (f / INDEX).write_text('{"weight_map": []}'),
+            "weight_map is a list",
+        ),
         (
             lambda f: (f / INDEX).write_text('{"weight_map": {"a": "../b"}}'),
             "names no file of the folder",

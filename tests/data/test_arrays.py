@@ -229,7 +229,7 @@ def test_it_has_to_be_said_what_they_are(tmp_path):
     with pytest.raises(InputError, match=r"windows\.json is missing"):
         get_corpus("arrays", tmp_path)
     (tmp_path / "windows.json").write_text("{channels")
-    with pytest.raises(InputError, match=r"windows\.json: no JSON"):
+    with pytest.raises(InputError, match=r"windows\.json: it is not JSON"):
         get_corpus("arrays", tmp_path)
     with pytest.raises(InputError, match="is no folder"):
         get_corpus("arrays")

@@ -104,7 +104,7 @@ def test_options_that_are_none(tmp_path):
     path = tmp_path / "config.json"
     old = read_json(path)
     write_json(path, old | {"run": old["run"] | {"train": 3}})
-    with pytest.raises(InputError, match="3 stands where options are expected"):
+    with pytest.raises(InputError, match="train is 3, not an object"):
         open_run(tmp_path, record(tmp_path))
 
 
@@ -166,7 +166,7 @@ def test_damaged_results_are_refused_by_name(tmp_path):
     for name in finished.RESULTS:
         (tmp_path / name).write_text(name)
     files = {name: finished.hash_file(tmp_path / name) for name in finished.RESULTS}
-    write_json(tmp_path / "done.json", {"files": files})
+    write_json(tmp_path / "done.json", {"seconds": 1.0, "files": files})
     finished.check_results(tmp_path)
     (tmp_path / "val.npz").write_text("val.npy")
     with pytest.raises(InputError, match=f"{tmp_path}/val.npz was altered.*resume"):

@@ -12,9 +12,10 @@ left out. Beside it, or in folders below, lie any number of
     part.npy, part.csv   the signal alone, and those columns, one line per window
 
 A label is a class's name, or its number (from 0, where `classes` lists them); an empty
-one, -1 or `unlabelled` is none. Where windows may have several, it is their names or
-numbers with `;` between them ("AF;RBBB", and ";" alone for no class at all), or
-`label` is [n, k], a column for each of `classes`: 1 yes, 0 no, -1 not asked. Without
+one, -1, NaN or `unlabelled` is none, whatever the type. Where windows may have several,
+it is their names or numbers with `;` between them ("AF;RBBB", and ";" alone for no
+class at all), or `label` is [n, k], a column for each of `classes`: 1 yes, 0 no, -1 not
+asked. Without
 `subject` folds go by recording, or by file without that column either. `split` is
 train, val or test, a person's the same throughout: what `--split fixed` takes.
 
@@ -22,9 +23,9 @@ Windows are not changed: options that filter, resample or cut them are refused.
 """
 
 import csv
+import dataclasses
 import functools
 import itertools
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,6 +33,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from eegkd.data.columns import rows_to_texts, to_labels, to_texts
 from eegkd.data.config import DataConfig
 from eegkd.data.corpora import (
     SEPARATOR,
@@ -46,22 +48,27 @@ from eegkd.data.recordings.names import canonical_names, channel_kinds
 from eegkd.data.recordings.reading import check_numbers
 from eegkd.data.recordings.recording import Event, Recording, Unit
 from eegkd.errors import InputError
+from eegkd.host.arrays import damage, open_npy, open_npz
+from eegkd.host.json_file import read_json
 
 ABOUT_FILE = "windows.json"
 COLUMNS = ("label", "subject", "session", "recording", "split")
 PARTS = ("train", "val", "test")
 _MICROVOLTS = {"uV": 1.0, "mV": 1e3, "V": 1e6}
-_NO_LABEL = ("", "-1", UNLABELLED)
+_CURE = (
+    "Save plain arrays of numbers and texts with numpy.save or numpy.savez, the signal "
+    "as `signal`, and whole."
+)
 
 
-class _About(NamedTuple):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _About:
     """Contents of `windows.json`."""
 
-    path: Path
-    channels: tuple[str, ...]
-    rate: float
-    unit: str
-    classes: tuple[str, ...]
+    channels: tuple[str, ...] = ()
+    rate: float = 0.0
+    unit: str | None = None
+    classes: tuple[str | int, ...] = ()
 
 
 class _Part(NamedTuple):
@@ -86,14 +93,14 @@ def make_corpus(config: DataConfig) -> Corpus:
             f"{root}: no .npz or .npy file in it. Set --data.root to the folder of the "
             "windows."
         )
-    parts = tuple(_read_part(path, about) for path in paths)
+    parts = tuple(_read_part(path, root, about) for path in paths)
     for part in parts:
         if part.shape[2] != parts[0].shape[2]:
             raise InputError(
                 f"{part.path}: windows of {part.shape[2]} samples, and "
                 f"{parts[0].path} has {parts[0].shape[2]}. Cut all to one length."
             )
-    classes = about.classes or _classes(parts)
+    classes = _names(about) or _classes(parts)
     several = any(SEPARATOR in x for part in parts for x in part.columns["label"])
     sources = tuple(
         source
@@ -131,57 +138,48 @@ def _list(sources: tuple[Source, ...], root: Path) -> tuple[Source, ...]:
 
 def _read_about(path: Path, config: DataConfig) -> _About:
     example = '{"channels": ["Fz", "Cz"], "rate": 200, "unit": "uV"}'
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{path} is missing. It says what the arrays hold: {example}."
-        ) from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: no JSON ({error}). Write {example}.") from error
-    known = _About._fields[1:]
-    unknown = [name for name in fields if name not in known]
-    missing = [name for name in known[:2] if not fields.get(name)]
-    if unknown or missing:
-        what = f"unknown field {unknown[0]}" if unknown else f"no {missing[0]}"
-        raise InputError(f"{path}: {what}. It has {', '.join(known)}: {example}.")
-    channels, rate = fields["channels"], fields["rate"]
-    unit = config.unit or fields.get("unit")
+    if not path.exists():
+        raise InputError(f"{path} is missing. It says what the arrays hold: {example}.")
+    known = ", ".join(field.name for field in dataclasses.fields(_About))
+    cure = f"It has {known}, names as a list and the rate in Hz: {example}."
+    about = read_json(path, _About, cure=cure)
+    unit = config.unit or about.unit
+    missing = [name for name in ("channels", "rate") if not getattr(about, name)]
+    if missing or about.rate <= 0:
+        what = f"no {missing[0]}" if missing else f"rate is {about.rate}"
+        raise InputError(f"{path}: {what}. {cure}")
     if unit not in (*_MICROVOLTS, "zscore"):
         raise InputError(
             f"{path}: unit is {unit!r}. Write uV, mV, V or zscore, or give --data.unit."
         )
-    if not isinstance(channels, list) or not isinstance(rate, int | float) or rate <= 0:
-        raise InputError(f"{path}: channels is a list of names, rate in Hz: {example}.")
-    classes = tuple(map(str, fields.get("classes", ())))
-    return _About(path, canonical_names(channels), float(rate), unit, classes)
+    classes = tuple(str(name).strip() for name in about.classes)
+    wrong = [name for name in classes if not name or classes.count(name) > 1]
+    if wrong:
+        raise InputError(f"{path}: a class is called {wrong[0]!r} or twice so. {cure}")
+    return _About(
+        channels=canonical_names(about.channels),
+        rate=float(about.rate),
+        unit=unit,
+        classes=classes,
+    )
 
 
-def _read_part(path: Path, about: _About) -> _Part:
-    try:
-        if path.suffix == ".npy":
-            signal = np.load(path, mmap_mode="r", allow_pickle=False)
-            arrays: Mapping[str, Any] = _read_table(path.with_suffix(".csv"))
-        else:
-            signal = _load_signal(path, path.stat().st_mtime_ns)
-            with np.load(path, allow_pickle=False) as found:
-                arrays = {name: found[name] for name in COLUMNS if name in found}
-    except (OSError, ValueError, KeyError) as error:
-        if isinstance(error, InputError):
-            raise
+def _read_part(path: Path, root: Path, about: _About) -> _Part:
+    if path.suffix == ".npy":
+        shape, dtype = (signal := open_npy(path, cure=_CURE)).shape, signal.dtype
+        arrays: Mapping[str, Any] = _read_table(path.with_suffix(".csv"))
+    else:
+        with open_npz(path, cure=_CURE) as file:
+            shape, dtype = file.header("signal")
+            arrays = {name: file.read(name) for name in COLUMNS if name in file}
+    if len(shape) != 3 or not all(shape) or dtype.kind not in "fiu":
         raise InputError(
-            f"{path}: cannot be read without pickle, or holds no array `signal` "
-            f"({error}). Save plain arrays of numbers and texts with numpy.save or "
-            "numpy.savez."
-        ) from error
-    if signal.ndim != 3 or not all(signal.shape) or signal.dtype.kind not in "fiu":
-        raise InputError(
-            f"{path}: signal is {signal.dtype}{list(signal.shape)}. Save numbers of "
-            "[windows, channels, samples]."
+            f"{path}: signal is {dtype}{list(shape)}. Save numbers of [windows, "
+            "channels, samples]."
         )
-    if signal.shape[1] != len(about.channels):
+    if shape[1] != len(about.channels):
         raise InputError(
-            f"{path}: {signal.shape[1]} channels, and {about.path} names "
+            f"{path}: {shape[1]} channels, and {root / ABOUT_FILE} names "
             f"{len(about.channels)}. Give one name a channel, in the arrays' order."
         )
     if "label" not in arrays:
@@ -190,35 +188,22 @@ def _read_part(path: Path, about: _About) -> _Part:
     for name, values in arrays.items():
         values = np.asarray(values)
         if name == "label" and values.ndim == 2:
-            values = _texts(path, values, about)
-        if values.shape != (len(signal),):
+            values = rows_to_texts(path, values, _names(about), root / ABOUT_FILE)
+        if values.shape != (shape[0],):
             raise InputError(
                 f"{path}: {name} is of shape {list(values.shape)}, and there are "
-                f"{len(signal)} windows. Give one value a window."
+                f"{shape[0]} windows. Give one value a window."
             )
-        columns[name] = tuple(str(value).strip() for value in values.tolist())
-    return _Part(path, signal.shape, columns)
+        columns[name] = (
+            to_labels(path, values, _names(about))
+            if name == "label"
+            else to_texts(path, name, values)
+        )
+    return _Part(path, shape, columns)
 
 
-def _texts(path: Path, values: np.ndarray, about: _About) -> np.ndarray:
-    """Returns rows of k labels as texts."""
-    names = about.classes
-    if values.shape[1] != len(names) or any(SEPARATOR in name for name in names):
-        raise InputError(
-            f"{path}: label is of shape {list(values.shape)}, and {about.path} lists "
-            f"{len(names)} classes. List there, in `classes`, the name of each column, "
-            f"without {SEPARATOR!r}."
-        )
-    if not np.isin(values, (-1, 0, 1)).all():
-        raise InputError(
-            f"{path}: a label of several classes is 1 (yes), 0 (no) or -1 (not asked) "
-            "for each; other values are in it. Correct them."
-        )
-    words = {1: names, 0: ("",) * len(names), -1: tuple(map(not_asked, names))}
-    rows = values.astype(int).tolist()
-    # A separator behind each: one class alone is then no single label.
-    texts = [[words[x][k] for k, x in enumerate(row)] + [""] for row in rows]
-    return np.array([SEPARATOR.join(text) for text in texts], str)
+def _names(about: _About) -> tuple[str, ...]:
+    return tuple(map(str, about.classes))
 
 
 def _read_table(path: Path) -> dict[str, list[str]]:
@@ -227,7 +212,8 @@ def _read_table(path: Path) -> dict[str, list[str]]:
             f"{path} is missing. It has one line per window, with the columns "
             f"{', '.join(COLUMNS)}; label is required."
         )
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    cure = "Save a table of values between commas, in UTF-8."
+    with damage(path, cure), path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
         rows = list(reader)
@@ -243,12 +229,12 @@ def _read_table(path: Path) -> dict[str, list[str]]:
 @functools.lru_cache(maxsize=1)
 def _load_signal(path: Path, changed: int) -> np.ndarray:
     """Loads the windows of a .npz; kept, since its persons are read one by one."""
-    with np.load(path, allow_pickle=False) as arrays:
-        return arrays["signal"]
+    with open_npz(path, cure=_CURE) as file:
+        return file.read("signal")
 
 
 def _classes(parts: Sequence[_Part]) -> tuple[str, ...]:
-    texts = {x for part in parts for x in part.columns["label"] if x not in _NO_LABEL}
+    texts = {x for part in parts for x in part.columns["label"] if x}
     names = {name for text in texts for name in split_label(text)}
     names = {x for x in names if not x.startswith(not_asked(""))}
     numbers = all(re.fullmatch(r"\d+", name) for name in names)
@@ -287,7 +273,7 @@ def _sources(
 
 def _labels(path: Path, row: int, text: str, classes: tuple[str, ...]) -> list[str]:
     """Returns the labels of the events that a window of several classes lies in."""
-    if text in _NO_LABEL:
+    if not text:
         return [UNLABELLED]
     found, start = [], not_asked("")
     for part in split_label(text):
@@ -297,7 +283,7 @@ def _labels(path: Path, row: int, text: str, classes: tuple[str, ...]) -> list[s
 
 
 def _label(path: Path, row: int, text: str, classes: tuple[str, ...]) -> str:
-    if text in _NO_LABEL:
+    if not text:
         return UNLABELLED
     if text in classes:
         return text
@@ -317,7 +303,7 @@ def read(source: Source) -> Recording:
     """
     info, path = source.info, source.path
     if path.suffix == ".npy":
-        signal = np.load(path, mmap_mode="r", allow_pickle=False)
+        signal = open_npy(path, cure=_CURE)
     else:
         signal = _load_signal(path, path.stat().st_mtime_ns)
     signal = np.asarray(signal[info["rows"]], np.float32)

@@ -1,11 +1,11 @@
 """Folders of published text towers: where their files are, and how they read words."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from eegkd.errors import InputError
+from eegkd.host.json_file import read_json
 
 _DEPTH = 3
 _NEEDED = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
@@ -123,10 +123,6 @@ def _vocabulary(file: Path, tokenizer: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file}: damaged JSON ({error}).") from None
-    if not isinstance(found, dict):
-        raise InputError(f"{file}: no JSON object; take the file from the model anew.")
-    return found
+    return read_json(
+        file, dict, cure="Take the file from the model anew.", strict=False
+    )

@@ -6,13 +6,20 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
 from eegkd.errors import InputError, output_errors
 from eegkd.host.atomic import sync_tree
-from eegkd.host.sealed import hash_file, hash_json, note_whole, read_sealed, seal
+from eegkd.host.sealed import (
+    FileRecord,
+    hash_file,
+    hash_json,
+    note_whole,
+    read_sealed,
+    seal,
+)
 
 VERSION = 1
 MANIFEST = "manifest.json"
@@ -27,6 +34,36 @@ DEFAULTS: Mapping[str, Any] = {
     "recordings": {},
     "licence": "",
 }
+
+
+_KINDS = {
+    **{"window_id": "i", "recording_id": "U", "subject": "U", "session": "U"},
+    **{"start_s": "f", "label": "if", "on_grid": "b"},
+}
+"""Kinds of an index's columns."""
+
+
+class Manifest(TypedDict):
+    """Shape of `manifest.json`, as far as all stores have it."""
+
+    corpus: str
+    classes: list[str]
+    background: NotRequired[str | None]
+    channels: list[str]
+    units: list[Any]
+    rate: float
+    window_s: float
+    overlap: float
+    shape: list[int]
+    has_subjects: bool
+    licence: str | None
+    preprocessing: dict[str, Any]
+    counts: dict[str, Any]
+    recordings: dict[str, dict[str, Any]]
+    sources: dict[str, Any]
+    files: dict[str, FileRecord]
+    student_subjects: NotRequired[list[str]]
+    multilabel: NotRequired[bool]
 
 
 def write_files(
@@ -106,6 +143,20 @@ def complete_index(index: Mapping[str, Any], num: int) -> dict[str, np.ndarray]:
         if len(column) != num:
             raise ValueError(f"Index column {name!r} has {len(column)} rows, not {num}")
     return whole
+
+
+def wrong_index(index: Mapping[str, np.ndarray], num: int, num_classes: int) -> str:
+    """Returns what is wrong with an index that was read, or ""."""
+    for name, kinds in _KINDS.items():
+        if name not in index:
+            return f"has no column {name}"
+        column = index[name]
+        if column.shape[:1] != (num,) or column.dtype.kind not in kinds:
+            return f"{name} is {column.dtype}{list(column.shape)}, of {num} windows"
+    label = index["label"]
+    if label.ndim > 1 and label.shape != (num, num_classes):
+        return f"label is of shape {list(label.shape)}, of {num_classes} classes"
+    return ""
 
 
 def complete_manifest(
@@ -225,7 +276,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             else "make one with `eegkd prepare --out`"
         )
         raise InputError(f"{folder} is no window store (no {MANIFEST}); {cure}.")
-    return read_sealed(file, WHAT, version=VERSION, cure=CURE, check=_wrong_field)
+    return read_sealed(
+        file, WHAT, version=VERSION, cure=CURE, check=_wrong_field, shape=Manifest
+    )
 
 
 def _wrong_field(manifest: Mapping[str, Any]) -> str:

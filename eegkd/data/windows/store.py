@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from eegkd.data.windows.files import (
+    CURE,
     check_finite,
     complete_index,
     complete_manifest,
@@ -22,8 +23,10 @@ from eegkd.data.windows.files import (
     damaged,
     read_manifest,
     write_files,
+    wrong_index,
 )
 from eegkd.errors import InputError
+from eegkd.host.arrays import open_npy, open_npz
 from eegkd.host.sealed import Verify, bad_files, hash_arrays, sealed
 
 
@@ -101,12 +104,14 @@ class WindowStore:
         bad = bad or bad_files(folder, {"index.npz": files["index.npz"]}, "once")
         for name, what in bad.items():
             raise damaged(folder, name, what)
-        with np.load(folder / "index.npz", allow_pickle=False) as arrays:
-            index = {name: arrays[name] for name in arrays.files}
-        signal = np.load(folder / "signal.npy", mmap_mode="r", allow_pickle=False)
+        with open_npz(folder / "index.npz", cure=CURE) as arrays:
+            index = {name: arrays.read(name) for name in arrays}
+        signal = open_npy(folder / "signal.npy", cure=CURE)
         if list(signal.shape) != manifest["shape"] or signal.dtype != np.float32:
             found = f"{signal.dtype}{list(signal.shape)}"
             raise damaged(folder, "shape", f"is {manifest['shape']}, signal is {found}")
+        if wrong := wrong_index(index, len(signal), len(manifest["classes"])):
+            raise damaged(folder, "index.npz", wrong)
         if count_windows(index, manifest["classes"]) != manifest["counts"]:
             raise damaged(folder, "counts", "does not match index.npz")
         return cls(signal, index, manifest, folder)

@@ -1,7 +1,10 @@
 """Figures without matplotlib's global state: their look, and SVG text or PNG bytes."""
 
+import contextlib
 import io
 import re
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import matplotlib as mpl
@@ -30,6 +33,8 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "legend.fontsize": 8.5,
     "svg.fonttype": "none",
+    # A dollar in a name begins no formula.
+    "text.parse_math": False,
 }
 
 
@@ -41,11 +46,19 @@ def make_figure(
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
+@contextlib.contextmanager
+def _drawn(settings: dict[Any, Any]) -> Iterator[None]:
+    """Draws with some settings; letters that the font lacks become its empty boxes."""
+    with mpl.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        yield
+
+
 def to_svg(figure: Figure, name: str) -> str:
     """Renders a figure as an `<svg>` element that takes the page's font and width."""
     buffer = io.StringIO()
     # Ids must differ between the figures of one page and agree between two runs.
-    with mpl.rc_context({"svg.hashsalt": name}):
+    with _drawn({"svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :].replace("'DejaVu Sans'", "system-ui, sans-serif")
@@ -62,6 +75,6 @@ def to_svg(figure: Figure, name: str) -> str:
 def to_png(figure: Figure, *, dpi: int = 120) -> bytes:
     """Renders a figure as PNG."""
     buffer = io.BytesIO()
-    with mpl.rc_context(STYLE):
+    with _drawn(STYLE):
         figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
     return buffer.getvalue()

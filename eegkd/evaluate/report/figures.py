@@ -24,9 +24,11 @@ from eegkd.evaluate.report.figure import (
     to_svg,
 )
 from eegkd.evaluate.report.parts import words
+from eegkd.host.text import plain
 
 MODEL_COLOURS = {"teacher": AMBER, "student": BLUE}
 _MIN_COUNT = 5
+_LONGEST = 32
 _SHARES = LinearSegmentedColormap.from_list("share", ["#f5f8fb", "#9dbfde", BLUE])
 
 
@@ -102,12 +104,12 @@ def results_svg(
                 va="top",
                 fontsize=8,
             )
-        ax.set_yticks(range(len(rows)), [row["model"] for row in rows])
+        ax.set_yticks(range(len(rows)), [plain(row["model"], _LONGEST) for row in rows])
         ax.set_ylim(len(rows) - 0.5, -0.7)
         ax.tick_params(axis="y", length=0)
         ax.spines["left"].set_visible(False)
         ax.grid(axis="x")
-        ax.set_xlabel(words(rows[0]["metric"]) if rows else "")
+        ax.set_xlabel(plain(words(rows[0]["metric"])) if rows else "")
         return to_svg(figure, "results")
 
 
@@ -131,7 +133,7 @@ def curves_svg(curves: Mapping[str, Sequence[Curve]], *, metric: str) -> str:
                     ms=4,
                     alpha=0.8,
                 )
-            top.set_title(name, loc="left", color=colour, weight="bold")
+            top.set_title(plain(name, 24), loc="left", color=colour, weight="bold")
             low.set_xlabel("update")
             if bottom:
                 pad = 0.04 + 0.05 * np.ptp(bottom)
@@ -139,7 +141,7 @@ def curves_svg(curves: Mapping[str, Sequence[Curve]], *, metric: str) -> str:
             for ax in (top, low):
                 ax.grid(axis="y")
         axes[0, 0].set_ylabel("training loss")
-        axes[1, 0].set_ylabel(f"validation {words(metric)}")
+        axes[1, 0].set_ylabel(f"validation {plain(words(metric), 40)}")
         figure.align_ylabels(axes[:, 0])
         return to_svg(figure, "training curves")
 
@@ -153,7 +155,7 @@ def confusion_svg(
         k = len(class_names)
         side = max(2.3, 0.45 * k + 0.9)
         figure, axes = make_figure(side * len(matrices), side + 0.3, 1, len(matrices))
-        short = [name if len(name) <= 12 else f"{name[:11]}…" for name in class_names]
+        short = [plain(name, 12) for name in class_names]
         for ax, (name, counts) in zip(axes[0], matrices.items(), strict=True):
             share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
             # Cells as patches, not as an embedded picture: sharp at any size.
@@ -181,7 +183,7 @@ def confusion_svg(
             ax.tick_params(length=0)
             ax.set_aspect("equal")
             ax.invert_yaxis()
-            ax.set_title(name, loc="left", weight="bold")
+            ax.set_title(plain(name, 24), loc="left", weight="bold")
             ax.set_xlabel("decided")
         axes[0, 0].set_ylabel("true")
         return to_svg(figure, "confusion matrices")
@@ -206,12 +208,17 @@ def cells_svg(
             for j, (name, counts) in enumerate(zip(class_names, cells, strict=True)):
                 ax = axes[i * lines + j // most, j % most]
                 _small_confusion(ax, counts)
-                short = name if len(name) <= 12 else f"{name[:11]}…"
-                ax.set_title(short, loc="left", fontsize=8)
+                ax.set_title(plain(name, 12), loc="left", fontsize=8)
                 if j % most == 0:
-                    ax.set_ylabel(f"{model}\ntrue")
+                    ax.set_ylabel(f"{plain(model, 16)}\ntrue")
                     ax.set_yticks([0.5, 1.5], ["no", "yes"])
         return to_svg(figure, "confusion of each class")
+
+
+def _entry(name: str) -> str:
+    """Formats a name in a legend, which leaves out those that begin with "_"."""
+    text = plain(name, _LONGEST)
+    return f" {text}" if text.startswith("_") else text
 
 
 def _small_confusion(ax: Axes, counts: Int[np.ndarray, "2 2"]) -> None:
@@ -257,7 +264,7 @@ def reliability_svg(
                 ax.plot(x, y, color=colour, lw=1.2, label=label)
                 share = table.count[filled] / table.count.sum()
                 ax.scatter(x, y, s=6 + 120 * share, color=colour, alpha=0.75, lw=0)
-            ax.set_title(name, loc="left", weight="bold")
+            ax.set_title(plain(name, 24), loc="left", weight="bold")
             ax.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal", xlabel="confidence")
             ax.legend(loc="lower right", handlelength=1.2, borderaxespad=0.2)
             ax.grid()
@@ -274,9 +281,11 @@ def operating_svg(curves: Mapping[str, Sequence[OperatingPoint]]) -> str:
             x = [point.scores.fa_per_24h for point in points]
             y = [point.scores.sensitivity for point in points]
             colour = MODEL_COLOURS.get(name, MUTED)
-            ax.plot(x, y, color=colour, lw=1.3, marker=".", ms=5, label=name)
+            ax.plot(x, y, color=colour, lw=1.3, marker=".", ms=5, label=_entry(name))
         ax.set(xlabel="false alarms / 24 h", ylabel="sensitivity", ylim=(-0.03, 1.03))
         ax.set_xscale("symlog", linthresh=1.0)
+        # The axis's own labels are formulas, which no figure reads.
+        ax.xaxis.set_major_formatter("{x:g}")
         ax.set_xlim(left=-0.1)
         ax.grid()
         ax.legend(loc="lower right")
@@ -297,7 +306,7 @@ def weights_svg(
         for i, (model, one) in enumerate(weights.items()):
             _by_class(axes[0, i], one, class_names)
             _by_update(axes[1, i], one)
-            axes[0, i].set_title(model, loc="left", weight="bold")
+            axes[0, i].set_title(plain(model, 24), loc="left", weight="bold")
         axes[1, 0].set_ylabel("mean weight")
         return to_svg(figure, name)
 
@@ -311,11 +320,12 @@ def _by_class(ax: Axes, weights: Weights, class_names: Sequence[str]) -> None:
         text = f"{means[i, j]:.2f}" if np.isfinite(means[i, j]) else "–"
         place = {"ha": "center", "va": "center", "fontsize": 8}
         ax.text(j + 0.5, i + 0.5, text, color=colour, **place)
-    short = [name if len(name) <= 12 else f"{name[:11]}…" for name in class_names]
+    short = [plain(name, 12) for name in class_names]
     ax.set_xticks(
         np.arange(num_classes) + 0.5, short[:num_classes], rotation=30, ha="right"
     )
-    ax.set_yticks(np.arange(num_names) + 0.5, weights.names)
+    names = [plain(name, _LONGEST) for name in weights.names]
+    ax.set_yticks(np.arange(num_names) + 0.5, names)
     ax.tick_params(length=0)
     ax.spines[["left", "bottom"]].set_visible(False)
 
@@ -327,7 +337,7 @@ def _by_update(ax: Axes, weights: Weights) -> None:
         # Dots make a single evaluation visible.
         style = {"color": colour, "marker": ".", "ms": 4}
         ax.plot(weights.step, weights.train[:, i], lw=0.9, ls="--", **style)
-        ax.plot(weights.step, weights.val[:, i], lw=1.3, label=label, **style)
+        ax.plot(weights.step, weights.val[:, i], lw=1.3, label=_entry(label), **style)
     ax.set(xlabel="update", ylim=(-0.03, 1.03))
     ax.grid(axis="y")
     if np.isfinite(weights.entropy[-1]):

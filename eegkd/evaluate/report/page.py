@@ -34,7 +34,7 @@ def render_page(
             for assay in assays
             if assay.name in results
         ],
-        record=json.dumps(evidence.record, indent=2, default=str),
+        record=json.dumps(evidence.record, indent=2, default=str, ensure_ascii=False),
     )
 
 

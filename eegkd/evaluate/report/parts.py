@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from eegkd.host.text import visible
+
 Html = str
 
 ENVIRONMENT = Environment(
@@ -20,6 +22,8 @@ ENVIRONMENT = Environment(
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
+    # What is no HTML yet is escaped after this.
+    finalize=lambda value: visible(value) if type(value) is str else value,
 )
 
 

@@ -23,6 +23,7 @@ from eegkd.evaluate.report.figure import (
     to_png,
 )
 from eegkd.host.atomic import write_atomic
+from eegkd.host.text import plain
 
 MAX_CHANNELS = 19
 _COLUMNS = 1500
@@ -85,7 +86,8 @@ def recording_figure(
         top, low = axes[:, 0]
         for i, trace in enumerate(traces):
             top.plot(times, trace - i, color=INK, lw=0.4, alpha=0.85)
-        top.set_yticks(-np.arange(shown), list(channels[:shown]), fontsize=8)
+        names = [plain(name, 16) for name in channels[:shown]]
+        top.set_yticks(-np.arange(shown), names, fontsize=8)
         top.set_ylim(-shown + 0.2, 0.8)
         top.tick_params(axis="both", length=0)
         top.spines[["left", "bottom"]].set_visible(False)
@@ -117,6 +119,7 @@ def recording_figure(
             handles.append(Patch(label=true, **look))
         where = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "ncols": 2}
         top.legend(handles=handles, borderaxespad=0.1, **where)
+        title = plain(title, 90)
         if shown < len(channels):
             title = f"{title} ({shown} of {len(channels)} channels)".strip()
         top.set_title(title, loc="left", weight="bold")
