@@ -59,10 +59,10 @@ def _put(groups: dict[str, Any], path: list[str], array: np.ndarray) -> bool:
     place = groups.get(group)
     for folder in folders:
         place = place.setdefault(folder, {}) if isinstance(place, dict) else None
-    free = isinstance(place, dict) and leaf not in place
-    if free:
-        place[leaf] = array
-    return free
+    if not isinstance(place, dict) or leaf in place:
+        return False
+    place[leaf] = array
+    return True
 
 
 def check_same_shapes(path: Path, loaded: Variables, expected: Variables) -> None:
