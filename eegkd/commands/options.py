@@ -33,6 +33,18 @@ DataConfig.__annotations__["corpus"] = Annotated[
 ]
 
 
+def with_home(args: Sequence[str]) -> list[str]:
+    """Expands `~` at the start of every value: shells leave it alone behind "="."""
+
+    def expanded(arg: str) -> str:
+        name, sign, value = arg.partition("=")
+        if arg.startswith("-") and sign:
+            return f"{name}={os.path.expanduser(value)}"
+        return os.path.expanduser(arg)
+
+    return [expanded(arg) for arg in args]
+
+
 def parse(
     cls: type[Options], args: Sequence[str], verb: str, **default: Any
 ) -> Options:
@@ -44,7 +56,7 @@ def parse(
     try:
         return tyro.cli(
             cls,
-            args=list(args),
+            args=with_home(args),
             prog=f"eegkd {verb}",
             use_underscores=True,
             config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff),
@@ -56,6 +68,7 @@ def parse(
 
 def take_option(args: Sequence[str], name: str) -> tuple[str | None, list[str]]:
     """Takes `--name VALUE` or `--name=VALUE` out of the arguments."""
+    args = with_home(args)
     rest, value = list(args), None
     for i, arg in enumerate(args):
         if arg == f"--{name}":
@@ -94,7 +107,7 @@ def take_start(
         return preset_config(entry, preset), preset, rest
     if chosen is not None:
         raise InputError("--preset and --config are both a start: give one of them.")
-    record = read_copy(Path(file).expanduser())
+    record = read_copy(Path(file))
     if record["system"] != system:
         raise InputError(
             f"--config {file} is of {record['system']}, not of {system}: name that "
@@ -107,7 +120,7 @@ def take_start(
 def system_of(args: Sequence[str]) -> str | None:
     """Returns the system that `--config FILE` is of, where it is given."""
     file, _ = take_option(args, "config")
-    return None if file is None else read_copy(Path(file).expanduser())["system"]
+    return None if file is None else read_copy(Path(file))["system"]
 
 
 def parse_run(
@@ -133,7 +146,7 @@ def parse_run(
 
 
 def _in_full(path: str) -> str:
-    return str(Path(path).expanduser().absolute()) if path else ""
+    return str(Path(path).absolute()) if path else ""
 
 
 def with_root(config: DataConfig) -> DataConfig:

@@ -1,7 +1,6 @@
 """A run's model as files for other runtimes, each behind a gate, with a card."""
 
 import functools
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from eegkd.deploy.latency import Latency, measure_latency
 from eegkd.deploy.load import load_model, open_store
 from eegkd.deploy.parity import check_parity, reference
 from eegkd.errors import InputError, output_errors
-from eegkd.host.atomic import sync_tree, write_atomic
+from eegkd.host.atomic import remove_own, sync_tree, write_atomic
 from eegkd.host.process import num_cores
 from eegkd.host.sealed import hash_file
 from eegkd.pipeline.finished import WEIGHTS, check_results, is_finished
@@ -38,6 +37,7 @@ FILES = {
     "safetensors": "model.safetensors",
 }
 CARD, VALUES = "README.md", "card.json"
+_OWN = (*FILES.values(), CARD, VALUES)
 RUNTIMES = {"stablehlo": "jax", "onnx": "onnxruntime"}
 NUM_WINDOWS = 32
 
@@ -245,7 +245,9 @@ def _check_folder(out: Path) -> None:
     """Refuses to replace a folder that holds anything but an earlier export."""
     if not out.exists():
         return
-    own = {*FILES.values(), CARD, VALUES}
+    if not out.is_dir():
+        raise InputError(f"{out} is no folder: choose another --out.")
+    own = _OWN if (out / VALUES).is_file() else ()  # Every export has its values.
     others = sorted(p.name for p in out.iterdir() if p.name not in own)
     if others:
         raise InputError(
@@ -260,7 +262,7 @@ def _whole_folder(out: Path) -> Iterator[Path]:
     part, old = (out.with_name(f".{out.name}.{end}") for end in ("new", "old"))
     with output_errors(out):
         # Leftovers of a killed export.
-        shutil.rmtree(part, ignore_errors=True)
+        remove_own(part, _OWN.__contains__)
         part.mkdir(parents=True)
         try:
             yield part
@@ -271,5 +273,5 @@ def _whole_folder(out: Path) -> Iterator[Path]:
         finally:
             if old.exists() and not out.exists():
                 old.rename(out)
-            shutil.rmtree(part, ignore_errors=True)
-            shutil.rmtree(old, ignore_errors=True)
+            remove_own(part, _OWN.__contains__)
+            remove_own(old, _OWN.__contains__)

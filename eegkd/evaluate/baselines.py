@@ -36,9 +36,10 @@ def band_power(
         signal: Windows.
         rate: Samples per second.
         relative: Divide by the power of all bands together, which removes gain.
-        passband: Band of the filter that the data went through, in Hz; band edges are
-            clipped to it and to half the rate, and a band left without a frequency is
-            dropped.
+        passband: Band of the filter that the data went through, in Hz; an edge of 0 is
+            none, as in `--data.band`. Band edges are clipped to it and to half the
+            rate, and a band left without a frequency is dropped. Where none is left it
+            is the only one.
         bands: Edges in Hz.
         segment_s: Length of Welch's segments, in seconds; at most the window.
 
@@ -46,18 +47,21 @@ def band_power(
         Features, channel-major: `f = channels * bands kept`.
 
     Raises:
-        ValueError: If no band is left.
+        ValueError: If no frequency is left.
     """
     n, c, t = signal.shape
     segment = min(t, max(2, round(segment_s * rate)))
-    low, high = passband or (0.0, rate / 2)
+    low, high = passband or (0.0, 0.0)
+    high = high or rate / 2
     freqs = np.fft.rfftfreq(segment, 1 / rate)
     inside = (freqs >= low) & (freqs <= min(high, rate / 2))
     masks = [inside & (freqs >= lo) & (freqs < hi) for lo, hi in bands]
+    if not any(mask.any() for mask in masks):
+        masks = [inside]  # A pass band beside all of them is one by itself.
     weights = np.stack([m / m.sum() for m in masks if m.any()] or [0 * freqs], axis=1)
     if not weights.any():
         raise ValueError(
-            f"No band of {bands} has a frequency: rate {rate}, {t} samples, {passband}."
+            f"No band has a frequency: rate {rate}, {t} samples, {passband}."
         )
     _, density = sp.welch(signal, rate, nperseg=segment)
     power = density @ weights.astype(density.dtype)  # [n, c, bands]

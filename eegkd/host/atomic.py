@@ -4,11 +4,12 @@ import contextlib
 import logging
 import os
 import platform
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from eegkd.errors import InputError, output_errors
+from eegkd.errors import InputError, is_full, output_errors, reason_of
 
 try:
     import fcntl
@@ -16,6 +17,7 @@ except ImportError:  # Not a POSIX system: there is no lock to take.
     fcntl = None  # type: ignore[assignment]
 
 _LOCK = ".lock"
+_PART = re.compile(r"\..+\.\d+\.part")
 _logger = logging.getLogger(__name__)
 
 
@@ -59,9 +61,9 @@ def open_atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
+        cure = " or free some space" if is_full(error) else ""
         raise InputError(
-            f"Cannot write {path}: {error.strerror or error}; choose another folder "
-            "or free some space."
+            f"Cannot write {path}: {reason_of(error)}; choose another folder{cure}."
         ) from error
 
 
@@ -71,7 +73,24 @@ def remove_parts(folder: Path) -> None:
     For the sole writer of the folder: it cannot tell them from parts in progress.
     """
     for part in folder.rglob(".*.part"):
-        part.unlink()
+        if _PART.fullmatch(part.name):  # A browser's downloads are called alike.
+            part.unlink()
+
+
+def remove_own(folder: Path, is_own: Callable[[str], Any]) -> None:
+    """Removes a folder's files that the library wrote, and the folder if none is left.
+
+    Args:
+        folder: The folder; it may be missing.
+        is_own: Tells by a file's name.
+    """
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if path.is_file() and is_own(path.name):
+            path.unlink()
+    with contextlib.suppress(OSError):  # It holds something else.
+        folder.rmdir()
 
 
 def sync(path: Path) -> None:
@@ -104,10 +123,9 @@ def sole_writer(folder: Path) -> Iterator[None]:
     """
     path = folder / _LOCK
     with output_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+")
+        file = _open_lock(path)
         while not _lock(folder, file):
-            file = path.open("a+")
+            file = _open_lock(path)
     with file:
         try:
             with output_errors(folder):
@@ -117,6 +135,16 @@ def sole_writer(folder: Path) -> Iterator[None]:
             yield
         finally:
             path.unlink(missing_ok=True)
+
+
+def _open_lock(path: Path) -> IO[str]:
+    """Opens a lock's file, and makes its folder, which its last owner may remove."""
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            return path.open("a+")
+        except FileNotFoundError:
+            continue
 
 
 def _lock(folder: Path, file: Any) -> bool:

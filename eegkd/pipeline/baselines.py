@@ -72,8 +72,7 @@ def band_features(
     rate = store.manifest["rate"]
     low, high = store.manifest["preprocessing"].get("band") or (0.0, 0.0)
     signal = signal[:, columns] if columns else signal
-    # An edge of 0 is none.
-    return band_power(signal, rate, passband=(low, high or rate / 2))
+    return band_power(signal, rate, passband=(low, high))
 
 
 def linear(

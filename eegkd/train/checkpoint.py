@@ -30,7 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from eegkd.errors import InputError
+from eegkd.errors import InputError, disk_error, reason_of
 from eegkd.host.atomic import sync, sync_tree
 from eegkd.host.sealed import (
     bad_files,
@@ -121,8 +121,10 @@ def save(folder: str | Path, step: int, tree: Any, meta: Mapping[str, Any]) -> P
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, InputError):
             raise
+        if not isinstance(error, OSError) and not disk_error(error):
+            raise  # No fault of the disk.
         raise InputError(
-            f"Cannot write a checkpoint to {folder}: {_reason(error)}. Make room or "
+            f"Cannot write a checkpoint to {folder}: {reason_of(error)}. Make room or "
             "choose another --out; earlier checkpoints are whole."
         ) from error
     return final
@@ -176,7 +178,7 @@ def _newest_whole(folder: Path, damaged: list[Path]) -> int:
             _logger.warning(
                 "Checkpoint %s is damaged (%s): going back to the one before it.",
                 path,
-                _reason(error),
+                reason_of(error),
             )
             damaged.append(path)
         else:
@@ -211,7 +213,7 @@ def _load(path: Path, template: Any) -> Any:
             return _load_pytree(str(path / "state"), template)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise InputError(
-            f"Checkpoint {path} is whole and cannot be read ({_reason(error)}): use "
+            f"Checkpoint {path} is whole and cannot be read ({reason_of(error)}): use "
             "the version of orbax-checkpoint in the run's config.json."
         ) from error
 
@@ -230,10 +232,13 @@ def _bare(tree: Any) -> Any:
     """Converts every leaf to a form that orbax can write.
 
     Typed random keys become bits, since orbax 0.11.36 cannot read keys; arrays that
-    several processes hold a copy of (pmap's), which it refuses, become host arrays.
+    several processes hold a copy of (pmap's) and NumPy's scalars, which it refuses,
+    become host arrays.
     """
 
     def bare(x: Any) -> Any:
+        if isinstance(x, np.generic):
+            return np.asarray(x)
         x = jax.random.key_data(x) if is_key(x) else x
         own = jax.process_count() > 1 and x.is_fully_addressable
         return np.asarray(x) if own else x
@@ -245,6 +250,8 @@ def _dress(like: Any, x: Any) -> Any:
     """Undoes `_bare`, by the leaf that it came from."""
     if isinstance(x, np.ndarray) and isinstance(like, jax.Array):
         x = jax.device_put(x, like.sharding)
+    if isinstance(like, np.generic):
+        return np.asarray(x)[()]
     if not is_key(like):
         return x
     return jax.random.wrap_key_data(jnp.asarray(x), impl=jax.random.key_impl(like))
@@ -270,14 +277,6 @@ def _check_space(folder: Path, tree: Any) -> None:
             f"{free / 1e6:.1f} MB are free. Make room or choose another --out; earlier "
             "checkpoints are whole."
         )
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    # Orbax wraps the system's message in a long trace of its own.
-    full = "No space left on device"
-    return full if full in str(error) else str(error)[:200]
 
 
 def _describe(tree: Any) -> dict[str, str]:

@@ -55,6 +55,26 @@ def test_bands_are_clipped_to_what_the_filter_left():
         band_power(signal, RATE, passband=(60.0, 70.0))
 
 
+def test_an_edge_of_zero_is_none():
+    signal = np.random.default_rng(4).normal(size=(2, 3, 400))
+    for band, same in (
+        ((0.0, 0.0), None),
+        ((0.5, 0.0), (0.5, RATE / 2)),
+        ((0.0, 29.0), (1e-9, 29.0)),
+        ((9.0, 0.0), (9.0, RATE / 2)),
+    ):
+        want = band_power(signal, RATE, passband=same)
+        np.testing.assert_array_equal(band_power(signal, RATE, passband=band), want)
+
+
+def test_a_pass_band_above_all_bands_is_one():
+    signal = np.random.default_rng(5).normal(size=(2, 3, 400))
+    found = band_power(signal, 400.0, passband=(90.0, 150.0), relative=False)
+    want = band_power(signal, 400.0, bands=((90.0, 150.1),), relative=False)
+    assert found.shape == (2, 3)
+    np.testing.assert_array_equal(found, want)
+
+
 def gaussian(n, seed, shift=2.0):
     rng = np.random.default_rng(seed)
     label = rng.integers(0, 2, n)

@@ -1,12 +1,19 @@
+import errno
 import subprocess
 import sys
 import textwrap
 
 import pytest
 
-from eegkd.errors import InputError
+from eegkd.errors import InputError, is_full, output_errors, reason_of
 from eegkd.host import atomic as files
-from eegkd.host.atomic import remove_parts, sole_writer, sync_tree, write_atomic
+from eegkd.host.atomic import (
+    remove_own,
+    remove_parts,
+    sole_writer,
+    sync_tree,
+    write_atomic,
+)
 from tests.support.small_disk import fill, small_disk
 
 
@@ -48,6 +55,66 @@ def test_what_a_kill_left_is_removed(tmp_path):
     (tmp_path / "fold0" / ".b.json.123.part").touch()
     remove_parts(tmp_path)
     assert [p.name for p in (tmp_path / "fold0").iterdir()] == ["a.json"]
+
+
+def test_a_download_of_a_browser_is_no_leftover(tmp_path):
+    for name in (".film.part", ".a.b.part", "a.json.12.part", ".a.json.12.part"):
+        (tmp_path / name).touch()
+    remove_parts(tmp_path)
+    assert not (tmp_path / ".a.json.12.part").exists()
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_only_files_of_ours_are_removed_from_a_folder(tmp_path):
+    for name in ("mine", "other"):
+        (tmp_path / name / "sub").mkdir(parents=True)
+        (tmp_path / name / "a.json").touch()
+    (tmp_path / "mine" / "sub").rmdir()
+    (tmp_path / "other" / "sub" / "a.json").touch()
+    for name in ("mine", "other", "none"):
+        remove_own(tmp_path / name, {"a.json"}.__contains__)
+    left = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")}
+    assert left == {"other", "other/sub", "other/sub/a.json"}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "x"),
+        OSError(errno.EDQUOT, "x"),
+        OSError("19200 requested and 4096 written"),
+        ValueError("INTERNAL: No space left on device [tensorstore ...]"),
+        RuntimeError("a"),
+    ],
+)
+def test_a_full_disk_is_said_so_whichever_library_raised(tmp_path, error):
+    if error.args == ("a",):
+        error.__cause__ = ValueError("b")
+        error.__cause__.__context__ = OSError(errno.ENOSPC, "x")
+    assert is_full(error)
+    said = reason_of(error)
+    assert said in ("No space left on device", "Disk quota exceeded")
+    if isinstance(error, OSError):
+        with (
+            pytest.raises(InputError, match=f"{said}.*make room"),
+            output_errors(tmp_path),
+        ):
+            raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(errno.EACCES, "x"), "Permission denied. Choose another --out"),
+        (FileNotFoundError(errno.ENOENT, "x"), "removed meanwhile: run the same"),
+        (OSError("odd"), r"odd\. Choose another"),
+    ],
+)
+def test_nobody_is_told_to_make_room_on_a_disk_that_has_it(tmp_path, error, said):
+    assert not is_full(error)
+    with pytest.raises(InputError, match=said) as raised, output_errors(tmp_path):
+        raise error
+    assert "room" not in str(raised.value)
 
 
 HOLD = """

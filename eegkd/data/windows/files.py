@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
@@ -11,7 +10,7 @@ from typing import Any, NotRequired, TypedDict
 import numpy as np
 
 from eegkd.errors import InputError, output_errors
-from eegkd.host.atomic import sync_tree
+from eegkd.host.atomic import remove_own, sync_tree
 from eegkd.host.sealed import (
     FileRecord,
     hash_file,
@@ -88,9 +87,15 @@ def write_files(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there already; choose another --out.")
     partial = folder.with_name(folder.name + ".writing")
+    own = {"signal.npy", "index.npz", MANIFEST}.__contains__
     with output_errors(folder):
+        remove_own(partial, own)  # Leftovers of a process that was killed.
+        if partial.exists():
+            raise InputError(
+                f"{partial} is not of this library, and a store is written under that "
+                "name. Move it away, or choose another --out."
+            )
         try:
-            shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             shape, digest = _write_signal(partial / "signal.npy", blocks, index)
             np.savez(partial / "index.npz", **dict[str, Any](index))
@@ -109,7 +114,7 @@ def write_files(
             # The hash was taken while writing: no need to read the file again.
             note_whole(folder / "signal.npy", digest)
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            remove_own(partial, own)
     return folder
 
 

@@ -5,13 +5,13 @@ by running it again. The parts are then streamed into the store in the order of 
 corpus, so its bytes depend neither on the number of workers nor on interruptions.
 """
 
+import contextlib
 import dataclasses
 import glob
 import itertools
 import json
 import os
 import re
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,11 +28,16 @@ from eegkd.data.windows.cutting import Windows, resolve_config, window_recording
 from eegkd.data.windows.marks import MARKS, marks_of
 from eegkd.data.windows.store import WindowStore, write_store
 from eegkd.errors import InputError, output_errors
-from eegkd.host.atomic import sync
+from eegkd.host.arrays import open_npy
+from eegkd.host.atomic import remove_own, sole_writer, sync
+from eegkd.host.json_file import read_json
 from eegkd.host.sealed import hash_file, hash_json
 
 PART_VERSION = 1
 """Version of the parts: raised when reading, preprocessing or cutting changes."""
+
+_CURE = "Delete this file, and run the same command again."
+_PART = re.compile(r".+\.[0-9a-f]{16}\.(json|npy)(\.\d+\.tmp)?")
 
 
 _HEADERS = (".hea", ".vhdr", ".set")
@@ -101,15 +106,28 @@ def prepare(
 
     Raises:
         InputError: If a recording is bad, or `out` holds another store, is read-only
-            or full.
+            or full, or another process is preparing it.
     """
     plan = make_plan(config)
     folder = Path(out).absolute()
+    parts = folder.with_name(folder.name + ".partial")
     if (folder / "manifest.json").exists():
         return _reuse(folder, plan)
-    parts = folder.with_name(folder.name + ".partial")
-    with output_errors(folder):
-        parts.mkdir(parents=True, exist_ok=True)
+    try:
+        with sole_writer(parts):
+            # Another process may have finished it just now.
+            if (folder / "manifest.json").exists():
+                return _reuse(folder, plan)
+            store = _fill(plan, parts, folder, progress)
+            remove_own(parts, _PART.fullmatch)
+            return store
+    finally:
+        with contextlib.suppress(OSError):  # Parts for the next time are in it.
+            parts.rmdir()
+
+
+def _fill(plan: PreparePlan, parts: Path, folder: Path, progress: bool) -> WindowStore:
+    """Writes the parts that are missing, and joins them."""
     files = [parts / _part_name(source, plan.settings) for source in plan.sources]
     pending = [i for i, file in enumerate(files) if not file.exists()]
     bar = Progress(
@@ -128,9 +146,7 @@ def prepare(
         task = bar.add_task("", total=len(files), completed=len(files) - len(pending))
         for _ in run(tasks):
             bar.advance(task)
-    store = _join(plan, files, folder)
-    shutil.rmtree(parts, ignore_errors=True)
-    return store
+    return _join(plan, files, folder)
 
 
 def estimate(config: DataConfig) -> Estimate:
@@ -206,7 +222,7 @@ def _check_multilabel(corpus: Corpus) -> None:
 
 def _join(plan: PreparePlan, files: Sequence[Path], folder: Path) -> WindowStore:
     """Streams the parts into one store, in the order of the corpus."""
-    infos = [json.loads(file.read_text()) for file in files]
+    infos = [read_json(file, dict, cure=_CURE, strict=False) for file in files]
     for name in ("channels", "units", "rate"):
         for source, info in zip(plan.sources, infos, strict=True):
             if info[name] != infos[0][name]:
@@ -228,10 +244,7 @@ def _join(plan: PreparePlan, files: Sequence[Path], folder: Path) -> WindowStore
             for name in ("start_s", "label", "on_grid")
         },
     }
-    blocks = (
-        np.load(file.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
-        for file in files
-    )
+    blocks = (open_npy(file.with_suffix(".npy"), cure=_CURE) for file in files)
     return write_store(folder, blocks, index, _manifest(plan, infos))
 
 
