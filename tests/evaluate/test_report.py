@@ -20,6 +20,7 @@ from eegkd.evaluate.report.figure import to_png
 from eegkd.evaluate.report.page import render_page, write_page
 from eegkd.evaluate.report.parts import note, section, table
 from eegkd.evaluate.statistics import summarise
+from eegkd.host.text import visible
 
 WINDOW_S = 4.0
 SLOW = ("curves", "confusion", "calibration", "events")
@@ -191,6 +192,23 @@ def test_the_page_is_whole_and_stands_alone(page):
     for title in ("Results", "Comparisons", "Training", "Confusion", "Reliability"):
         assert f"<h2>{title}</h2>" in page
     assert page.count("<svg") == 4
+
+
+NAMES = ("[/red]", "<b>&amp;", "$x$", "Łódź", "א", "x" * 200, "a\x1b\u202e\udce9")
+
+
+def test_names_are_text_on_the_page(tmp_path):
+    classes = [" ".join(NAMES[:4]), " ".join(NAMES[4:])]
+    store = store_of(classes=classes, background=classes[0], corpus=classes[1])
+    evidence = evidence_of(store=store, title=" ".join(NAMES), record={"a": NAMES})
+    kept = {a.name: a.run(evidence) for a in ASSAYS if a.name not in SLOW}
+    path = write_page(tmp_path / "report.html", evidence, kept)
+    page = path.read_text(encoding="utf-8")
+    text = "".join(parse(page).text)
+    for name in NAMES:
+        assert text.count(visible(name)) >= 2, name
+    assert '"Łódź"' in text
+    assert not re.search("[\x1b\u202e]|<b>&amp;", page)
 
 
 def test_the_operating_curve_is_drawn():
