@@ -1,4 +1,5 @@
 import dataclasses
+import operator
 import subprocess
 import sys
 
@@ -7,8 +8,18 @@ import pytest
 from eegkd import __version__
 from eegkd.cli import VERBS, main
 from eegkd.commands.distill import _ask
-from eegkd.commands.options import parse_run, take_option, with_root
+from eegkd.commands.evaluate import Evaluate
+from eegkd.commands.export import Export
+from eegkd.commands.options import (
+    parse,
+    parse_run,
+    take_option,
+    with_home,
+    with_root,
+)
 from eegkd.commands.plan import PlanSystem
+from eegkd.commands.predict import Predict
+from eegkd.commands.prepare import Prepare
 from eegkd.commands.verbs import parse_verb
 from eegkd.data.config import DataConfig
 from eegkd.errors import InputError
@@ -141,3 +152,48 @@ def test_prepare_of_a_real_corpus_by_name_alone(tmp_path, capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert "125 of 4 s" in said
     assert "windows: seizure │ 29" in said
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--out=~/x", "--data.root", "~/y"], ["--out={}/x", "--data.root", "{}/y"]),
+        (["~", "~/a b.edf", "a~/b", "--x=a~"], ["{}", "{}/a b.edf", "a~/b", "--x=a~"]),
+        (["--seed", "-1", "--a.b=", "~nobody-here/x"], None),
+    ],
+)
+def test_the_home_folder_is_expanded_in_every_value(monkeypatch, args, said):
+    monkeypatch.setenv("HOME", "/somewhere")
+    want = args if said is None else [arg.format("/somewhere") for arg in said]
+    assert with_home(args) == want
+
+
+@pytest.mark.parametrize(
+    ("cls", "args", "fields"),
+    [
+        (Prepare, ["--out=~/a", "--data.root=~/b"], ("out", "data.root")),
+        (Export, ["~/a", "--out=~/b"], ("run", "out")),
+        (Evaluate, ["~/a"], ("run",)),
+        (
+            Predict,
+            ["~/a", "--model=~/b", "--out", "~/c"],
+            ("recording", "model", "out"),
+        ),
+    ],
+)
+def test_paths_of_verbs_are_in_the_home_folder(monkeypatch, cls, args, fields):
+    monkeypatch.setenv("HOME", "/somewhere")
+    found = parse(cls, args, "verb")
+    for field, name in zip(fields, "abc", strict=False):
+        assert operator.attrgetter(field)(found) == f"/somewhere/{name}"
+
+
+def test_paths_of_a_run_are_in_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/somewhere")
+    names = ("out", "store", "teacher_run", "cache.folder", "cache.given", "data.root")
+    args = [f"--{name}=~/{name}" for name in (*names, "text.file", "text.bert")]
+    _, config = parse_run("distilclip_eeg", args, "distill")
+    for name in (*names, "text.file", "text.bert"):
+        assert operator.attrgetter(name)(config) == f"/somewhere/{name}"
+    assert take_option(["--config=~/c"], "config") == ("/somewhere/c", [])
+    assert take_option(["--resume", "~/c"], "resume") == ("/somewhere/c", [])

@@ -15,6 +15,8 @@ from tests.support.foundation_files import (
     labram_tensors,
 )
 
+LOADERS = ((cbramod_tensors, load_cbramod), (labram_tensors, load_labram))
+
 
 def write(path, tensors, config=None):
     save_file(tensors, path / "model.safetensors")
@@ -164,3 +166,64 @@ def test_every_model_s_weights_have_a_licence():
         "BSD-3-Clause",
     }
     assert licences_of("gpt") == ()
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["model.", "_orig_mod.", "module._orig_mod.", "model._orig_mod.module.", "module."],
+)
+def test_what_wrappers_put_before_names_is_stripped(tmp_path, prefix):
+    for tensors, load in (
+        (cbramod_tensors, load_cbramod),
+        (labram_tensors, load_labram),
+    ):
+        config, plain = load(write(tmp_path, tensors()))
+        wrapped = {f"{prefix}{name}": a for name, a in tensors().items()}
+        again, pairs = load(write(tmp_path, wrapped))
+        assert config == again
+        same(plain, pairs)
+
+
+def test_a_student_of_pre_training_is_found_behind_wrappers(tmp_path):
+    kept = {n: a for n, a in labram_tensors().items() if not n.startswith("fc_norm")}
+    student = {f"student.{name}": a for name, a in kept.items()}
+    config, pairs = load_labram(write(tmp_path, student))
+    wrapped = {f"_orig_mod.module.{name}": a for name, a in student.items()}
+    again, others = load_labram(write(tmp_path, wrapped))
+    assert config == again
+    same(pairs, others)
+
+
+def test_two_names_of_one_tensor_are_refused(tmp_path):
+    tensors = cbramod_tensors()
+    name = next(iter(tensors))
+    write(tmp_path, tensors | {f"model.{name}": tensors[name]})
+    with pytest.raises(InputError, match=f"are one parameter, {name}"):
+        load_cbramod(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [(np.nan, "f4"), (-np.inf, "f4"), (1e300, "f8"), (np.inf, "f2")],
+)
+def test_weights_that_are_no_finite_float32_are_refused(tmp_path, value, kind):
+    for tensors, load in (
+        (cbramod_tensors, load_cbramod),
+        (labram_tensors, load_labram),
+    ):
+        found = tensors()
+        name = next(name for name, a in found.items() if a.ndim == 2)
+        found[name] = found[name].astype(kind)
+        found[name][1, 2] = value
+        with pytest.raises(InputError, match=rf"{name}\[1, 2\] is .*no finite float32"):
+            load(write(tmp_path, found))
+
+
+def test_a_large_float64_is_what_float32_makes_of_it(tmp_path):
+    tensors = cbramod_tensors()
+    name = next(iter(tensors))
+    wide = tensors | {name: tensors[name].astype(np.float64)}
+    same(
+        load_cbramod(write(tmp_path, wide))[1],
+        load_cbramod(write(tmp_path, tensors))[1],
+    )

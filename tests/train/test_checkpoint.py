@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from eegkd.errors import InputError
+from eegkd.host.sealed import seal
 from eegkd.train import checkpoint, init_state
 from eegkd.train.optimiser import OptimConfig, make_optimiser
 from tests.support import toy
@@ -261,3 +262,39 @@ def test_trainings_side_by_side_save_and_restore_their_own(tmp_path):
     for i, (tree, meta) in enumerate(found):
         assert meta == {"i": i}
         np.testing.assert_array_equal(tree["a"], np.full(9, i))
+
+
+def test_a_scalar_of_numpy_is_kept_as_one(tmp_path):
+    tree = {"x": jnp.arange(3.0), "a": np.float32(0.1), "b": np.int64(7)}
+    checkpoint.save(tmp_path, 1, tree, {})
+    like = {"x": jnp.zeros(3), "a": np.float32(0), "b": np.int64(0)}
+    again, _ = checkpoint.restore(tmp_path, like)
+    assert (again["a"], again["b"]) == (np.float32(0.1), 7)
+    assert {type(again["a"]), type(again["b"])} == {np.float32, np.int64}
+
+
+def test_what_is_no_array_is_not_blamed_on_the_disk(tmp_path):
+    with pytest.raises((TypeError, ValueError, AttributeError)) as raised:
+        checkpoint.save(tmp_path, 1, {"x": object()}, {})
+    assert not isinstance(raised.value, InputError)
+    assert "room" not in str(raised.value)
+    assert not list(tmp_path.glob("0*"))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("files", ["a"], "files is a list of 1, not an object"),
+        ("files", {"a": 3}, "files.a is 3, not a text"),
+        ("meta", "x", "meta is 'x', not an object"),
+        ("leaves", None, "leaves is null, not an object"),
+    ],
+)
+def test_a_record_of_other_types_is_damaged(tmp_path, caplog, field, value, said):
+    for step in (1, 2):
+        checkpoint.save(tmp_path, step, {"x": jnp.zeros(3)}, {"step": step})
+    path = tmp_path / "00000002" / "meta.json"
+    path.write_text(seal(json.loads(path.read_text()) | {field: value}))
+    _, meta = checkpoint.restore(tmp_path, {"x": jnp.zeros(3)})
+    assert meta["step"] == 1
+    assert said in caplog.text

@@ -129,7 +129,11 @@ def prepare(
 def _fill(plan: PreparePlan, parts: Path, folder: Path, progress: bool) -> WindowStore:
     """Writes the parts that are missing, and joins them."""
     files = [parts / _part_name(source, plan.settings) for source in plan.sources]
-    pending = [i for i, file in enumerate(files) if not file.exists()]
+    pending = [
+        i
+        for i, file in enumerate(files)
+        if not (file.exists() and file.with_suffix(".npy").exists())
+    ]
     bar = Progress(
         "Reading recordings", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
         disable=not progress, transient=True,
