@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from rich.table import Table
+from rich.text import Text
 
 from eegkd.commands.options import parse
 from eegkd.commands.verbs import parse_verb, spell_out
@@ -334,7 +335,7 @@ def _part_cells(part: Mapping[str, Any]) -> tuple[str, str, str, str]:
     return part["name"] + frozen, *cells
 
 
-def _time_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+def _time_cells(row: Mapping[str, Any]) -> tuple[str | Text, ...]:
     sides = ("compute_s", "memory_s", "interconnect_s", "step_s")
     speed = row["windows_per_s"]
     return (
