@@ -52,10 +52,11 @@ from eegkd.data.folders.labels import (
     read_labels,
 )
 from eegkd.data.folders.listing import SUFFIXES, Listing, list_recordings
-from eegkd.data.folders.names import is_bad, labels_alike
+from eegkd.data.folders.names import labels_alike
 from eegkd.data.folders.people import name_people, quoted
 from eegkd.data.recordings.reading import bids_word, read_events, read_recording
-from eegkd.data.recordings.recording import Event, Recording, Span
+from eegkd.data.recordings.recording import Event, Recording
+from eegkd.data.recordings.signals import is_bad, sort_marks
 from eegkd.data.windows.cutting import GENERAL
 from eegkd.errors import InputError
 
@@ -299,24 +300,18 @@ def _read(
         if not rows and rest_is_known:
             whole = recording.duration_s
             events = (Event(onset_s=0.0, duration_s=whole, label=UNLABELLED),)
-    bad = tuple(event for event in events if is_bad(event.label))
     no_class = left_out | ({BACKGROUND} if rest_is_known else frozenset())
-    events = (e for e in events if e.label not in no_class and not is_bad(e.label))
+    marks = sort_marks(
+        (event.onset_s, event.duration_s, event.label, event.channels)
+        for event in events
+        if event.label not in no_class
+    )
     return dataclasses.replace(
         recording,
-        events=tuple(sorted(events, key=lambda event: event.onset_s)),
-        bad_spans=(*recording.bad_spans, *map(_span, bad)),
+        events=marks.events,
+        bad_spans=(*recording.bad_spans, *marks.bad_spans),
         subject=source.subject,
         session=source.session,
-    )
-
-
-def _span(event: Event) -> Span:
-    return Span(
-        onset_s=event.onset_s,
-        duration_s=event.duration_s,
-        reason=event.label,
-        channels=event.channels,
     )
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from eegkd.data.corpora import SEPARATOR, UNLABELLED, split_label
 from eegkd.data.folders.listing import kind_of, missing_target
-from eegkd.data.folders.names import is_bad
+from eegkd.data.recordings.signals import is_bad
 from eegkd.errors import InputError
 
 LABELS_FILE = "labels.csv"

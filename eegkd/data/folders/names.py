@@ -27,7 +27,6 @@ SYNONYMS: tuple[tuple[str, ...], ...] = (
 _BEATS = frozenset("AaEeFfJjNnRrSsTt")
 _GAP = re.compile(r"(?<=\w)[\s._\-]+(?=\w)|_+")
 _PERSON_WORD = re.compile(r"(?:sub|subj|subject)(?=\d)")
-_BAD = re.compile(r"(bad|edge)([\s_\-:.]|$)", re.IGNORECASE)
 
 
 def spelling(name: str) -> str:
@@ -67,8 +66,3 @@ def labels_alike(labels: Iterable[str]) -> list[tuple[str, ...]]:
         for group in alike(labels, label_key)
         if not (set(group) <= _BEATS and len({x.casefold() for x in group}) == 1)
     ]
-
-
-def is_bad(label: str) -> bool:
-    """Checks whether a label marks a stretch not to be used: "BAD_muscle", "EDGE"."""
-    return _BAD.match(label.strip()) is not None

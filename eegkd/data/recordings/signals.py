@@ -101,7 +101,7 @@ def sort_marks(
             continue
         place = {"onset_s": float(onset), "duration_s": float(duration)}
         channels = canonical_names(names)
-        if label in _SPLICES or _BAD.match(label):
+        if is_bad(label):
             spans.append(Span(**place, reason=label.rstrip("/"), channels=channels))
         else:
             events.append(Event(**place, label=label, channels=channels))
@@ -112,6 +112,11 @@ def sort_marks(
             f"first {lost[0]!r}",
         )
     return Marks(in_order(events), tuple(spans), notes)
+
+
+def is_bad(label: str) -> bool:
+    """Checks whether a label marks a stretch that is not to be used, or a splice."""
+    return label in _SPLICES or _BAD.match(label) is not None
 
 
 def in_order(events: Sequence[Event]) -> tuple[Event, ...]:

@@ -43,40 +43,61 @@ def label_windows(
     names = (UNLABELLED, *classes)
     if multilabel:
         names += tuple(map(not_asked, classes))
+    found: dict[str, list[Event]] = {name: [] for name in names}
     for event in recording.events:
-        if event.label not in names:
+        if event.label not in found:
             raise InputError(
                 f"{name_of(recording)}: event {event.label!r} at {event.onset_s:g} s "
                 f"is none of the classes {', '.join(classes)}."
             )
-    cover = np.zeros((len(names), len(starts)), np.int64)
-    for index, name in enumerate(names):
-        events = [event for event in recording.events if event.label == name]
-        if events:
-            cover[index] = count(recording, events, starts, length)
+        found[event.label].append(event)
+    covers = (
+        (index, count(recording, events, starts, length))
+        for index, events in enumerate(found.values())
+        if events
+    )
+    least, k = positive_fraction * length - 1e-9, len(classes)
     if multilabel:
-        k = len(classes)
-        enough = cover >= positive_fraction * length - 1e-9
+        enough = np.zeros((len(names), len(starts)), bool)
+        for index, covered in covers:
+            enough[index] = covered >= least
         unknown = enough[0] | enough[k + 1 :]
         return np.where(enough[1 : k + 1], 1, np.where(unknown, -1, 0)).T.astype("i4")
-    # The last maximum, so that a tie goes to the later class.
-    best = len(names) - 1 - np.argmax(cover[::-1], axis=0)
-    enough = cover[best, np.arange(len(starts))] >= positive_fraction * length - 1e-9
+    # One class after the other, and a tie goes to the later: no matrix of all classes.
+    best, most = np.zeros((2, len(starts)), np.int64)
+    for index, covered in covers:
+        best = np.where(covered >= most, index, best)
+        most = np.maximum(covered, most)
     other = -1 if background is None else list(classes).index(background)
-    return np.where(enough, best - 1, other).astype(np.int32)
+    return np.where(most >= max(least, 1), best - 1, other).astype(np.int32)
 
 
 def cover(
     recording: Recording, events: Sequence[Event], starts: np.ndarray, length: int
 ) -> np.ndarray:
-    """Counts the samples of each window that lie in any of the events."""
-    inside = np.zeros(recording.signal.shape[1] + 1, np.int64)
-    for event in events:
+    """Counts the samples of each window that lie in any of the events.
+
+    Events that touch or overlap are joined, whatever their number, and looked up at the
+    windows' edges.
+    """
+    spans = np.empty((len(events), 2), np.int64)
+    for row, event in zip(spans, events, strict=True):
         first = max(0, round(event.onset_s * recording.rate))
         stop = round((event.onset_s + event.duration_s) * recording.rate)
-        inside[1:][first : max(first, stop)] = 1
-    total = np.cumsum(inside)
-    return total[starts + length] - total[starts]
+        row[:] = first, max(first, stop)
+    spans = spans[np.argsort(spans[:, 0], kind="stable")]
+    stops = np.maximum.accumulate(spans[:, 1])
+    heads = np.flatnonzero(np.append(True, spans[1:, 0] > stops[:-1]))
+    begin, end = spans[heads, 0], stops[np.append(heads[1:], len(spans)) - 1]
+    done = np.append(0, np.cumsum(end - begin))
+
+    def before(samples: np.ndarray) -> np.ndarray:
+        """Counts the samples in events that lie ahead of a sample."""
+        num = np.searchsorted(begin, samples, "right")
+        rest = np.maximum(end[np.maximum(num - 1, 0)] - samples, 0)
+        return done[num] - np.where(num, rest, 0)
+
+    return before(starts + length) - before(starts)
 
 
 def own_cover(
