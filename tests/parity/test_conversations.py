@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from eegkd.data import Conversation, Turn, prepare_conversations
-from tests.support.vlm_models import GRIDS, IMAGE, PATCH, transformers
+from tests.support.vlm_models import (
+    GRIDS,
+    IMAGE,
+    PATCH,
+    make_tokenizer,
+    transformers,
+)
 
 pytestmark = pytest.mark.parity
 
@@ -19,28 +25,6 @@ TEXT = "A page: <image>\nand <image> another. Is it normal?"
 ANSWER = " It is, quite.</s>"
 RNG = np.random.default_rng(0)
 IMAGES = [RNG.integers(0, 256, (*size, 3), np.uint8) for size in ((40, 90), (70, 31))]
-
-
-def make_tokenizer():
-    """Bytes as tokens, some of them merged; spaces belong to the word after them."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    special = ["<pad>", "<s>", "</s>", "<image>"]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300, special_tokens=special, initial_alphabet=alphabet
-    )
-    tokenizer.train_from_iterator([TEXT + ANSWER] * 9, trainer)
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token="<s>",
-        eos_token="</s>",
-        pad_token="<pad>",
-        extra_special_tokens={"image_token": "<image>"},
-    )
 
 
 def parts_of(name, tokenizer, **options):
@@ -64,7 +48,7 @@ def parts_of(name, tokenizer, **options):
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("case", ["crop", "pad", "1.6"])
 def test_a_batch_is_what_the_processor_makes(case, side):
-    tokenizer = make_tokenizer()
+    tokenizer = make_tokenizer(TEXT + ANSWER)
     tokenizer.padding_side = side
     grids, options, name = (), {"do_pad": case == "pad"}, "llava"
     if case == "1.6":

@@ -18,7 +18,7 @@ def with_biases(weights):
     }
 
 
-def cbramod_tensors(f=2, ffn=6):
+def cbramod_tensors(f=2, ffn=6, layers=LAYERS):
     d, weights = 8 * f, {}
     for i, (inner, taps) in enumerate(((1, 49), (f, 3), (f, 3))):
         weights[f"patch_embedding.proj_in.{3 * i}.weight"] = (f, inner, 1, taps)
@@ -27,7 +27,7 @@ def cbramod_tensors(f=2, ffn=6):
     weights["patch_embedding.positional_encoding.0.weight"] = (d, 1, 19, 7)
     weights["proj_out.0.weight"] = (200, d)
     plain = {"patch_embedding.mask_encoding": (200,)}
-    for i in range(LAYERS):
+    for i in range(layers):
         layer = f"encoder.layers.{i}."
         for axis in "st":
             attention = f"{layer}self_attn_{axis}."
@@ -40,7 +40,7 @@ def cbramod_tensors(f=2, ffn=6):
     return random_tensors(with_biases(weights) | plain)
 
 
-def labram_tensors(f=4, ffn=6, norm="fc_norm"):
+def labram_tensors(f=4, ffn=6, norm="fc_norm", layers=LAYERS):
     """By the authors' names."""
     d, weights = 25 * f, {f"{norm}.weight": (25 * f,)}
     plain = {
@@ -51,7 +51,7 @@ def labram_tensors(f=4, ffn=6, norm="fc_norm"):
     for i, (inner, taps) in enumerate(((1, 15), (f, 3), (f, 3))):
         weights[f"patch_embed.conv{i + 1}.weight"] = (f, inner, 1, taps)
         weights[f"patch_embed.norm{i + 1}.weight"] = (f,)
-    for i in range(LAYERS):
+    for i in range(layers):
         block = f"blocks.{i}."
         weights[f"{block}attn.qkv.weight"] = (3 * d, d)
         weights[f"{block}attn.proj.weight"] = (d, d)

@@ -2,8 +2,10 @@
 
 import functools
 
+import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -69,12 +71,12 @@ def clip_vision(**options):
 def llava(name, **options):
     """Builds one of the two, "Llava" or "LlavaNext"."""
     torch.manual_seed(0)
-    config = getattr(transformers, f"{name}Config")(
-        vision_config=transformers.CLIPVisionConfig(**VISION),
-        text_config=transformers.LlamaConfig(**LLAMA),
-        image_token_index=IMAGE_ID,
-        **options,
-    )
+    parts = {
+        "vision_config": transformers.CLIPVisionConfig(**VISION),
+        "text_config": transformers.LlamaConfig(**LLAMA),
+        "image_token_index": IMAGE_ID,
+    }
+    config = getattr(transformers, f"{name}Config")(**parts | options)
     return perturbed(getattr(transformers, f"{name}ForConditionalGeneration")(config))
 
 
@@ -90,3 +92,58 @@ def relative_error(got, want, mask=None):
     if mask is not None:
         error, want = error[mask], want[mask]
     return error.max() / np.abs(want).max()
+
+
+def make_tokenizer(text):
+    """Bytes as tokens, those of a text merged; a space belongs to the word after it."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<pad>", "<s>", "</s>", "<image>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=special, initial_alphabet=alphabet
+    )
+    tokenizer.train_from_iterator([text] * 9, trainer)
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        extra_special_tokens={"image_token": "<image>"},
+    )
+
+
+def write_folders(old, new, adapters):
+    """Writes whole folders of LLaVA 1.5 and 1.6, and adapters of the first."""
+    from transformers.models.llava_next.image_processing_pil_llava_next import (
+        LlavaNextImageProcessorPil,
+    )
+
+    from eegkd.models import (
+        LoraConfig,
+        init_adapters,
+        load_pretrained,
+        save_adapters,
+    )
+
+    tokenizer = make_tokenizer("USER: Is this page normal? ASSISTANT: yes no")
+    text = transformers.LlamaConfig(**LLAMA | {"vocab_size": len(tokenizer)})
+    own = tokenizer.convert_tokens_to_ids("<image>")
+    llava("Llava", text_config=text, image_token_index=own).save_pretrained(old)
+    llava(
+        "LlavaNext", text_config=text, image_token_index=own, image_grid_pinpoints=GRIDS
+    ).save_pretrained(new)
+    tokenizer.save_pretrained(new)
+    LlavaNextImageProcessorPil(
+        size={"shortest_edge": IMAGE},
+        crop_size={"height": IMAGE, "width": IMAGE},
+        image_grid_pinpoints=GRIDS,
+    ).save_pretrained(new)
+    module, variables = load_pretrained("llava", old)
+    paths = ["/".join(path[:-1]) for path in flatten_dict(variables["params"])]
+    lora = LoraConfig(rank=2, targets=("*layers/query",))
+    made = init_adapters(jax.random.key(0), variables["params"], paths, lora)
+    save_adapters(adapters, module, made, lora)
