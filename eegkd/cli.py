@@ -22,7 +22,13 @@ USAGE = "\n".join(
         "",
         *(f"  {verb:<12}{text}" for verb, text in VERBS.items()),
         "",
-        "`eegkd VERB --help` lists a verb's options.",
+        "Begin with `eegkd quickstart`; with recordings of your own by",
+        "",
+        "  eegkd prepare --data.corpus folder --data.root RECORDINGS --out STORE",
+        "  eegkd distill distilclip_eeg --preset small --store STORE --out RUN",
+        "",
+        "`eegkd VERB --help` lists a verb's options, `eegkd distill SYSTEM --help`",
+        "those of a system. `eegkd --version` prints the version.",
     ]
 )
 

@@ -14,6 +14,23 @@ from eegkd.systems import Stage, SystemConfig
 from eegkd.systems.entry import Entry, check_preset
 from eegkd.train.optimiser import OptimConfig
 
+__all__ = [
+    "PLACEMENT",
+    "ROWS",
+    "RunConfig",
+    "TrainConfig",
+    "num_steps",
+    "override",
+    "preset_config",
+    "run_config",
+    "stage_config",
+]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)
+
+
 ROWS = ("alpha_0", "no_teacher", "shuffled_teacher", "small_net", "linear",
         "within_class_shuffle", "class_mean_teacher", "a_a")  # fmt: skip
 """Controls and baselines that every system has."""
@@ -129,7 +146,8 @@ class RunConfig(SystemConfig):
             reads may differ.
         store: A window store that `eegkd prepare` wrote; empty prepares one inside
             the run folder.
-        data: Corpus and preprocessing.
+        data: Corpus and preprocessing, where no store is given; corpora have their
+            own values for what is None here.
         augment: Random changes of training windows.
         cache: The teacher's outputs on disk.
         train: The training loop.

@@ -16,6 +16,7 @@ from eegkd.commands.options import (
     take_option,
 )
 from eegkd.commands.processes import join, launch
+from eegkd.commands.verbs import introduce
 from eegkd.config import PLACEMENT, override
 from eegkd.data.windows.folds import Fold
 from eegkd.data.windows.store import WindowStore
@@ -96,8 +97,9 @@ def _in_long(arg: str) -> str:
 
 def _ask(rest: list[str]) -> tuple[Entry, Any]:
     """Reads a system's name and options."""
-    if not rest or rest[0] in ("-h", "--help"):
-        rest = ["distilclip_eeg", *rest[:1]] if rest else rest
+    if rest and rest[0] in ("-h", "--help"):
+        introduce("distill", "", "--resume RUN")
+        rest = [names()[0], *rest[:1]]
     if not rest or rest[0].startswith("-"):
         rest = [found, *rest] if (found := system_of(rest)) else rest
     if not rest or rest[0].startswith("-"):

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from eegkd.commands.options import parse
-from eegkd.commands.verbs import parse_verb, spell_out
+from eegkd.commands.verbs import introduce, parse_verb, spell_out
 from eegkd.config import override
 from eegkd.data.windows.store import WindowStore
 from eegkd.errors import InputError, suggest
@@ -87,7 +87,11 @@ def main(args: Sequence[str]) -> None:
         options = ModelPlan(**{field: getattr(given, field) for field in fields})
         _print(plan_model(name, options), given.json, show_model)
         return
-    _check_name(name)
+    if name in ("-h", "--help"):
+        introduce("plan", f", or a model: {', '.join(NAMES)}")
+        args = [names()[0], *args]
+    else:
+        _check_name(name)
     entry, options, config = parse_verb(PlanSystem, args, "plan")
     plan = _plan_system(entry.make_system, options, config)
     _print(plan, options.json, show_system)
@@ -105,20 +109,14 @@ def _print(
 
 
 def _check_name(name: str) -> None:
-    """Prints the names for --help; checks that a name is a system or a model."""
+    """Checks that a name is a system or a model."""
     known = f"{', '.join(names())}; or of the models {', '.join(NAMES)}"
-    if name in ("-h", "--help"):
-        sys.stdout.write(
-            f"usage: eegkd plan NAME [options]\n\nNAME is one of the systems {known}.\n"
-            f"`eegkd plan NAME --help` lists its options; those of "
-            f"{names()[0]} follow.\n\n"
-        )
-    elif not name or name.startswith("-"):
+    if not name or name.startswith("-"):
         raise InputError(
             "Name a system first, as in `eegkd plan distilclip_eeg --preset paper`, or "
             f"a model: choose {known}."
         )
-    elif name not in names():
+    if name not in names():
         raise InputError(
             f"There is no system or model {name!r}: choose {known}."
             f"{suggest(name, (*names(), *NAMES))}"

@@ -21,7 +21,7 @@ class Quickstart:
         world: transfer: the teacher saw more patients than the student has labels
             for. null: it knows nothing extra, and the verdict should say so.
         seed: Seed of patients and training.
-        out: The run folder.
+        out: The run folder; empty: runs/quickstart-WORLD-sSEED.
         epochs: Passes over the training windows, of the student and of the teacher; 0
             is the preset's.
     """

@@ -1,6 +1,7 @@
 """Verbs of a system that have options besides those of a run."""
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
 
@@ -11,6 +12,25 @@ from eegkd.errors import InputError
 from eegkd.systems.entry import Entry, find, names
 
 Options = TypeVar("Options")
+
+
+def introduce(verb: str, known: str = "", *others: str) -> None:
+    """Prints what a verb takes, ahead of the options of the first system.
+
+    Args:
+        verb: Name of the verb.
+        known: What it takes besides a system, in words.
+        others: Other ways to call it.
+    """
+    first, *_ = systems = names()
+    lines = [
+        f"usage: eegkd {verb} SYSTEM [options]",
+        *(f"       eegkd {verb} {way}" for way in others),
+        "",
+        f"SYSTEM is one of {', '.join(systems)}{known}.",
+        f"`eegkd {verb} SYSTEM --help` lists its options; those of {first} follow.",
+    ]
+    sys.stdout.write("\n".join(lines) + "\n\n")
 
 
 def parse_verb(
@@ -31,6 +51,7 @@ def parse_verb(
     """
     rest = list(args)
     if rest and rest[0] in ("-h", "--help"):
+        introduce(verb)
         rest = [names()[0], *rest]
     if not rest or rest[0].startswith("-"):
         raise InputError(

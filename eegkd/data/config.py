@@ -13,17 +13,21 @@ class DataConfig:
             (windows that are cut already).
         root: Folder that holds the recordings; empty: the corpus's folder in
             $EEGKD_REAL_DATA.
-        channels: Channels (or bipolar pairs "F3-C3") to keep, in this order.
+        channels: Channels (or bipolar pairs "F3-C3") to keep, in this order; none
+            named: all EEG channels, or the ECG leads where there are none.
         montage: Reference of the channels; average is that of all scalp electrodes of
             the recording, whichever are kept.
-        policy: Treatment of missing channels.
-        rate: Resample to this many samples per second.
-        band: Band-pass edges in Hz; 0 is no edge, 0 0 no filter.
+        policy: Treatment of channels that a recording lacks: stop with an error,
+            interpolate from neighbours, or mask with zeros.
+        rate: Resample to this many samples per second; None: 200.
+        band: Band-pass edges in Hz; 0 is no edge, 0 0 no filter; None: 0.5 to 70.
         notch: Line frequency to remove, in Hz; 0 removes none.
         filter_order: Order of the zero-phase Butterworth band-pass.
-        zscore: Scope of the normalisation; train_set is fitted at load.
-        window_s: Window length in seconds.
-        overlap: Share of a window that the next one repeats; training only.
+        zscore: Samples over which a channel is brought to mean 0 and deviation 1: its
+            window, its recording, all training windows (when they are loaded), or none.
+        window_s: Window length in seconds; None: 4.
+        overlap: Share of a window that the next one repeats, in training alone; None:
+            0.
         positive_fraction: A window takes an event's label if at least this share of
             the window lies inside it.
         layout: Cap of the recordings where its electrodes have names of their own (A1

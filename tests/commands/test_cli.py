@@ -24,6 +24,7 @@ from eegkd.commands.verbs import parse_verb
 from eegkd.data.config import DataConfig
 from eegkd.errors import InputError
 from eegkd.pipeline.folder import RECORD, write_json
+from eegkd.systems.entry import names
 from tests.support.real import real
 from tests.support.recordings import write_folder
 
@@ -56,7 +57,10 @@ def test_every_verb_has_help(verb, capsys):
     with pytest.raises(SystemExit) as end:
         main([verb, "--help"])
     assert end.value.code == 0
-    assert f"usage: eegkd {verb}" in " ".join(capsys.readouterr().out.split())
+    said = capsys.readouterr().out
+    assert f"usage: eegkd {verb}" in " ".join(said.split())
+    if verb in ("distill", "bench", "plan"):
+        assert f"SYSTEM is one of {', '.join(names())}" in said
 
 
 def test_an_interruption_is_130(monkeypatch, capsys):
