@@ -8,6 +8,17 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+__all__ = [
+    "InputError",
+    "Interrupted",
+    "output_errors",
+    "suggest",
+]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)
+
 
 def suggest(name: str, known: Iterable[str]) -> str:
     """Returns a sentence that names what was probably meant, or nothing."""

@@ -5,13 +5,19 @@ and teacher tokens, `d` width, `k` classes, `h` heads.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key
 
 # Booleans, or ones and zeros outside jit; `ops.masks.boolean_mask` refuses others by a
 # message of its own.
 from jaxtyping import Shaped as Mask
+
+if TYPE_CHECKING:
+    # A type checker cannot read jaxtyping's, and would know no function that has one.
+    PyTree: TypeAlias = Any
+else:
+    from jaxtyping import PyTree
 
 Batch: TypeAlias = Mapping[str, Any]
 """`signal f32[b, c, t]`, `label i32[b]` (-1 unlabelled), `subject i32[b]`,
@@ -62,3 +68,7 @@ __all__ = [
     "Tensors",
     "Variables",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

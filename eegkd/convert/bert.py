@@ -41,7 +41,7 @@ _HEADS = ("cls.", "classifier.", "qa_outputs.")
 _BUFFER = "embeddings.position_ids"
 
 
-def load_bert(folder: str | Path) -> tuple[dict, Pairs]:
+def load_bert(folder: str | Path) -> tuple[dict[str, Any], Pairs]:
     """Reads a folder of `config.json` and safetensors files.
 
     Tensor names may begin with `bert.`, norms may be called gamma and beta, and heads
@@ -64,7 +64,7 @@ def load_bert(folder: str | Path) -> tuple[dict, Pairs]:
     return config, place(folder, tensors, table, depth=depth, model="config.json")
 
 
-def _read_sizes(folder: str | Path) -> dict:
+def _read_sizes(folder: str | Path) -> dict[str, Any]:
     raw = read_config(folder)
     check_type(folder, raw.get("model_type", "bert"), ("bert",))
     missing = [name for name in _SIZES.values() if name not in raw]

@@ -1,6 +1,7 @@
 """CBraMod weights, from its authors' files and from braindecode's."""
 
 from pathlib import Path
+from typing import Any
 
 from eegkd.convert.files import read_optional_config, read_weights
 from eegkd.convert.foundation import PATCH, backbone_only, expect, signal_of
@@ -23,7 +24,7 @@ _PER_CHANNEL = Turn(
 _KERNELS = [[49, 25, 24], [3, 1, 1], [3, 1, 1]]
 
 
-def load_cbramod(folder_or_file: str | Path) -> tuple[dict, Pairs]:
+def load_cbramod(folder_or_file: str | Path) -> tuple[dict[str, Any], Pairs]:
     """Reads CBraMod's weights; its authors' and braindecode's names are the same.
 
     Names may begin with `module.` or `backbone.`; task heads are left out.

@@ -63,7 +63,7 @@ _OLD_END = 2
 
 def load_clip(
     folder: str | Path, part: Part | None = None
-) -> tuple[Part, dict, list[LazyArray]]:
+) -> tuple[Part, dict[str, Any], list[LazyArray]]:
     """Finds the weights of a folder of `config.json` and safetensors files.
 
     Args:

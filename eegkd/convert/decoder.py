@@ -36,7 +36,9 @@ _DEFAULTS: Mapping[str, Mapping[str, int]] = {
 _THETA = 10000.0
 
 
-def load_decoder(folder: str | Path, model: str) -> tuple[dict, list[LazyArray]]:
+def load_decoder(
+    folder: str | Path, model: str
+) -> tuple[dict[str, Any], list[LazyArray]]:
     """Finds the weights of a folder of `config.json` and safetensors files.
 
     Args:

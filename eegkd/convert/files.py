@@ -64,7 +64,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     )
 
 
-def read_optional_config(folder_or_file: str | Path) -> dict:
+def read_optional_config(folder_or_file: str | Path) -> dict[str, Any]:
     """Reads `config.json` from the weights' folder; empty where there is none."""
     path = Path(folder_or_file)
     folder = path if path.is_dir() else path.parent

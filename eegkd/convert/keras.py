@@ -51,7 +51,7 @@ class _Layer(NamedTuple):
     weights: Sequence[np.ndarray]
 
 
-def load_eegnet(path: str | Path) -> tuple[dict, Pairs]:
+def load_eegnet(path: str | Path) -> tuple[dict[str, Any], Pairs]:
     """Reads an EEGNet that Keras saved with architecture and weights.
 
     The architecture is needed to know in which order the head sees features.

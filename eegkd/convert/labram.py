@@ -42,7 +42,7 @@ _BRAINDECODE = _Names(
 )
 
 
-def load_labram(folder_or_file: str | Path) -> tuple[dict, Pairs]:
+def load_labram(folder_or_file: str | Path) -> tuple[dict[str, Any], Pairs]:
     """Reads LaBraM's weights by its authors' names or braindecode's.
 
     Task heads and the heads of pre-training are left out. A pre-training file has the

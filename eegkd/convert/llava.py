@@ -41,7 +41,7 @@ _IN_MEMORY = (
 _GRIDS = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
 
 
-def load_llava(folder: str | Path) -> tuple[dict, list[LazyArray]]:
+def load_llava(folder: str | Path) -> tuple[dict[str, Any], list[LazyArray]]:
     """Finds the weights of a folder of `config.json` and safetensors files.
 
     Args:

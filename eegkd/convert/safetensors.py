@@ -12,7 +12,7 @@ from eegkd.errors import InputError
 from eegkd.host.json_file import read_json
 
 
-def read_config(folder: str | Path) -> dict:
+def read_config(folder: str | Path) -> dict[str, Any]:
     """Reads `config.json` of a folder of weights.
 
     Raises:

@@ -82,19 +82,23 @@ class Family(NamedTuple):
     in_memory: Callable[[str], str] = str
 
 
-def linear(path: Path_, name: str, out: int, inner: int, *, bias: bool = True) -> tuple:
+def linear(
+    path: Path_, name: str, out: int, inner: int, *, bias: bool = True
+) -> tuple[Weight, ...]:
     """Lists kernel and bias of a linear layer."""
     kernel = Weight((*path, "kernel"), f"{name}.weight", (out, inner), TRANSPOSED)
     return (kernel, *(_bias(path, name, out) if bias else ()))
 
 
-def norm(path: Path_, name: str, features: int) -> tuple:
+def norm(path: Path_, name: str, features: int) -> tuple[Weight, ...]:
     """Lists scale and bias of a normalisation."""
     scale = Weight((*path, "scale"), f"{name}.weight", (features,))
     return (scale, *_bias(path, name, features))
 
 
-def time_conv(path: Path_, name: str, out: int, inner: int, taps: int) -> tuple:
+def time_conv(
+    path: Path_, name: str, out: int, inner: int, taps: int
+) -> tuple[Weight, ...]:
     """Lists kernel and bias of a two-dimensional convolution with one row of taps."""
     kernel = Weight((*path, "kernel"), f"{name}.weight", (out, inner, 1, taps), _TAPS)
     return (kernel, *_bias(path, name, out))

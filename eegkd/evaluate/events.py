@@ -36,7 +36,7 @@ class EventsConfig:
     smooth: int = 3
     min_duration_s: float = 10.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Checks the options."""
         if self.smooth < 1 or self.smooth % 2 == 0:
             raise ValueError(f"smooth must be odd and positive; got {self.smooth}.")

@@ -171,10 +171,12 @@ class Decoder(nn.Module):
         cfg = self.cfg
         types: dict[str, Any] = {"dtype": cfg.dtype, "param_dtype": cfg.param_dtype}
         init = nn.initializers.normal(cfg.init_std)
-        self.embed = nn.Embed(cfg.vocab_size, cfg.dim, embedding_init=init, **types)
-        self.norm = nn.RMSNorm(epsilon=cfg.eps, **types)
+        self.embed: nn.Embed = nn.Embed(
+            cfg.vocab_size, cfg.dim, embedding_init=init, **types
+        )
+        self.norm: nn.RMSNorm = nn.RMSNorm(epsilon=cfg.eps, **types)
         if not cfg.tied:
-            self.lm_head = nn.Dense(
+            self.lm_head: nn.Dense = nn.Dense(
                 cfg.vocab_size,
                 use_bias=False,
                 kernel_init=init,

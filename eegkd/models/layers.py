@@ -11,7 +11,7 @@ from eegkd.ops.depthwise import depthwise_conv1d, same_padding
 from eegkd.ops.dropout import keep_mask
 from eegkd.typing import Array, Float
 
-LayerNorm = functools.partial(nn.LayerNorm, epsilon=1e-5)
+LayerNorm: Callable[..., nn.LayerNorm] = functools.partial(nn.LayerNorm, epsilon=1e-5)
 
 
 def gelu(x: Array) -> Array:

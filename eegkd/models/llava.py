@@ -164,14 +164,17 @@ class Llava(nn.Module):
         """Makes the parts."""
         cfg, text = self.cfg, self.cfg.language
         layers = (*cfg.vision.layers_out, cfg.select_layer)
-        self.vision = ClipVision(dataclasses.replace(cfg.vision, layers_out=layers))
-        self.projector = VisualProjector(
+        self.vision: ClipVision = ClipVision(
+            dataclasses.replace(cfg.vision, layers_out=layers)
+        )
+        self.projector: VisualProjector = VisualProjector(
             text.dim, text.init_std, text.dtype, text.param_dtype
         )
-        self.language = Decoder(text)
+        self.language: Decoder = Decoder(text)
         if cfg.grids:
             init = nn.initializers.normal(text.dim**-0.5)
-            self.newline = self.param("newline", init, (text.dim,), text.param_dtype)
+            shape = (text.dim,)
+            self.newline: Array = self.param("newline", init, shape, text.param_dtype)
 
     def see(self, pixels: Float[Array, "b p s s 3"]) -> Tensors:
         """Encodes and projects the tiles, or images, of each row.

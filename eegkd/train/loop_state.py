@@ -17,7 +17,7 @@ import numpy as np
 from eegkd.errors import InputError
 from eegkd.train import checkpoint
 from eegkd.train.state import TrainState, copy_arrays, unstack
-from eegkd.typing import Batch
+from eegkd.typing import Batch, PyTree
 
 Row = dict[str, float]
 
@@ -100,12 +100,13 @@ class LoopState:
         names: Sequence[str] | None = None,
     ) -> None:
         """Starts at a state; `names` are those of its members, if it is stacked."""
-        self.state = state
-        self.step = _step(state)
-        self.best = copy_arrays((state.params, state.state)) if keeps_best else None
+        self.state: TrainState = state
+        self.step: int = _step(state)
+        best = copy_arrays((state.params, state.state)) if keeps_best else None
+        self.best: PyTree = best
         self.names = names
-        self.tracks = [Track() for _ in names or [""]]
-        self.resumed_from = 0
+        self.tracks: list[Track] = [Track() for _ in names or [""]]
+        self.resumed_from: int = 0
         self.pending: list[tuple[int, Any]] = []  # metrics still on the device
         self.config_hash = config_hash
 

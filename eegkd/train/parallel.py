@@ -145,7 +145,12 @@ def mesh(
     )
 
 
-RUNNERS = {"single": single, "pmap": pmap, "shard_map": shard_map, "mesh": mesh}
+RUNNERS: dict[str, Callable[..., Runner]] = {
+    "single": single,
+    "pmap": pmap,
+    "shard_map": shard_map,
+    "mesh": mesh,
+}
 
 
 def make_runner(

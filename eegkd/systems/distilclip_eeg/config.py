@@ -143,7 +143,7 @@ class DistilClipConfig(SystemConfig):
         student: How the student differs.
     """
 
-    student_options: ClassVar = ("kd", "student")
+    student_options: ClassVar[tuple[str, ...]] = ("kd", "student")
 
     eeg: ConformerConfig = ConformerConfig()
     text: TextConfig = TextConfig()

@@ -111,7 +111,13 @@ class DlinkConfig(SystemConfig):
         kd: Distillation of class probabilities.
     """
 
-    student_options: ClassVar = ("student", "router", "loss", "spec", "kd")
+    student_options: ClassVar[tuple[str, ...]] = (
+        "student",
+        "router",
+        "loss",
+        "spec",
+        "kd",
+    )
 
     teacher: TeacherConfig = TeacherConfig()
     student: DlinkStudentConfig = DlinkStudentConfig()
