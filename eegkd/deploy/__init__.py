@@ -8,10 +8,8 @@ from eegkd.deploy.onnx_file import load_onnx
 from eegkd.deploy.predict import (
     Cut,
     Prediction,
-    Subject,
     cut_subject,
     predict_windows,
-    read_subjects,
     window_table,
 )
 from eegkd.deploy.stablehlo import load_stablehlo
@@ -24,7 +22,6 @@ __all__ = [
     "Model",
     "ModelFile",
     "Prediction",
-    "Subject",
     "cut_subject",
     "export_model",
     "load_intake",
@@ -35,7 +32,6 @@ __all__ = [
     "measure_latency",
     "open_store",
     "predict_windows",
-    "read_subjects",
     "render_card",
     "window_table",
 ]
