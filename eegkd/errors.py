@@ -11,7 +11,10 @@ from pathlib import Path
 __all__ = [
     "InputError",
     "Interrupted",
+    "disk_error",
+    "is_full",
     "output_errors",
+    "reason_of",
     "suggest",
 ]
 

@@ -67,6 +67,12 @@ def test_a_part_shows_what_is_its_own(name):
     # The tests' own import hook leaves its name in some parts.
     assert public - modules - set(part.__all__) <= {"jaxtyping"}
     assert set(part.__all__) <= public
+    own = {
+        x
+        for x, value in vars(part).items()
+        if getattr(value, "__module__", "") == part.__name__ and not x.startswith("_")
+    }
+    assert own <= set(part.__all__)
     for each in part.__all__:
         getattr(part, each)
 
