@@ -1,6 +1,7 @@
 """Options: dotted changes, presets, and those of one stage."""
 
 import dataclasses
+import json
 
 import pytest
 
@@ -14,6 +15,7 @@ from eegkd.config import (
     stage_config,
 )
 from eegkd.errors import InputError
+from eegkd.pipeline.folder import from_json, to_json
 from eegkd.systems import StageOptions, SystemConfig
 from eegkd.systems.entry import find, names
 from eegkd.train.optimiser import OptimConfig
@@ -97,3 +99,12 @@ def test_updates_are_those_of_the_smallest_fold():
     own = stage._replace(options=StageOptions(batch_size=8), scope="recording")
     with pytest.raises(InputError, match=r"stage teacher .* of 8 recordings, .* has 7"):
         num_steps(config, [40, 7], own)
+
+
+@pytest.mark.parametrize("system", names())
+def test_options_of_every_preset_come_back_from_json(system):
+    entry = find(system)
+    for preset in entry.presets:
+        config = preset_config(entry, preset)
+        text = json.dumps(to_json(config), allow_nan=False)
+        assert from_json(type(config), json.loads(text)) == config, preset

@@ -20,7 +20,14 @@ from eegkd.deploy.parity import Parity
 from eegkd.host.process import num_cores
 from eegkd.host.text import for_markdown
 from eegkd.models import licences_of
-from eegkd.pipeline.folder import read_json, versions
+from eegkd.pipeline.folder import (
+    Costs,
+    Score,
+    Splits,
+    read_json,
+    read_record,
+    versions,
+)
 
 _KEPT = ("montage", "policy", "band", "notch", "filter_order", "zscore")
 _TEMPLATE = Path(__file__).with_name("card.md.j2")
@@ -133,10 +140,10 @@ def make_card(
         InputError: If a file of the run is damaged.
     """
     run, manifest = Path(config.out), model.intake.manifest
-    record = read_json(run / "config.json")
-    splits = read_json(run / "splits.json") if (run / "splits.json").is_file() else {}
-    judged = run / "results.json"
-    scores = read_json(judged) if judged.is_file() else []
+    record = read_record(run)
+    divided, judged = run / "splits.json", run / "results.json"
+    splits = read_json(divided, Splits) if divided.is_file() else None
+    scores = read_json(judged, list[Score]) if judged.is_file() else []
     preprocessing = manifest["preprocessing"]
     standardised = model.zscore is not None
     signal = model.intake.signal
@@ -163,8 +170,8 @@ def make_card(
         thresholds=model.thresholds,
         parts=_parts(sizes),
         corpus=f"{manifest['corpus']} ({licence})",
-        training=_training(splits, record["run"], manifest),
-        stamp="" if splits.get("leaks_subjects") is None else _stamp(splits),
+        training=_training(splits, config, manifest),
+        stamp=_stamp(splits) if splits else "",
         scores=[r for r in scores if r["model"] in (row, "teacher", "no_teacher")],
         licences=_licences(weights, config.cache.given),
         files=files,
@@ -193,24 +200,20 @@ def _parts(sizes: Mapping[str, int]) -> dict[str, int]:
 
 
 def _training(
-    splits: Mapping[str, Any], run: Mapping[str, Any], manifest: Mapping[str, Any]
+    splits: Splits | None, config: RunConfig, manifest: Mapping[str, Any]
 ) -> str:
-    split = run["split"]
     if not splits:
-        return f"Split: {split}."
+        return f"Split: {config.split}."
     train = splits["folds"][0]["train"]
-    # Runs from before the option have none.
-    num = run["train"].get("labelled_people") or len(
-        manifest.get("student_subjects", ())
-    )
+    num = config.train.labelled_people or len(manifest.get("student_subjects", ()))
     few = f" Students had the labels of {num} of them." if num else ""
     return (
         f"This model was trained on {train['windows']:,} windows of "
-        f"{len(train['groups'])} {splits['unit']}s (split: {split}).{few}"
+        f"{len(train['groups'])} {splits['unit']}s (split: {config.split}).{few}"
     )
 
 
-def _stamp(splits: Mapping[str, Any]) -> str:
+def _stamp(splits: Splits) -> str:
     if splits["leaks_subjects"]:
         return (
             "Leaks subjects: windows of one person are in training and in test; the "
@@ -238,7 +241,7 @@ def _licences(weights: Mapping[str, str], given: str) -> list[str]:
 
 def _notes(run: Path) -> list[str]:
     file = run / "summary.json"
-    return list(read_json(file).get("notes", ())) if file.is_file() else []
+    return read_json(file, Costs).get("notes", []) if file.is_file() else []
 
 
 def _machine() -> str:

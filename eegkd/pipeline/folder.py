@@ -24,6 +24,9 @@ PACKAGES = ("eegkd", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "nump
             "scipy", "scikit-learn", "mne", "wfdb", "timescoring")  # fmt: skip
 # What config.json must have, to be a run's.
 RECORD = ("system", "run", "store", "num_folds", "variants")
+WRITTEN = ("splits.json", "results.json", "summary.json", "report.html",
+           "metrics.jsonl", "measures.npz", "teacher.json", "fold0")  # fmt: skip
+"""What else lies in a run folder."""
 _logger = logging.getLogger(__name__)
 
 
@@ -54,6 +57,42 @@ class Record(TypedDict):
     terms: NotRequired[dict[str, dict[str, Any]]]
     versions: NotRequired[dict[str, str]]
     weights: NotRequired[dict[str, dict[str, Weights]]]
+
+
+class Part(TypedDict):
+    """A part of a fold in splits.json: its windows, and its subjects or recordings."""
+
+    windows: int
+    groups: list[str]
+
+
+class Parts(TypedDict):
+    """A fold in splits.json."""
+
+    train: Part
+
+
+class Splits(TypedDict):
+    """Shape of splits.json, as far as it is read."""
+
+    unit: str
+    leaks_subjects: bool
+    folds: list[Parts]
+
+
+class Score(TypedDict):
+    """Shape of a row of results.json, as far as it is read."""
+
+    model: str
+    metric: str
+
+
+class Costs(TypedDict):
+    """Shape of summary.json, as far as it is read."""
+
+    expected_s: float
+    spent_s: float
+    notes: NotRequired[list[str]]
 
 
 def to_json(value: Any) -> Any:
@@ -157,6 +196,12 @@ def open_run(folder: Path, record: dict[str, Any]) -> None:
     """
     path = folder / "config.json"
     if not path.is_file():
+        taken = [name for name in WRITTEN if (folder / name).exists()]
+        if taken:
+            raise InputError(
+                f"{folder} holds {taken[0]} and no config.json of a run, and its files "
+                "would be overwritten. Choose another --out."
+            )
         write_json(path, record | {"versions": versions()})
         return
     remove_parts(folder)

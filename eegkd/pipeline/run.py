@@ -22,7 +22,13 @@ from eegkd.pipeline.compiled import compile_programs, program_key
 from eegkd.pipeline.estimate import describe, every_training, expect, share_left
 from eegkd.pipeline.execute import execute
 from eegkd.pipeline.fit import Fitted
-from eegkd.pipeline.folder import open_run, read_json, read_record, write_json
+from eegkd.pipeline.folder import (
+    Costs,
+    open_run,
+    read_json,
+    read_record,
+    write_json,
+)
 from eegkd.pipeline.folds import FoldData, fold_data, rank
 from eegkd.pipeline.given import judge_given
 from eegkd.pipeline.jobs import FoldState, Setting
@@ -220,7 +226,7 @@ def _train_and_judge(
     spent = time.monotonic() - began
     if not unfinished and (folder / "summary.json").is_file():
         # Judged again: the cost of the training is still the one to report.
-        before = read_json(folder / "summary.json")
+        before: Costs = read_json(folder / "summary.json", Costs)
         seconds, spent = before["expected_s"], before["spent_s"]
     rows: list[dict[str, Any]] = []
 

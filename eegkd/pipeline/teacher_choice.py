@@ -75,7 +75,7 @@ def choose_teachers(
         InputError: If options contradict each other, or a cache is too large.
     """
     file = folder / "teacher.json"
-    before = read_json(file) if file.is_file() else {}
+    before = read_json(file, dict[str, Mode]) if file.is_file() else {}
     num = max(len(fold.train) for fold in folds)
     found = {}
     for variant, system in systems.items():
