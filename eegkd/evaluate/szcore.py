@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from eegkd.errors import InputError
 from eegkd.evaluate.events import Detection
+from eegkd.host.arrays import damage
 from eegkd.host.atomic import write_atomic
 
 COLUMNS = (
@@ -78,11 +79,14 @@ def _number(path: Path, line: int, row: dict[str, str], column: str) -> float:
     if column == "confidence" and text == _NONE:
         return float("nan")
     try:
-        return float(text)
+        value = float(text)
     except (TypeError, ValueError):
+        value = math.inf
+    if not math.isfinite(value):
         raise InputError(
             f"{path}, line {line}: {column} is {text!r}; write a number of seconds."
-        ) from None
+        )
+    return value
 
 
 def read_szcore_tsv(path: str | os.PathLike[str]) -> SzcoreTable:
@@ -93,7 +97,8 @@ def read_szcore_tsv(path: str | os.PathLike[str]) -> SzcoreTable:
             the recording's length.
     """
     path = Path(path)
-    with path.open(encoding="utf-8", newline="") as file:
+    cure = "A SzCORE file is a table of values between tabs, in UTF-8."
+    with damage(path, cure), path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file, delimiter="\t")
         missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
         if missing:

@@ -302,3 +302,40 @@ def test_a_tower_that_is_not_there_is_refused(tmp_path):
         load_clip(tmp_path, "image")  # pyright: ignore[reportArgumentType]
     with pytest.raises(InputError, match="hidden_act has to be 'quick_gelu' or 'gelu'"):
         load_clip(tmp_path)
+
+
+@pytest.mark.parametrize("wrap", ["_orig_mod.{}", "module._orig_mod.{}", "module.{}"])
+def test_wrappers_of_pytorch_are_no_part_of_names(tmp_path, wrap):
+    tensors = llama_tensors()
+    plain = write_shards(tmp_path / "plain", tensors)
+    wrapped = {wrap.format(name): array for name, array in tensors.items()}
+    again = values(write_shards(tmp_path / "wrapped", wrapped))
+    for name, array in values(plain).items():
+        np.testing.assert_array_equal(again[name], array)
+    inside = {n.replace("model.", "model._orig_mod."): a for n, a in tensors.items()}
+    assert values(write_shards(tmp_path / "inside", inside)).keys() == again.keys()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_no_numbers_are_refused_when_they_are_read(tmp_path, value):
+    tensors = llama_tensors(dtype=np.float16)
+    name = "model.layers.1.mlp.up_proj.weight"
+    tensors[name][3, 2] = value
+    folder = write_shards(tmp_path / "llama", tensors)
+    with pytest.raises(InputError, match=rf"safetensors: {name}\[3, 2\] is"):
+        values(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[" * 100_000, "not JSON that is read"),
+        ('{"weight_map": {"a": 3}}', "weight_map.a is 3, not a text"),
+        ("{}", "weight_map is missing"),
+        ("[]", "it is a list of 0, not an object"),
+    ],
+)
+def test_an_index_of_another_shape_is_refused(folder, text, said):
+    (folder / INDEX).write_text(text)
+    with pytest.raises(InputError, match=rf"index\.json: .*{said}"):
+        read_headers(folder)

@@ -102,6 +102,19 @@ def test_an_export_is_replaced_and_other_files_are_not(run, config, tmp_path):
     assert (out / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.parametrize("name", ["README.md", "model.onnx"])
+def test_files_that_are_only_called_as_an_exports_are_kept(config, tmp_path, name):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("mine")
+    make = distilclip_eeg.make_system
+    with pytest.raises(InputError, match=f"holds {name}, .* choose another --out"):
+        export_model(make, config, out, formats=("safetensors",), runs=0)
+    with pytest.raises(InputError, match="is no folder: choose another --out"):
+        export_model(make, config, out / name, formats=("safetensors",), runs=0)
+    assert (out / name).read_text() == "mine"
+
+
 def test_a_wrong_file_leaves_nothing(config, tmp_path, monkeypatch):
     write = stablehlo.to_stablehlo
 

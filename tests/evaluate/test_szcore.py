@@ -71,3 +71,22 @@ def test_a_read_only_folder_leaves_nothing(tmp_path):
     with pytest.raises(InputError, match="Permission denied"):
         write_szcore_tsv(tmp_path / "e.tsv", [], duration_s=1.0)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-Infinity", "1e999", ""])
+def test_a_time_that_is_no_number_is_refused(tmp_path, number):
+    path = tmp_path / "a.tsv"
+    row = (number, "10", "sz", "0.9", "all", "n/a", "60")
+    path.write_text("\t".join(COLUMNS) + "\n" + "\t".join(row) + "\n")
+    with pytest.raises(InputError, match=f"a.tsv, line 2: onset is '{number}'"):
+        read_szcore_tsv(path)
+
+
+def test_what_is_no_table_is_refused(tmp_path):
+    path = tmp_path / "a.tsv"
+    for content in (b"\xff\xfe\x00", b"onset\t" + bytes(200_000)):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="a.tsv"):
+            read_szcore_tsv(path)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_szcore_tsv(tmp_path / "none.tsv")

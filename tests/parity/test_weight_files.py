@@ -59,6 +59,27 @@ def test_broken_files_are_refused(tmp_path, torch, spoil):
         read_torch(path)
 
 
+def test_one_number_that_is_repeated_takes_no_memory(tmp_path, torch):
+    path = tmp_path / "weights.pth"
+    torch.save({"a": torch.ones(1, dtype=torch.float16).expand(10**12)}, path)
+    with pytest.raises(InputError, match="a is no dense tensor .*2,000,000,000,000 by"):
+        read_torch(path)
+
+
+def test_what_is_no_dense_tensor_is_named(tmp_path, torch):
+    path = tmp_path / "weights.pth"
+    for tensor in (torch.eye(3).to_sparse(), torch.empty(3, device="meta")):
+        torch.save({"a": tensor}, path)
+        with pytest.raises(InputError, match=r"weights\.pth"):
+            read_torch(path)
+
+
+def test_wrappers_are_no_part_of_names(tmp_path, torch):
+    path = tmp_path / "weights.pth"
+    torch.save({"state_dict": {"model._orig_mod.a": torch.arange(3.0)}}, path)
+    np.testing.assert_array_equal(read_weights(path)["a"], [0, 1, 2])
+
+
 def keras_weights(file):
     """Weights by layer, in the order in which the file lists them."""
     groups = file["model_weights"]
