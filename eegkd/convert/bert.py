@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eegkd.convert.hf_config import check_type
+from eegkd.convert.hf_config import check_type, open_config, refuse_problems
 from eegkd.convert.safetensors import (
-    read_config,
     read_safetensors,
     renamed,
     unwrapped,
@@ -65,7 +64,8 @@ def load_bert(folder: str | Path) -> tuple[dict[str, Any], Pairs]:
 
 
 def _read_sizes(folder: str | Path) -> dict[str, Any]:
-    raw = read_config(folder)
+    section = open_config(folder)
+    raw = section.values
     check_type(folder, raw.get("model_type", "bert"), ("bert",))
     missing = [name for name in _SIZES.values() if name not in raw]
     if missing:
@@ -80,9 +80,13 @@ def _read_sizes(folder: str | Path) -> dict[str, Any]:
                 f"{Path(folder) / 'config.json'}: {name} must be {value!r}; got "
                 f"{raw[name]!r}, which is not supported: take other weights."
             )
-    config = {ours: raw[theirs] for ours, theirs in _SIZES.items()}
-    config["eps"] = raw.get("layer_norm_eps", 1e-12)
-    config["dropout"] = raw.get("hidden_dropout_prob", 0.1)
+    config: dict = {ours: section.size(theirs) for ours, theirs in _SIZES.items()}
+    config["eps"] = section.number("layer_norm_eps", 1e-12)
+    config["dropout"] = section.share("hidden_dropout_prob", 0.1)
+    section.divides(
+        config["num_heads"], config["dim"], "num_attention_heads and hidden_size"
+    )
+    refuse_problems(folder, section)
     return config
 
 

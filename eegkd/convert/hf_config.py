@@ -19,6 +19,9 @@ _LOADERS = {
 }
 """Names for `load_pretrained` by `model_type`."""
 
+_LARGEST = 1e30
+"""What no number in a config exceeds; float32 ends at 3e38."""
+
 
 class Section(NamedTuple):
     """A part of a `config.json`.
@@ -62,12 +65,22 @@ class Section(NamedTuple):
     def number(self, name: str, default: float) -> float:
         """Returns a positive number; notes any other value, and returns the default."""
         value = self.get(name, default)
-        if isinstance(value, int | float) and value > 0:
+        if _is_number(value) and 0 < value <= _LARGEST:
             return float(value)
         self.problems.append(
             f"{self.where}{name} has to be a positive number; got {value!r}"
         )
         return default
+
+    def share(self, name: str, default: float) -> float:
+        """Returns a number in [0, 1); notes any other value, and returns 0."""
+        value = self.get(name, default)
+        if _is_number(value) and 0 <= value < 1:
+            return float(value)
+        self.problems.append(
+            f"{self.where}{name} has to be a number in [0, 1); got {value!r}"
+        )
+        return 0.0
 
     def divides(self, small: int, large: int, names: str) -> None:
         """Notes a fault if one size does not divide another that it has to."""
@@ -84,6 +97,10 @@ class Section(NamedTuple):
         wanted = " or ".join(repr(each) for each in allowed)
         self.problems.append(f"{self.where}{name} has to be {wanted}; got {value!r}")
         return allowed[0]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def open_config(folder: str | Path) -> Section:

@@ -15,7 +15,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from eegkd.convert.safetensors import check_finite, name_differences, unwrapped
-from eegkd.convert.tables import Path_, Weight
+from eegkd.convert.tables import Path_, Weight, shapes_of
 from eegkd.errors import InputError
 from eegkd.host.json_file import read_json
 
@@ -158,6 +158,8 @@ def _join(source: Path, shards: Mapping[Path, Sequence[str]]) -> Checkpoint:
 
 
 def _read_header(file: Path) -> dict[str, Stored]:
+    if file.exists() and not file.is_file():
+        raise OSError("it is no regular file")  # Reading a pipe would never end.
     with safe_open(file, framework="np") as tensors:
         found = {}
         for name in tensors.keys():  # noqa: SIM118 (it is no mapping)
@@ -210,7 +212,8 @@ def locate(
         if name in found:
             problems.append(f"{found[name].name} and {stored.name} are one parameter")
         found[name] = stored
-    wanted = {name: row.shape for row in table for name in row.names}
+    num_stored = len(checkpoint.tensors) + len(checkpoint.lost)
+    wanted = shapes_of(checkpoint.source, table, num_stored, model="config.json")
     lost = {rename(unwrapped(name)) for name in checkpoint.lost}
     problems += name_differences(
         found, {n: s for n, s in wanted.items() if n not in lost}, ignored=lost

@@ -8,9 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from eegkd.convert.safetensors import check_finite, check_names
+from eegkd.errors import InputError
 
 Path_ = tuple[str, ...]
 Pairs = list[tuple[Path_, np.ndarray]]
+_LISTED = 1_000
+"""Layers whose missing tensors are listed by name."""
 
 
 class Turn(NamedTuple):
@@ -118,6 +121,31 @@ def under(path: Path_, table: Iterable[Weight]) -> list[Weight]:
     return [row._replace(path=(*path, *row.path)) for row in table]
 
 
+def shapes_of(
+    source: str | Path, table: Iterable[Weight], num_stored: int, *, model: str
+) -> dict[str, tuple[int, ...]]:
+    """Lists the shapes of a table's tensors by their names.
+
+    Args:
+        source: Origin of the tensors, for the message.
+        table: The tensors.
+        num_stored: Number of tensors that the files hold.
+        model: Origin of the table, for the message.
+
+    Raises:
+        InputError: If it has more than 1,000 layers, and more than the files have
+            tensors, so that the names of a billion layers are not made.
+    """
+    table = list(table)
+    deepest = max((row.depth for row in table), default=0)
+    if deepest > max(num_stored, _LISTED):
+        raise InputError(
+            f"{source}: {deepest:,} layers by {model}, and {num_stored:,} tensors in "
+            "all. Download both again."
+        )
+    return {name: row.shape for row in table for name in row.names}
+
+
 def place(
     source: str | Path,
     tensors: Mapping[str, np.ndarray],
@@ -130,10 +158,11 @@ def place(
 
     Raises:
         InputError: If one is missing or left over, or has another shape (one message
-            lists every difference), or a value is not finite.
+            lists every difference), a value is not finite, or there are far more layers
+            than tensors.
     """
     table = stacked(table, depth)
-    wanted = {name: row.shape for row in table for name in row.names}
+    wanted = shapes_of(source, table, len(tensors), model=model)
     check_names(source, tensors, wanted, model=model)
     for name in wanted:
         check_finite(source, name, tensors[name])

@@ -9,6 +9,7 @@ import csv
 import lzma
 import math
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ _DAMAGED = (
     *(OSError, ValueError, EOFError, KeyError, TypeError, SyntaxError, RecursionError),
     *(MemoryError, OverflowError, NotImplementedError, RuntimeError),
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, csv.Error),
+    tokenize.TokenError,
 )
 """What readers of NumPy, of archives and of tables raise at files that are none."""
 

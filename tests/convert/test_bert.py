@@ -103,6 +103,22 @@ def test_float16_rises_and_shards_are_joined(tmp_path):
             ),
             "hidden_act must be 'gelu'",
         ),
+        *(
+            (
+                lambda f, fields=fields: (f / "config.json").write_text(
+                    json.dumps(CONFIG | fields)
+                ),
+                message,
+            )
+            for fields, message in (
+                ({"num_hidden_layers": 2.5}, "num_hidden_layers has to be a positive"),
+                ({"hidden_size": "8"}, "hidden_size has to be a positive whole number"),
+                ({"num_attention_heads": 3}, "3 does not divide 8"),
+                ({"num_hidden_layers": 10**9}, "1,000,000,000 layers by config.json"),
+                ({"layer_norm_eps": 1e308}, "layer_norm_eps has to be a positive"),
+                ({"hidden_dropout_prob": 1.5}, "has to be a number in"),
+            )
+        ),
     ],
 )
 def test_bad_folders_are_refused(tmp_path, spoil, message):

@@ -1,4 +1,5 @@
 import json
+import os
 from functools import partial
 
 import numpy as np
@@ -225,6 +226,14 @@ def test_tied_heads_have_to_be_equal(tmp_path):
             "names no file of the folder",
         ),
         (lambda f: (f / "config.json").unlink(), "config.json: no readable file"),
+        (
+            lambda f: change(f / "config.json", num_hidden_layers=10**9),
+            "1,000,000,000 layers by config.json, and 30 tensors in all",
+        ),
+        (
+            lambda f: ((f / SHARD).unlink(), os.mkfifo(f / SHARD)),
+            f"{SHARD} is damaged .*it is no regular file",
+        ),
     ],
 )
 def test_broken_folders_are_refused(folder, spoil, message):

@@ -131,7 +131,7 @@ def test_an_unknown_unit_option(tmp_path):
         read_recording(path, units="kV")
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e35])
 def test_nan(tmp_path, value):
     signal = noise() * 1e-6
     signal[2, 120] = value

@@ -118,10 +118,10 @@ def _assemble(path: Path, signals: Signals, units: StatedUnit | None) -> Recordi
         targets.append(target)
     bad = tuple(channels[i] for i in signals.bad_channels)
     good = [i for i, name in enumerate(channels) if name not in bad]
-    rows = [data[i] for i in good]
-    check_numbers(path, rows, [channels[i] for i in good], [kinds[i] for i in good])
-    with np.errstate(over="ignore"):  # Of a misc channel: EEG has been checked.
+    with np.errstate(over="ignore"):  # Infinite then, and refused below.
         signal = data.astype(np.float32)
+    rows = [signal[i] for i in good]
+    check_numbers(path, rows, [channels[i] for i in good], [kinds[i] for i in good])
     return Recording(
         signal=signal,
         channels=channels,
