@@ -29,6 +29,13 @@ def suggest(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
+def quoted(names: Iterable[str], most: int = 4, form: str = "{!r}") -> str:
+    """Formats the first names, in quotes, and the number of the others."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(form.format(name) for name in names[:most]) + more
+
+
 class InputError(ValueError):
     """Bad input or configuration: exit code 2.
 

@@ -19,6 +19,8 @@ from eegkd.host.text import plain
 
 MOST_NAMES = 8
 """Subjects whose names are printed."""
+MOST_CLASSES = 30
+"""Classes whose windows are counted one by one."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,7 +60,11 @@ def main(args: Sequence[str]) -> None:
 def _summary(store: WindowStore) -> Table:
     manifest, counts = store.manifest, store.manifest["counts"]
     who = "subjects" if manifest["has_subjects"] else "subjects (none are named)"
-    classes = ((f"windows: {name}", n) for name, n in counts["classes"].items())
+    found = list(counts["classes"].items())
+    classes = [(f"windows: {plain(name)}", n) for name, n in found[:MOST_CLASSES]]
+    if others := found[MOST_CLASSES:]:
+        num = sum(n for _, n in others)
+        classes.append((f"windows: {len(others)} more classes", num))
     channels = manifest["channels"]
     names = [plain(name, 20) for name in store.subjects.names]
     more = ", ..." if len(names) > MOST_NAMES else ""

@@ -76,13 +76,25 @@ def test_classes_without_a_window_are_told_with_their_reason(tmp_path, said):
     rows = "file,onset,duration,label\na.edf,0,4,rest\na.edf,4.5,0.1,spike\n"
     label(root, rows + "b.edf,0,4,task\n")
     text, out = said(root)
-    assert "No window has the class 'spike': its longest stretch is 0.1 s" in text
-    assert "a window of 4 s needs 2 s of it. Lower --data.window_s" in text
+    assert "No window has the class 'spike': the longest stretch is 0.1 s" in text
+    assert "a window of 4 s needs 2 s. Lower --data.window_s" in text
     with pytest.raises(InputError, match="needs at least 3 recordings; folder has 2"):
         make_folds(WindowStore.open(out))
     text, out = said(root, "--data.window_s", "0.2")
     assert "No window has" not in text
     assert WindowStore.open(out).manifest["counts"]["classes"]["spike"] > 0
+
+
+def test_many_classes_are_told_of_in_few_words(tmp_path, said):
+    root = tmp_path / "mine"
+    put(root / "a.edf")
+    rows = (f"a.edf,{i / 20},0.05,c{i:02}\n" for i in range(40))
+    label(root, "file,onset,duration,label\n" + "".join(rows))
+    text, _ = said(root)
+    assert "windows: c29 │ 0 │" in text
+    assert "windows: 10 more classes │ 0 │" in text
+    assert "the class 'c00', 'c01', 'c02', 'c03' and 36 more: the longest" in text
+    assert "no labelled windows of c00, c01, " in text
 
 
 @pytest.mark.parametrize("name", ["labels.xlsx", "a_events.tsv", "label.csv", "a.tse"])

@@ -80,7 +80,7 @@ def test_a_class_that_no_window_has_is_told_apart_from_a_rare_one():
     record = {"a": {"events": [event]}}
     store = with_index(store, {"recordings": record})
     (sentence,) = classes_without_windows(store)
-    assert "'spike': its longest stretch is 0.5 s" in sentence
+    assert "'spike': the longest stretch is 0.5 s" in sentence
 
 
 def test_a_store_without_labels_is_refused_with_a_cure():

@@ -53,12 +53,12 @@ from eegkd.data.folders.labels import (
 )
 from eegkd.data.folders.listing import SUFFIXES, Listing, list_recordings
 from eegkd.data.folders.names import labels_alike
-from eegkd.data.folders.people import name_people, quoted
+from eegkd.data.folders.people import name_people
 from eegkd.data.recordings.reading import bids_word, read_events, read_recording
 from eegkd.data.recordings.recording import Event, Recording
 from eegkd.data.recordings.signals import is_bad, sort_marks
 from eegkd.data.windows.cutting import GENERAL
-from eegkd.errors import InputError
+from eegkd.errors import InputError, quoted
 
 
 class _Labels(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any
 from eegkd.data.folders.labels import LABELS_FILE, Table
 from eegkd.data.folders.names import alike, person_key, spelling
 from eegkd.data.recordings.reading import bids_word
-from eegkd.errors import InputError
+from eegkd.errors import InputError, quoted
 
 _NO_PERSON: Mapping[str, re.Pattern[str]] = {
     "a time": re.compile(
@@ -187,10 +187,3 @@ def _check_half_named(
                 f"of recordings of {place!r}, and nobody for {file.relative_to(root)}: "
                 "is it the same person? Name the subject in a row of every recording."
             )
-
-
-def quoted(names: Iterable[str], most: int = 4, form: str = "{!r}") -> str:
-    """Formats the first names, in quotes, and the number of the others."""
-    names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(form.format(name) for name in names[:most]) + more

@@ -25,7 +25,7 @@ from eegkd.data.windows.files import (
     write_files,
     wrong_index,
 )
-from eegkd.errors import InputError
+from eegkd.errors import InputError, quoted
 from eegkd.host.arrays import open_npy, open_npz
 from eegkd.host.sealed import Verify, bad_files, hash_arrays, sealed
 
@@ -255,7 +255,7 @@ def check_trainable(store: WindowStore) -> None:
     present = [name for name, count in counts.items() if count]
     if len(present) < 2:
         only = f"only class {present[0]!r}" if present else "no labelled windows"
-        of = f" of {', '.join(store.classes)}" if store.classes else ""
+        of = f" of {quoted(store.classes, 9, '{}')}" if store.classes else ""
         raise InputError(
             f"{where}: {only}{of}; training needs two classes. Check the labels (and "
             "their names; in a folder of your own, labels.csv) and --data.window_s."
