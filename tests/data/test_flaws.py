@@ -81,11 +81,13 @@ def test_a_stretch_at_the_rail_is_clipped_and_near_ones_are_one():
     recording.signal[2] = np.clip(recording.signal[2], -200, 200)
     assert spans(recording) == []  # single samples at the limit
     recording.signal[2, 1000:1007] = 200
-    recording.signal[2, 1050:1060] = -200
-    recording.signal[2, 4000:4030] = 200
+    recording.signal[2, 1050:1060] = 200
+    recording.signal[2, 4000:4030] = -200
+    recording.signal[2, 5990:6000] = 200
     got = spans(recording)
     assert got == [
         (CLIPPED, "O2", 10.0, pytest.approx(0.6)),
+        (CLIPPED, "O2", 59.9, pytest.approx(0.1)),
         (CLIPPED, "O2", 40.0, pytest.approx(0.3)),
     ]
 

@@ -48,20 +48,32 @@ def test_a_pipe_does_not_block(tmp_path, name):
     assert "a pipe or a device, not a file" in refusal(tmp_path / name)
 
 
-def test_a_pipe_as_a_part_does_not_block(tmp_path):
+def test_a_part_that_is_no_file_does_not_block(tmp_path):
     head = "r 1 100 400\nr.dat 16 1000(0)/mV 16 0 0 0 0 II\n"
     (tmp_path / "r.hea").write_text(head)
     os.mkfifo(tmp_path / "r.dat")
-    for name in ("r.hea", "r.dat"):
-        with pytest.raises(InputError, match=r"r\.dat: a pipe"):
-            read_recording(tmp_path / name)
+    assert "r.dat is a pipe" in refusal(tmp_path / "r.hea")
     (tmp_path / "a.vhdr").write_text(
         "Brain Vision Data Exchange Header File Version 1.0\n[Common Infos]\n"
         "DataFile=pipe.eeg\n"
     )
     os.mkfifo(tmp_path / "pipe.eeg")
-    with pytest.raises(InputError, match=r"pipe\.eeg: a pipe"):
-        read_recording(tmp_path / "a.vhdr")
+    assert "pipe.eeg is a pipe" in refusal(tmp_path / "a.vhdr")
+    (tmp_path / "b.set").write_bytes(bytes(200))
+    (tmp_path / "b.fdt").symlink_to("/dev/zero")
+    assert "b.fdt is a pipe, a device" in refusal(tmp_path / "b.set")
+    (tmp_path / "c.set").write_bytes(bytes(200) + b"\0b.fdt\0")
+    assert "b.fdt is a pipe, a device" in refusal(tmp_path / "c.set")
+
+
+@pytest.mark.parametrize("number", ["5000000000000", "9" * 5000])
+def test_a_brainvision_header_of_more_channels_than_lines(tmp_path, number):
+    path = tmp_path / "a.vhdr"
+    path.write_text(
+        "Brain Vision Data Exchange Header File Version 1.0\n[Common Infos]\n"
+        f"DataFile=a.eeg\nDataFormat=BINARY\nNumberOfChannels={number}\n"
+    )
+    assert "which the header has no lines for" in refusal(path)
 
 
 def test_links_that_lead_nowhere(tmp_path):

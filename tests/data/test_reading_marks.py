@@ -112,6 +112,17 @@ def test_nan_in_a_bad_channel_stops_nobody(tmp_path):
     assert preprocess(recording, DataConfig()).channels == ("Fp1", "F3", "F4")
 
 
+def test_nan_in_a_channel_beside_eeg_stops_only_who_uses_it(tmp_path):
+    made = raw()
+    made.set_channel_types({"F4": "eog"}, verbose="error")
+    made.rename_channels({"F4": "EOG"})
+    made._data[3, 70] = np.nan
+    recording = read_recording(save(made, tmp_path / "a_raw.fif"))
+    assert preprocess(recording, DataConfig()).channels == ("Fp1", "Fp2", "F3")
+    with pytest.raises(InputError, match=r"channel EOG holds NaN .* at 0\.7 s"):
+        preprocess(recording, DataConfig(channels=("Fp1", "EOG")))
+
+
 def eeglab(path, events):
     places = np.array([(n,) for n in NAMES], dtype=[("labels", object)])
     kinds = [("type", object), ("latency", object), ("duration", object)]

@@ -20,6 +20,7 @@ _KINDS: Mapping[str, Kind] = {
     **{"eog": "eog", "emg": "emg", "ecg": "ecg"},
 }
 _GDF_SIGNAL_BYTES = 256
+_MOST_DIGITS = 20
 _LATIN = "its annotations are no UTF-8 and were read as Latin-1"
 
 
@@ -82,9 +83,10 @@ def read_mne_marks(path: Path) -> Marks:
 
 def _words(path: Path) -> tuple[str, str]:
     what = path.suffix or "a recording"
-    return f"MNE cannot read it as {what}", (
-        "Check that the file is whole and its suffix is right."
-    )
+    cure = "Check that the file is whole and its suffix is right."
+    if what.lower() == ".cnt":
+        cure += " If it is ANT Neuro's, that takes a package: pip install antio."
+    return f"MNE cannot read it as {what}", cure
 
 
 def _open(path: Path) -> tuple[EdfHeader | None, Any, tuple[str, ...]]:
@@ -103,9 +105,7 @@ def _open(path: Path) -> tuple[EdfHeader | None, Any, tuple[str, ...]]:
     elif suffix == ".gdf":
         _check_gdf(path)
     elif suffix in (".vhdr", ".ahdr"):
-        parts = rb"^(?:DataFile|MarkerFile)=([^\r\n]+)"
-        named = re.findall(parts, path.read_bytes(), re.MULTILINE)
-        check_companions(path, (name.decode("utf-8", "replace") for name in named))
+        _check_vhdr(path)
     elif suffix == ".set":
         _check_set(path)
     check_fif(path)
@@ -135,12 +135,28 @@ def _check_gdf(path: Path) -> None:
         )
 
 
+def _check_vhdr(path: Path) -> None:
+    """Refuses a header of more channels than it has lines for, and parts that block."""
+    text = path.read_bytes()
+    parts = re.findall(rb"^(?:DataFile|MarkerFile)=([^\r\n]+)", text, re.MULTILINE)
+    check_companions(path, (name.decode("utf-8", "replace") for name in parts))
+    for number in re.findall(rb"^NumberOfChannels=(\d+)", text, re.MULTILINE):
+        if int(number[:_MOST_DIGITS]) > len(text):
+            raise InputError(
+                f"{path}: NumberOfChannels={number[:_MOST_DIGITS].decode()}, which the "
+                "header has no lines for. Correct it, or copy the file again."
+            )
+
+
 def _check_set(path: Path) -> None:
-    """Names the package that EEGLAB's files of MATLAB 7.3 need, where it is missing."""
+    """Looks for parts that block, and for the package that MATLAB 7.3 files need."""
     import importlib.util
 
     with path.open("rb") as file:
-        head = file.read(520)
+        head = file.read(2**20)
+    named = re.findall(rb"[\w. -]{1,99}\.fdt", head)
+    names = {f"{path.stem}.fdt", *(name.decode("ascii", "replace") for name in named)}
+    check_companions(path, sorted(names))
     is_hdf5 = (
         head.startswith((b"MATLAB 7.3", b"\x89HDF")) or head[512:516] == b"\x89HDF"
     )

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,7 +13,8 @@ from eegkd.data.recordings.guard import check_companions, check_size, reading
 from eegkd.data.recordings.recording import Kind
 from eegkd.data.recordings.signals import Signals, sort_marks
 
-_GAIN = re.compile(rb"^\S+\s+\S+\s+[-+.\dEe]+(?:\([-+\d]+\))?/(\S+)")
+_PER_FRAME = re.compile(rb"\d+x(\d+)")
+_GAIN = re.compile(rb"[-+.\dEe]+(?:\([-+\d]+\))?/(\S+)")
 
 
 def read_wfdb(path: Path) -> Signals:
@@ -40,11 +41,10 @@ def read_wfdb(path: Path) -> Signals:
 def _read(path: Path) -> Signals:
     import wfdb
 
+    header = _header(path)
+    check_companions(path, header.files)
+    check_size(path, header.num_signals, header.num_frames * header.per_frame)
     name = str(path.with_suffix(""))
-    header: Any = wfdb.rdheader(name)
-    check_companions(path, filter(None, getattr(header, "file_name", None) or ()))
-    per_frame = max(getattr(header, "samps_per_frame", None) or [1])
-    check_size(path, header.n_sig, (header.sig_len or 0) * per_frame)
     record: Any = wfdb.rdrecord(name, smooth_frames=False)
     if not record.n_sig:
         raise ValueError("it holds no signal")
@@ -63,7 +63,10 @@ def _read(path: Path) -> Signals:
         numbers=_at_one_rate(record.e_p_signal, per_frame, float(record.fs)),
         names=names,
         kinds=kinds,
-        dimensions=_dimensions(path, [str(unit or "") for unit in record.units]),
+        dimensions=[
+            said or str(unit or "")
+            for said, unit in zip(_said(header, names), record.units, strict=True)
+        ],
         rate=float(record.fs) * max(per_frame),
         events=found.events,
         bad_spans=found.bad_spans,
@@ -76,8 +79,6 @@ def _at_one_rate(
     signals: Sequence[np.ndarray], per_frame: Sequence[int], fs: float
 ) -> np.ndarray:
     """Resamples signals of fewer samples a frame to the rate of the fastest."""
-    from eegkd.data.recordings.filtering import filter_and_resample
-
     most = max(per_frame)
     num = max(len(row) for row in signals)
     out = np.empty((len(signals), num))
@@ -85,21 +86,52 @@ def _at_one_rate(
         if count == most:
             row[:] = signal
         elif np.isfinite(signal).all():
+            from eegkd.data.recordings.filtering import filter_and_resample
+
             row[:] = filter_and_resample(signal, fs * count, Fraction(most, count))
         else:  # A filter would spread a missing sample over all others.
             row[:] = signal[np.arange(num) * count // most]
     return out
 
 
-def _dimensions(path: Path, units: list[str]) -> list[str]:
-    """Returns units with the letters that WFDB drops, as the mu of a microvolt."""
+class _Header(NamedTuple):
+    """Sizes and parts of a record, read without WFDB, which takes its word for them.
+
+    Attributes:
+        num_signals: Number of signals.
+        num_frames: Frames, or 0 where the header leaves them to the files.
+        per_frame: Samples a frame of the fastest signal.
+        files: Names of the signal files, or of the segments.
+        units: Units of the signals, where it has letters that WFDB drops.
+    """
+
+    num_signals: int
+    num_frames: int
+    per_frame: int
+    files: tuple[str, ...]
+    units: tuple[str, ...]
+
+
+def _header(path: Path) -> _Header:
     text = path.read_bytes()
-    if text.isascii():
-        return units
-    lines = [line.strip() for line in text.splitlines()]
-    signals = [line for line in lines if line and not line.startswith(b"#")][1:]
-    stated = [_GAIN.match(line) for line in signals]
-    if len(stated) != len(units):
-        return units
-    found = zip(stated, units, strict=True)
-    return [match[1].decode("utf-8", "replace") if match else u for match, u in found]
+    stripped = (line.strip() for line in text.splitlines())
+    lines = [line.split() for line in stripped if not line.startswith(b"#")]
+    first, *signals = filter(None, lines)
+    formats = (line[1] for line in signals if len(line) > 1)
+    counts = [int(found[1]) for found in map(_PER_FRAME.match, formats) if found]
+    units = ()
+    if not text.isascii():
+        gains = (_GAIN.match(line[2]) for line in signals if len(line) > 2)
+        units = tuple(g[1].decode("utf-8", "replace") if g else "" for g in gains)
+    return _Header(
+        num_signals=int(first[1]),
+        num_frames=int(first[3]) if len(first) > 3 else 0,
+        per_frame=max(counts, default=1),
+        files=tuple(dict.fromkeys(line[0].decode("latin-1") for line in signals)),
+        units=units,
+    )
+
+
+def _said(header: _Header, names: Sequence[str]) -> Sequence[str]:
+    """Returns the header's own units where it has one for each signal, else ""s."""
+    return header.units if len(header.units) == len(names) else [""] * len(names)

@@ -33,76 +33,84 @@ def find_flaws(recording: Recording, channels: Iterable[str]) -> tuple[Span, ...
 
     Clipped: the channel stays at its highest or at its lowest number for 50
     milliseconds, and 5 samples, or longer, and that number lies at least three median
-    absolute deviations from its median. Stretches less than a second apart are one.
+    absolute deviations from its median. Stretches at one of the two that are less than
+    a second apart are one.
 
     Args:
         recording: Recording as read, not filtered.
         channels: Names of those channels that are in use.
     """
-    wanted = set(channels)
-    found = []
-    for name, x in zip(recording.channels, recording.signal, strict=True):
-        if name not in wanted:
-            continue
-        middle = float(np.median(x[:: max(1, len(x) // 1000)]))
-        spread = float(np.median(np.abs(x[:: max(1, len(x) // 1000)] - middle)))
-        for reason, runs in (
-            (FLAT, _flat(x, recording.rate)),
-            (CLIPPED, _clipped(x, recording.rate, middle, spread)),
-        ):
-            found += [
-                Span(
-                    onset_s=float(start / recording.rate),
-                    duration_s=float((stop - start) / recording.rate),
-                    reason=reason,
-                    channels=(name,),
-                )
-                for start, stop in runs
-            ]
-    return tuple(found)
-
-
-def _flat(x: Float[np.ndarray, " t"], rate: float) -> Int[np.ndarray, "n 2"]:
-    """Finds runs of a second or longer in which next to nothing varies."""
-    size = max(2, round(_BLOCK_S * rate))
-    num = len(x) // size
+    size = max(2, round(_BLOCK_S * recording.rate))
+    num = recording.signal.shape[1] // size
     if not num:
-        return np.zeros((0, 2), int)
-    varies = np.ptp(x[: num * size].reshape(num, size), axis=1)
-    still = varies <= _FLAT_SHARE * np.median(varies)
-    most = float(varies[still].max(initial=0))
-    runs = []
-    for start, stop in _runs(still) * size:
-        # A block was whole: on both sides go on for as long as its level holds.
+        return ()
+    inside = np.isin(recording.channels, list(channels))
+    blocks = recording.signal[:, : num * size].reshape(-1, num, size)
+    high, low = blocks.max(axis=2), blocks.min(axis=2)
+    varies = high - low
+    still = varies <= _FLAT_SHARE * np.median(varies, axis=1, keepdims=True)
+    found = []
+    for row in np.flatnonzero(inside & still.any(axis=1)):
+        x, most = recording.signal[row], varies[row][still[row]].max()
+        found += [(row, FLAT, _flat(x, _runs(still[row]) * size, size, most))]
+    rest = recording.signal[:, num * size :]
+    least = max(_CLIPPED_SAMPLES, round(_CLIPPED_S * recording.rate))
+    for of_block, limit in (
+        (high, np.maximum(high.max(axis=1), rest.max(axis=1, initial=-np.inf))),
+        (low, np.minimum(low.min(axis=1), rest.min(axis=1, initial=np.inf))),
+    ):
+        # A run that is long enough fills half of that in one block, or in the rest.
+        most = np.count_nonzero(rest == limit[:, None], axis=1)
+        rows, places = np.nonzero(of_block == limit[:, None])
+        counts = np.count_nonzero(blocks[rows, places] == limit[rows, None], axis=1)
+        np.maximum.at(most, rows, counts)
+        for row in np.flatnonzero(inside & (2 * most >= least)):
+            runs = _clipped(recording.signal[row], limit[row], least)
+            found += [(row, CLIPPED, _joined(runs, _GAP_S * recording.rate))]
+    return tuple(
+        Span(
+            onset_s=float(start / recording.rate),
+            duration_s=float((stop - start) / recording.rate),
+            reason=reason,
+            channels=(recording.channels[row],),
+        )
+        for row, reason, runs in found
+        for start, stop in runs
+        if reason == CLIPPED or stop - start >= _FLAT_S * recording.rate
+    )
+
+
+def _flat(
+    x: Float[np.ndarray, " t"], runs: Int[np.ndarray, "n 2"], size: int, most: float
+) -> Int[np.ndarray, "n 2"]:
+    """Follows runs of flat blocks on both sides for as long as their level holds."""
+    out = runs.copy()
+    for run, (start, stop) in zip(out, runs, strict=True):
         before, after = x[max(0, start - size) : start], x[stop : stop + size]
         moved = np.flatnonzero(np.abs(before - x[start]) > most)
-        start -= len(before) - 1 - moved[-1] if len(moved) else len(before)
+        run[0] -= len(before) - 1 - moved[-1] if len(moved) else len(before)
         moved = np.flatnonzero(np.abs(after - x[stop - 1]) > most)
-        stop += moved[0] if len(moved) else len(after)
-        if stop - start >= _FLAT_S * rate:
-            runs.append((start, stop))
-    return np.array(runs, int).reshape(-1, 2)
+        run[1] += moved[0] if len(moved) else len(after)
+    return out
 
 
 def _clipped(
-    x: Float[np.ndarray, " t"], rate: float, middle: float, spread: float
+    x: Float[np.ndarray, " t"], limit: float, least: int
 ) -> Int[np.ndarray, "n 2"]:
-    """Finds runs at the highest or lowest number, near ones joined."""
-    least = max(_CLIPPED_SAMPLES, round(_CLIPPED_S * rate))
-    found = []
-    for limit in (x.max(), x.min()):
-        if abs(float(limit) - middle) < _CLIPPED_DEVIATIONS * spread:
-            continue
-        runs = _runs(x == limit)
-        found.append(runs[runs[:, 1] - runs[:, 0] >= least])
-    runs = np.concatenate([*found, np.zeros((0, 2), int)])
-    runs = runs[np.argsort(runs[:, 0])]
-    if not len(runs):
-        return runs
-    new = np.ones(len(runs), bool)
-    new[1:] = runs[1:, 0] - runs[:-1, 1] >= _GAP_S * rate
+    """Finds runs of `least` samples at a limit that is far from the median."""
+    some = x[:: max(1, len(x) // 1000)]
+    middle = np.median(some)
+    if abs(limit - middle) < _CLIPPED_DEVIATIONS * np.median(np.abs(some - middle)):
+        return np.zeros((0, 2), int)
+    runs = _runs(x == limit)
+    return runs[runs[:, 1] - runs[:, 0] >= least]
+
+
+def _joined(runs: Int[np.ndarray, "n 2"], gap: float) -> Int[np.ndarray, "m 2"]:
+    """Joins runs that are less than a gap apart."""
+    new = np.append(True, runs[1:, 0] - runs[:-1, 1] >= gap)[: len(runs)]
     ends = np.append(np.flatnonzero(new)[1:], len(runs)) - 1
-    return np.stack([runs[new, 0], runs[ends, 1]], axis=1)
+    return np.stack([runs[new, 0], runs[ends[: new.sum()], 1]], axis=1)
 
 
 def _runs(flags: Bool[np.ndarray, " n"]) -> Int[np.ndarray, "m 2"]:

@@ -5,6 +5,7 @@ take memory for as many samples as a header says. All of it ends here.
 """
 
 import contextlib
+import os
 import re
 import signal
 import stat
@@ -19,6 +20,7 @@ _SECONDS = 60.0
 _SECONDS_PER_BYTE = 1e-6
 _FREE_BYTES = 2**30
 _MOST_GROWTH = 256
+_MOST_REASON = 300
 
 
 def check_file(path: Path, *, folder: bool = False) -> None:
@@ -82,11 +84,18 @@ def _companions(path: Path) -> Iterable[Path]:
 
 
 def check_companions(path: Path, names: Iterable[str]) -> None:
-    """Refuses a header that names a part which is no regular file."""
+    """Refuses a recording that names a part which is there and no regular file.
+
+    Raises:
+        InputError: Naming the recording and the part.
+    """
     for name in names:
         part = path.parent / name
-        if part.exists():
-            check_file(part)
+        if os.path.exists(part) and not part.is_file():
+            raise InputError(
+                f"{path}: its part {part} is a pipe, a device or a folder, not a file. "
+                "Copy the recording again, with all its parts."
+            )
 
 
 @contextlib.contextmanager
@@ -146,7 +155,7 @@ def _time_limit(path: Path) -> Iterator[None]:
 
 def _unreadable(path: Path, failure: str, cure: str, error: Exception) -> InputError:
     lines = str(error).strip().splitlines()
-    reason = lines[0] if lines else type(error).__name__
+    reason = (lines[0] if lines else type(error).__name__)[:_MOST_REASON]
     lacking = re.search(r"the module (\S+) is needed|No module named '(\w+)'", reason)
     if lacking:
         cure = f"Install that package: pip install {lacking[1] or lacking[2]}."

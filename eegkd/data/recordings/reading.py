@@ -20,7 +20,7 @@ StatedUnit = Literal["uV", "mV", "V"]
 
 _TARGET: Mapping[Kind, Unit] = {"ecg": "mV"}
 _EEG_RANGE_UV = (1e-3, 1e5)
-_MOST_RATE = 1e6
+_RATES = (1e-3, 1e6)
 _HEADERS: Mapping[str, tuple[str, ...]] = {
     ".dat": (".hea", ".lay"),
     ".mat": (".hea",),
@@ -68,7 +68,7 @@ def read_recording(
     signals = read_wfdb(path) if path.suffix == ".hea" else read_mne(path)
     if signals.numbers.shape[1] == 0:
         raise InputError(f"{path}: the file holds no samples. Copy it again.")
-    if not 0 < signals.rate <= _MOST_RATE:
+    if not _RATES[0] <= signals.rate <= _RATES[1]:
         raise InputError(
             f"{path}: a rate of {signals.rate:g} samples per second is none. Correct "
             "it in the header, or export the file again."
@@ -178,14 +178,17 @@ def check_numbers(
 ) -> None:
     """Refuses NaN, and EEG amplitudes that are impossible in their unit.
 
+    Where there is EEG, NaN in other channels is left to whoever uses them.
+
     Raises:
         InputError: Naming the file and the channel.
     """
     impossible: list[tuple[str, float]] = []
     num_eeg = 0
+    others = {"misc", *kinds} - {"eeg"} if "eeg" in kinds else {"misc"}
     for row, name, kind in zip(data, channels, kinds, strict=True):
         finite = np.isfinite(row)
-        if kind != "misc" and not finite.all():
+        if kind not in others and not finite.all():
             raise InputError(
                 f"{path}: channel {name} holds NaN or infinite samples, the first at "
                 f"sample {int(np.argmin(finite))}. Cut or interpolate them, or leave "
