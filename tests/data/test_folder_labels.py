@@ -77,6 +77,7 @@ def test_a_table_in_another_code_is_refused_and_the_cure_works(one):
         ('a.edf,s,"1,5",2,x\n', r"line 2: onset '1,5' .*onset 12\.5"),
         ("a.edf,s,1,2,x,y\n", r"line 2: not as many cells"),
         ("a.edf,s,1,2,n/a\n", r"line 2: the label is empty"),
+        ("a.edf,s,1,2,NaN\n", r"line 2: the label is empty"),
     ],
 )
 def test_what_is_no_table_is_refused_with_its_line(one, rows, words):

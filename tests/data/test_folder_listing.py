@@ -204,6 +204,7 @@ def test_a_hypnogram_labels_the_recording_beside_it(tmp_path, signal, stages):
     corpus, recordings = read_all(tmp_path)
     assert corpus.classes == ("Sleep stage 2", "Sleep stage W")
     assert list(recordings) == [signal]
+    assert f"(first: {stages} for {signal})" in corpus.notes[0]
     assert spans(recordings[signal])[:2] == [
         (0, 30, NIGHT[0][2]),
         (30, 30, NIGHT[1][2]),
@@ -252,6 +253,28 @@ def test_a_table_comes_before_a_hypnogram(tmp_path):
     corpus, recordings = read_all(tmp_path)
     assert spans(recordings["a-PSG.edf"]) == [(0, 6, "rest")]
     assert "a-Hypnogram.edf (annotations; labels.csv is read)" in corpus.notes[0]
+
+
+def test_a_row_for_a_part_is_refused_with_the_reason(tmp_path):
+    put(tmp_path / "a-PSG.edf")
+    put_annotations(tmp_path / "a-Hypnogram.edf", NIGHT)
+    label(tmp_path, "file,label\na-PSG.edf,rest\na-Hypnogram.edf,rest\n")
+    with pytest.raises(
+        InputError, match=r"line 3: 'a-Hyp.* of its own \(annotations\)"
+    ):
+        read_all(tmp_path)
+    (tmp_path / "a-Hypnogram.edf").rename(tmp_path / "b-epo.fif")
+    label(tmp_path, "file,label\nb-epo.fif,rest\n")
+    with pytest.raises(InputError, match=r"line 2: 'b-epo\.fif' .* \(epochs\)"):
+        read_all(tmp_path)
+
+
+def test_two_annotations_on_one_stretch_are_told_of(tmp_path):
+    put(tmp_path / "a.edf", annotations=[(0, 3, "N2"), (0, 3, "artefact"), (3, 3, "R")])
+    put(tmp_path / "b.edf", annotations=[(0, 3, "N2"), (3, 3, "N2")])
+    (note,) = read_all(tmp_path)[0].notes
+    assert "1 recordings have two annotations on one stretch (first: a.edf" in note
+    assert "'N2', 'artefact'" in note
 
 
 def test_a_folder_of_annotations_alone_has_no_recording(tmp_path):

@@ -69,12 +69,14 @@ class _Labels(NamedTuple):
         rows: Rows by recording; None for its own annotations, () for no label.
         pairs: Every label, and whether it has an onset.
         too_short: Labels of annotations that no window can get -> longest stretch.
+        twice: Recordings with two labels on one stretch, each with the labels.
     """
 
     name: str
     rows: Mapping[Path, Sequence[Row] | None]
     pairs: Sequence[tuple[str, bool]]
     too_short: Mapping[str, float]
+    twice: Mapping[Path, tuple[str, str]] = {}
 
 
 def make_corpus(config: DataConfig) -> Corpus:
@@ -90,7 +92,9 @@ def make_corpus(config: DataConfig) -> Corpus:
     if not files:
         raise _nothing(root, listing)
     found = find_labels(root)
-    table = None if found is None else read_labels(found, files)
+    beside = dict.fromkeys(listing.stages.values(), "annotations")
+    aside = {**listing.aside, **beside}
+    table = None if found is None else read_labels(found, files, aside)
     people, notes = name_people(root, files, table, config.subject_from)
     notes += _check_copies(root, listing, people)
     if found is None or table is None:
@@ -183,7 +187,14 @@ def _annotated(listing: Listing, config: DataConfig) -> _Labels:
         stretches, window_s=_window_s(config), least_s=_least_s(config, rounding=2)
     )
     labels = {label for own in stretches for *_, label in own} - set(short)
-    return _Labels("", rows, [(label, True) for label in sorted(labels)], short)
+    twice = {}
+    for file, own in zip(rows, stretches, strict=True):
+        first: dict[tuple[float, float], str] = {}
+        for onset, duration, label in own:
+            other = first.setdefault((onset, duration), label)
+            if other != label:
+                twice.setdefault(file, (other, label))
+    return _Labels("", rows, [(label, True) for label in sorted(labels)], short, twice)
 
 
 def _tabled(path: Path, files: Sequence[Path], table: Table) -> _Labels:
@@ -240,6 +251,19 @@ def _words(
     if aside:
         texts = [f"{name} ({why})" for name, why in aside.items()]
         yield f"Left aside: {quoted(texts, 3, '{}')}."
+    if listing.stages and not labels.name:
+        file, stages = next(iter(listing.stages.items()))
+        yield (
+            f"Labels of {len(listing.stages)} recordings are read from annotations "
+            f"beside them (first: {stages.name} for {file.name}), not from their own."
+        )
+    if labels.twice:
+        file, both = next(iter(labels.twice.items()))
+        yield (
+            f"{len(labels.twice)} recordings have two annotations on one stretch "
+            f"(first: {file.relative_to(root).as_posix()}, {quoted(both)}): the label "
+            f"that is later in the alphabet is taken. Write {LABELS_FILE} where it is wrong."
+        )
     if labels.too_short:
         longest = max(labels.too_short.values())
         yield (

@@ -27,6 +27,8 @@ MAX_BYTES = 2**28
 """Largest table that is read: some five million rows."""
 _SAVE = 'Save it again as "CSV UTF-8 (comma delimited)".'
 _EMPTY = ("", "n/a")
+# What programs write for nothing; as a number of seconds it is refused.
+_NOTHING = ("nan", "null")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,12 +72,15 @@ def find_labels(root: Path) -> Path | None:
     return path
 
 
-def read_labels(path: Path, files: Sequence[Path]) -> Table:
+def read_labels(
+    path: Path, files: Sequence[Path], aside: Mapping[Path, str] | None = None
+) -> Table:
     """Reads the rows of labels.csv by recording.
 
     Args:
         path: The table; column file is relative to its folder.
         files: Recordings.
+        aside: Files that are no recordings -> why, for the message.
 
     Raises:
         InputError: If it is no such table, a row is wrong, or a row's file is not among
@@ -91,6 +96,12 @@ def read_labels(path: Path, files: Sequence[Path]) -> Table:
         else:
             row = _row(path, number, cells, decimal_comma)
             rows.setdefault(file, []).append(row)
+    for number, name in lost:
+        if why := (aside or {}).get(path.parent / name):
+            raise InputError(
+                f"{path}, line {number}: {name!r} is no recording of its own ({why}). "
+                "Remove the row, or name the recording itself."
+            )
     if lost and not rows:
         raise InputError(
             f"{path} names none of the recordings in {path.parent} (first: "
@@ -225,7 +236,11 @@ def _cells(
                 "double quote."
             )
         cells = ["" if cell.lower() in _EMPTY else cell for cell in cells]
-        yield line, dict(zip(columns, cells, strict=False))
+        named = dict(zip(columns, cells, strict=False))
+        for column in ("subject", "label"):
+            if named.get(column, "").lower() in _NOTHING:
+                named[column] = ""
+        yield line, named
 
 
 def _row(path: Path, number: int, cells: Mapping[str, str], decimal_comma: bool) -> Row:
