@@ -259,10 +259,11 @@ def _words(
         )
     if labels.twice:
         file, both = next(iter(labels.twice.items()))
+        first = f"{file.relative_to(root).as_posix()}, {quoted(both)}"
         yield (
             f"{len(labels.twice)} recordings have two annotations on one stretch "
-            f"(first: {file.relative_to(root).as_posix()}, {quoted(both)}): the label "
-            f"that is later in the alphabet is taken. Write {LABELS_FILE} where it is wrong."
+            f"(first: {first}): the label that is later in the alphabet is taken. "
+            f"Write {LABELS_FILE} where it is wrong."
         )
     if labels.too_short:
         longest = max(labels.too_short.values())
