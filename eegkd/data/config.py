@@ -9,8 +9,8 @@ class DataConfig:
     """Corpus and preprocessing; None or () takes the corpus's own default.
 
     Attributes:
-        corpus: Name of a corpus; for your own files, folder (recordings) or arrays
-            (windows that are cut already).
+        corpus: Name of a corpus; for your own files, bids (a BIDS data set), folder
+            (recordings) or arrays (windows that are cut already).
         root: Folder that holds the recordings; empty: the corpus's folder in
             $EEGKD_REAL_DATA.
         channels: Channels (or bipolar pairs "F3-C3") to keep, in this order; none
@@ -39,6 +39,13 @@ class DataConfig:
             can be one.
         world: World of the synthetic corpus.
         seed: Seed of the synthetic corpus: which patients are drawn.
+        label: Column that labels a BIDS data set: of events.tsv (default trial_type,
+            else eventType, else value), participants.tsv, sessions.tsv or scans.tsv,
+            also as participants.group; or an entity of file names, as task.
+        classes: Labels of a BIDS data set that are classes, in this order; () is all.
+        entities: Recordings of a BIDS data set to read: task-rest, ses-1, sub-01, eeg.
+        trials: Cut one window of a BIDS data set from the onset of each event, however
+            long it lasts.
         workers: Processes that read recordings; 0 is one per core.
     """
 
@@ -70,4 +77,8 @@ class DataConfig:
     subject_from: Literal["folder", "file", "prefix", "none"] | None = None
     world: Literal["transfer", "null", "layered", "layered_null"] = "transfer"
     seed: int = 0
+    label: str = ""
+    classes: tuple[str, ...] = ()
+    entities: tuple[str, ...] = ()
+    trials: bool = False
     workers: int = 0

@@ -18,7 +18,7 @@ def noise(channels, seconds=3, rate=100, seed=0):
 
 def test_unknown_corpus_lists_the_known():
     with pytest.raises(
-        InputError, match=r"unknown.* arrays, bciciv2a, bonn, .* synthetic\."
+        InputError, match=r"unknown.* arrays, bciciv2a, bids, bonn, .* synthetic\."
     ):
         get_corpus("tusz")
 

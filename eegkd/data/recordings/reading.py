@@ -10,6 +10,7 @@ import numpy as np
 
 from eegkd.data.recordings.by_mne import read_mne, read_mne_marks
 from eegkd.data.recordings.by_wfdb import read_wfdb
+from eegkd.data.recordings.facts import ChannelFacts, join_facts
 from eegkd.data.recordings.guard import check_file
 from eegkd.data.recordings.names import canonical_names, channel_kinds, is_known
 from eegkd.data.recordings.recording import Event, Kind, Recording, Unit
@@ -33,7 +34,10 @@ _FOLDER_FORMATS = (".mff", ".ds", ".mefd")
 
 
 def read_recording(
-    path: str | os.PathLike[str], *, units: StatedUnit | None = None
+    path: str | os.PathLike[str],
+    *,
+    units: StatedUnit | None = None,
+    facts: ChannelFacts | None = None,
 ) -> Recording:
     """Reads a recording of any format that MNE or WFDB reads.
 
@@ -48,6 +52,7 @@ def read_recording(
             `.vhdr` or `.eeg`).
         units: Unit of the file's numbers, which overrides the file's for EEG channels,
             and fills in for other channels whose unit the file does not state.
+        facts: What a table beside the file says of its channels.
 
     Returns:
         Signals in uV (ECG in mV; channels that are no voltage unchanged, "n/a"),
@@ -56,7 +61,8 @@ def read_recording(
 
     Raises:
         InputError: If the file is missing, damaged, no file or of no known format,
-            states no unit, has amplitudes that its unit makes impossible, or holds NaN.
+            states no unit, has amplitudes that its unit makes impossible, or holds NaN;
+            if facts contradict it.
 
     Note:
         Where the channels of a file differ in rate, the slower ones are resampled to
@@ -73,6 +79,8 @@ def read_recording(
             f"{path}: a rate of {signals.rate:g} samples per second is none. Correct "
             "it in the header, or export the file again."
         )
+    if facts is not None:
+        signals = join_facts(path, signals, facts, overridden=units is not None)
     return _assemble(path, signals, units)
 
 
@@ -155,6 +163,8 @@ def _scales(
         nameless = not known[i] and not stated[i] and (text or scaled)
         if is_no_voltage(text) or nameless:
             kinds[i] = "misc"
+    for i, kind in enumerate(signals.stated_kinds):
+        kinds[i] = kind or kinds[i]
     main = "eeg" if "eeg" in kinds else "ecg"
     scales: list[_Scale] = []
     for i, (name, kind) in enumerate(zip(channels, kinds, strict=True)):

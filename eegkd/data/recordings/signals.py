@@ -43,6 +43,8 @@ class Signals(NamedTuple):
             scale.
         slower: Positions of channels whose own rate was lower.
         notes: Sentences about what was read in another way than the file says.
+        stated_kinds: Kinds that a table beside the file states, which hold whatever the
+            names are; None where it does not say.
     """
 
     numbers: np.ndarray
@@ -55,6 +57,7 @@ class Signals(NamedTuple):
     bad_channels: tuple[int, ...] = ()
     slower: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
+    stated_kinds: tuple[Kind | None, ...] = ()
 
 
 class Marks(NamedTuple):

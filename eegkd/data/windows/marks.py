@@ -1,6 +1,6 @@
 """What was left out of a store and why: kept by recording, and told in a few rows."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from eegkd.data.recordings.recording import Recording
@@ -49,6 +49,17 @@ def describe_marks(
     ]
     if notes:
         yield "note", _some(f"{name}: {note}" for name, note in notes)
+
+
+def or_filled(infos: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the other cure of channels that differ, where some are marked as bad."""
+    bad = dict.fromkeys(x for info in infos for x in info.get("bad_channels", ()))
+    if not bad:
+        return ""
+    return (
+        f", or to all that are wanted: those that are marked as bad ({', '.join(bad)}) "
+        "are filled in by --data.policy interpolate or mask"
+    )
 
 
 def _some(items: Iterator[str]) -> str:

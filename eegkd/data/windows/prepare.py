@@ -7,7 +7,6 @@ corpus, so its bytes depend neither on the number of workers nor on interruption
 
 import contextlib
 import dataclasses
-import glob
 import itertools
 import json
 import os
@@ -25,22 +24,26 @@ from eegkd.data.config import DataConfig
 from eegkd.data.corpora import Corpus, Source, folder_of, get_corpus
 from eegkd.data.recordings.recording import Recording
 from eegkd.data.windows.cutting import Windows, resolve_config, window_recording
-from eegkd.data.windows.marks import MARKS, marks_of
+from eegkd.data.windows.marks import MARKS, marks_of, or_filled
+from eegkd.data.windows.origins import (
+    describe_source,
+    hash_of,
+    name_below,
+    part_name,
+    size_of,
+)
 from eegkd.data.windows.store import WindowStore, write_store
 from eegkd.errors import InputError, output_errors
 from eegkd.host.arrays import open_npy
 from eegkd.host.atomic import remove_own, sole_writer, sync
 from eegkd.host.json_file import read_json
-from eegkd.host.sealed import hash_file, hash_json
+from eegkd.host.sealed import hash_json
 
 PART_VERSION = 1
 """Version of the parts: raised when reading, preprocessing or cutting changes."""
 
 _CURE = "Delete this file, and run the same command again."
 _PART = re.compile(r".+\.[0-9a-f]{16}\.(json|npy)(\.\d+\.tmp)?")
-
-
-_HEADERS = (".hea", ".vhdr", ".set")
 
 
 class PreparePlan(NamedTuple):
@@ -85,6 +88,8 @@ def make_plan(config: DataConfig) -> PreparePlan:
         del settings[field]
     if config.montage == "average":  # Only then, or the hash of every store changes.
         settings["average_of"] = "scalp"
+    for field in {"label", "classes", "entities", "trials"} - set(corpus.options):
+        del settings[field]
     settings = json.loads(json.dumps(settings | {"part_version": PART_VERSION}))
     request = [settings, corpus.name, corpus.classes, corpus.background]
     if corpus.multilabel:
@@ -92,7 +97,7 @@ def make_plan(config: DataConfig) -> PreparePlan:
         request.append({"multilabel": True})
     if corpus.task:  # Only then, or the hash of every store changes.
         request.append(dict(corpus.task))
-    files = [_describe(source, Path(root)) for source in sources]
+    files = [describe_source(source, Path(root)) for source in sources]
     return PreparePlan(config, corpus, sources, settings, hash_json([request, files]))
 
 
@@ -128,7 +133,7 @@ def prepare(
 
 def _fill(plan: PreparePlan, parts: Path, folder: Path, progress: bool) -> WindowStore:
     """Writes the parts that are missing, and joins them."""
-    files = [parts / _part_name(source, plan.settings) for source in plan.sources]
+    files = [parts / part_name(source, plan.settings) for source in plan.sources]
     pending = [
         i
         for i, file in enumerate(files)
@@ -142,8 +147,10 @@ def _fill(plan: PreparePlan, parts: Path, folder: Path, progress: bool) -> Windo
         n_jobs=min(plan.config.workers or -1, len(pending) or 1),
         return_as="generator_unordered",
     )
+    # A task takes one source: the others would be sent to a process with each.
+    corpus = plan.corpus._replace(list_sources=_no_sources)
     tasks = (
-        joblib.delayed(make_part)(plan.sources[i], plan.corpus, plan.config, files[i])
+        joblib.delayed(make_part)(plan.sources[i], corpus, plan.config, files[i])
         for i in pending
     )
     with bar:
@@ -153,11 +160,15 @@ def _fill(plan: PreparePlan, parts: Path, folder: Path, progress: bool) -> Windo
     return _join(plan, files, folder)
 
 
+def _no_sources(root: Path) -> tuple[Source, ...]:
+    return ()
+
+
 def estimate(config: DataConfig) -> Estimate:
     """Measures one recording of middle size and scales it to the corpus."""
     plan = make_plan(config)
     sharing = [source.path for source in plan.sources]
-    sizes = [_size(path) / sharing.count(path) for path in sharing]
+    sizes = [size_of(path) / sharing.count(path) for path in sharing]
     order = np.argsort(sizes, kind="stable")
     middle = int(order[len(sizes) // 2])
     seconds, num_bytes = 0.0, 0
@@ -195,7 +206,7 @@ def make_part(source: Source, corpus: Corpus, config: DataConfig, file: Path) ->
     }
     info |= marks_of(recording, windows)
     if not source.member:
-        info["sha256"] = _hash(source.path)
+        info["sha256"] = hash_of(source.path)
     with output_errors(file.parent):
         _replace(file.with_suffix(".npy"), lambda temp: _save(temp, windows.signal))
         _replace(file, lambda temp: temp.write_text(json.dumps(info)))
@@ -234,7 +245,7 @@ def _join(plan: PreparePlan, files: Sequence[Path], folder: Path) -> WindowStore
                     f"{source.path}: {name} {info[name]}, but "
                     f"{plan.sources[0].path} has {infos[0][name]}. Set "
                     f"--data.{'rate' if name == 'rate' else 'channels'} to what all "
-                    "recordings share."
+                    f"recordings share{or_filled(infos) if name == 'channels' else ''}."
                 )
     counts = [len(info["start_s"]) for info in infos]
     index = {
@@ -311,9 +322,9 @@ def _source_hashes(
     """Hashes every source file; an archive once for all its members."""
     hashes: dict[str, str] = {}
     for source, info in zip(plan.sources, infos, strict=True):
-        name = _relative(source.path, Path(plan.config.root))
+        name = name_below(source.path, Path(plan.config.root))
         if name not in hashes:
-            hashes[name] = info.get("sha256") or _hash(source.path)
+            hashes[name] = info.get("sha256") or hash_of(source.path)
     return hashes
 
 
@@ -339,45 +350,6 @@ def _reuse(folder: Path, plan: PreparePlan) -> WindowStore:
         f"{folder} was made from other recordings or labels than those now in "
         f"{plan.config.root}. Choose another --out, or delete the folder."
     )
-
-
-def _describe(source: Source, root: Path) -> list[Any]:
-    """Returns the identity of a source, wherever the corpus lies."""
-    where = _relative(source.path, root)
-    info = json.dumps(dict(source.info), sort_keys=True, default=str)
-    names = [source.recording_id, source.member, source.subject, source.session]
-    return [*names, where, _size(source.path), info]
-
-
-def _part_name(source: Source, settings: Mapping[str, Any]) -> str:
-    """Returns the name of a part, by recording, settings and the file's state."""
-    stamp = max(file.stat().st_mtime_ns for file in _files(source.path))
-    key = hash_json([_describe(source, source.path.parent), stamp, settings])
-    safe = re.sub(r"[^A-Za-z0-9_-]+", "_", source.recording_id)[:80]
-    return f"{safe}.{key[:16]}.json"
-
-
-def _relative(path: Path, root: Path) -> str:
-    inside = path.is_relative_to(root)
-    return (path.relative_to(root) if inside else Path(path.name)).as_posix()
-
-
-def _files(path: Path) -> list[Path]:
-    """Lists the files of a source: one, a folder's, or a header and its data."""
-    if path.is_dir():
-        return sorted(file for file in path.rglob("*") if file.is_file())
-    if path.suffix.lower() in _HEADERS:
-        return sorted(path.parent.glob(glob.escape(path.stem) + ".*"))
-    return [path]
-
-
-def _size(path: Path) -> int:
-    return sum(file.stat().st_size for file in _files(path))
-
-
-def _hash(path: Path) -> str:
-    hashes = [hash_file(file) for file in _files(path)]
-    return hashes[0] if len(hashes) == 1 else hash_json(hashes)
 
 
 def _repeat(names: Sequence[str], counts: Sequence[int]) -> np.ndarray:
