@@ -128,6 +128,22 @@ def test_sizes_are_compared_with_the_file(tmp_path, place, text, said):
     assert said in refusal(path)
 
 
+def test_more_records_than_stated_are_read_and_said(tmp_path):
+    path = write_edf(tmp_path / "a.edf", noise(), NAMES, num_records=3)
+    recording = read_recording(path)
+    assert recording.signal.shape == (3, 400)
+    assert recording.notes == ("the header says 3 data records; all 4 were read",)
+
+
+def test_annotations_outside_the_recording_are_counted(tmp_path):
+    marks = [(1, 1, "in"), (70, 5, "out"), (80, 5, "out")]
+    path = write_edf(tmp_path / "a.edf", noise(), NAMES, annotations=marks)
+    recording = read_recording(path)
+    assert [event.label for event in recording.events] == ["in"]
+    said = "2 annotations lie outside the recording and were left out"
+    assert recording.notes == (said,)
+
+
 def test_annotations_in_latin1_are_read_and_said(tmp_path):
     text = "d\u00e9but de crise"
     path = write_edf(tmp_path / "a.edf", noise(), NAMES, annotations=[(2, 1.5, text)])

@@ -1,6 +1,7 @@
 """Recordings of every format that MNE reads, with what it does not check checked."""
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ _KINDS: Mapping[str, Kind] = {
 }
 _GDF_SIGNAL_BYTES = 256
 _MOST_DIGITS = 20
+_LOST = re.compile(r"Omitted (\d+) annotation")
 _LATIN = "its annotations are no UTF-8 and were read as Latin-1"
 
 
@@ -91,17 +93,11 @@ def _words(path: Path) -> tuple[str, str]:
 
 def _open(path: Path) -> tuple[EdfHeader | None, Any, tuple[str, ...]]:
     """Opens a file that its own structure says is sound."""
-    import mne
-
     suffix = path.suffix.lower()
     header, notes = None, ()
     if suffix in _EDF:
         header = read_edf_header(path)
-        notes = tuple(
-            f"channel {header.labels[i]} has no scale: its minimum and maximum in the "
-            "header are equal or no numbers"
-            for i in header.unscaled
-        )
+        notes = header.notes
     elif suffix == ".gdf":
         _check_gdf(path)
     elif suffix in (".vhdr", ".ahdr"):
@@ -110,13 +106,29 @@ def _open(path: Path) -> tuple[EdfHeader | None, Any, tuple[str, ...]]:
         _check_set(path)
     check_fif(path)
     try:
-        return header, mne.io.read_raw(path, preload=False, verbose="error"), notes
+        raw, more = _raw(path)
     except Exception as error:
         # MNE's own advice is an option of a function that no command has.
         if header is None or "latin1" not in str(error):
             raise
-    raw = mne.io.read_raw(path, preload=False, encoding="latin1", verbose="error")
-    return header, raw, (*notes, _LATIN)
+        raw, more = _raw(path, encoding="latin1")
+        notes += (_LATIN,)
+    return header, raw, notes + more
+
+
+def _raw(path: Path, **options: Any) -> tuple[Any, tuple[str, ...]]:
+    """Opens a file with MNE; of its warnings those of lost annotations are notes."""
+    import mne
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        raw = mne.io.read_raw(path, preload=False, verbose="warning", **options)
+    lost = (_LOST.match(str(warning.message)) for warning in said)
+    return raw, tuple(
+        f"{found[1]} annotations lie outside the recording and were left out"
+        for found in lost
+        if found
+    )
 
 
 def _check_gdf(path: Path) -> None:

@@ -29,12 +29,14 @@ class EdfHeader(NamedTuple):
         samples: Samples of each in a data record.
         unscaled: Positions of the signals whose physical or digital minimum and
             maximum are equal or no numbers, so that nobody knows their scale.
+        notes: Sentences about what the header says and the file is not.
     """
 
     labels: tuple[str, ...]
     dimensions: tuple[str, ...]
     samples: tuple[int, ...]
     unscaled: tuple[int, ...]
+    notes: tuple[str, ...]
 
 
 def read_edf_header(path: Path) -> EdfHeader:
@@ -74,7 +76,7 @@ def read_edf_header(path: Path) -> EdfHeader:
     record_s = _record_s(path, fixed[244:252], max(samples[i] for i in kept))
     width = 3 if is_bdf else 2
     record_bytes = width * int(sum(samples))
-    _check_length(path, start, record_bytes, int(fixed[236:244]))
+    notes = _check_length(path, start, record_bytes, int(fixed[236:244]))
     if fixed[192:197] in (b"EDF+D", b"BDF+D"):
         first = min(set(range(num_signals)) - set(kept), default=num_signals)
         _check_gaps(
@@ -85,12 +87,19 @@ def read_edf_header(path: Path) -> EdfHeader:
             record_s=record_s,
         )
     scale = {at: header.column(name, at, 8) for at, name in _SCALE.items()}
+    unscaled = [place for place, i in enumerate(kept) if not _has_scale(scale, i)]
+    notes += [
+        f"channel {labels[kept[place]]} has no scale: its minimum and maximum in the "
+        "header are equal or no numbers"
+        for place in unscaled
+    ]
     dimensions = _column(fields, num_signals, 96, 8)
     return EdfHeader(
         tuple(labels[i] for i in kept),
         tuple(dimensions[i] for i in kept),
         tuple(int(samples[i]) for i in kept),
-        tuple(place for place, i in enumerate(kept) if not _has_scale(scale, i)),
+        tuple(unscaled),
+        tuple(notes),
     )
 
 
@@ -182,14 +191,21 @@ def _column(fields: bytes, count: int, offset: int, width: int) -> list[str]:
     return [cell.decode("latin-1").strip() for cell in cells]
 
 
-def _check_length(path: Path, start: int, record_bytes: int, stated: int) -> None:
-    """Refuses a file with fewer records than stated (-1: unknown, so accepted)."""
+def _check_length(path: Path, start: int, record_bytes: int, stated: int) -> list[str]:
+    """Refuses a file with fewer records than stated (-1: unknown, so accepted).
+
+    Returns:
+        A sentence where it has more of them: all are read.
+    """
     present = (path.stat().st_size - start) // max(record_bytes, 1)
     if present < max(stated, 1):
         raise InputError(
             f"{path}: truncated: the header says {stated} data records, the file "
             f"holds {present}. Copy or download it again."
         )
+    if 0 <= stated < present:
+        return [f"the header says {stated} data records; all {present} were read"]
+    return []
 
 
 def _check_gaps(
