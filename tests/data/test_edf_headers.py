@@ -7,6 +7,7 @@ from eegkd.data import DataConfig, read_recording
 from eegkd.data.recordings.preprocess import preprocess
 from eegkd.errors import InputError
 from tests.support.edf import write_edf
+from tests.support.gdf import write_gdf
 
 NAMES = ("Fp1", "Cz", "O2")
 RATE = 100
@@ -78,7 +79,7 @@ def test_a_channel_without_a_scale_counts_as_missing(tmp_path, offset, text):
     put(path, field(offset, 1), text)
     recording = read_recording(path)
     assert recording.bad_channels == ("Cz",)
-    assert "channel Cz has no scale" in recording.notes[0]
+    assert recording.notes == ("channel Cz has no scale in the header",)
     np.testing.assert_allclose(recording.signal[[0, 2]], noise()[[0, 2]], atol=0.1)
     assert preprocess(recording, DataConfig()).channels == ("Fp1", "O2")
     with pytest.raises(InputError, match=r"missing channels Cz .*marked as bad: Cz"):
@@ -92,6 +93,18 @@ def test_a_file_without_any_scale_says_so(tmp_path):
     recording = read_recording(path)
     with pytest.raises(InputError, match="all 3 EEG channels .*Fp1 has no scale"):
         preprocess(recording, DataConfig())
+
+
+def test_a_gdf_channel_without_a_scale_counts_as_missing(tmp_path):
+    path = write_gdf(tmp_path / "a.gdf", noise(), NAMES, [(1, 769, 10)])
+    assert read_recording(path).bad_channels == ()
+    data = bytearray(path.read_bytes())
+    low, high = (256 + 3 * offset + 8 for offset in (104, 112))  # of the second one
+    data[high : high + 8] = data[low : low + 8]
+    path.write_bytes(data)
+    recording = read_recording(path)
+    assert recording.bad_channels == ("Cz",)
+    assert recording.notes == ("channel Cz has no scale in the header",)
 
 
 def test_a_scale_that_is_no_number_is_named(tmp_path):
@@ -140,7 +153,7 @@ def test_annotations_outside_the_recording_are_counted(tmp_path):
     path = write_edf(tmp_path / "a.edf", noise(), NAMES, annotations=marks)
     recording = read_recording(path)
     assert [event.label for event in recording.events] == ["in"]
-    said = "2 annotations lie outside the recording and were left out"
+    said = "2 annotations lie outside the recording, left out"
     assert recording.notes == (said,)
 
 

@@ -23,6 +23,9 @@ _KINDS: Mapping[str, Kind] = {
 _GDF_SIGNAL_BYTES = 256
 _MOST_DIGITS = 20
 _LOST = re.compile(r"Omitted (\d+) annotation")
+_UNSCALED = re.compile(
+    r"(?:Physical range|Scaling factor) .*?defined in .*?channels:\n(.*)"
+)
 _LATIN = "its annotations are no UTF-8 and were read as Latin-1"
 
 
@@ -113,22 +116,29 @@ def _open(path: Path) -> tuple[EdfHeader | None, Any, tuple[str, ...]]:
             raise
         raw, more = _raw(path, encoding="latin1")
         notes += (_LATIN,)
-    return header, raw, notes + more
+    return header, raw, tuple(dict.fromkeys(notes + more))
 
 
 def _raw(path: Path, **options: Any) -> tuple[Any, tuple[str, ...]]:
-    """Opens a file with MNE; of its warnings those of lost annotations are notes."""
+    """Opens a file with MNE, and turns the warnings that matter into notes.
+
+    Channels whose scale MNE does not find, and sets to 1, are added to its bad ones.
+    """
     import mne
 
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         raw = mne.io.read_raw(path, preload=False, verbose="warning", **options)
-    lost = (_LOST.match(str(warning.message)) for warning in said)
-    return raw, tuple(
-        f"{found[1]} annotations lie outside the recording and were left out"
-        for found in lost
-        if found
-    )
+    notes = []
+    for text in (str(warning.message) for warning in said):
+        if lost := _LOST.match(text):
+            count = lost[1]
+            notes.append(f"{count} annotations lie outside the recording, left out")
+        if unscaled := _UNSCALED.match(text):
+            names = [name for name in raw.ch_names if name in unscaled[1].split(", ")]
+            raw.info["bads"] = sorted({*raw.info["bads"], *names})
+            notes += [f"channel {name} has no scale in the header" for name in names]
+    return raw, tuple(dict.fromkeys(notes))
 
 
 def _check_gdf(path: Path) -> None:

@@ -87,10 +87,10 @@ def read_edf_header(path: Path) -> EdfHeader:
             record_s=record_s,
         )
     scale = {at: header.column(name, at, 8) for at, name in _SCALE.items()}
+    # MNE warns of an empty range, and not of one that is no number.
     unscaled = [place for place, i in enumerate(kept) if not _has_scale(scale, i)]
     notes += [
-        f"channel {labels[kept[place]]} has no scale: its minimum and maximum in the "
-        "header are equal or no numbers"
+        f"channel {labels[kept[place]]} has no scale in the header"
         for place in unscaled
     ]
     dimensions = _column(fields, num_signals, 96, 8)
