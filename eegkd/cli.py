@@ -55,6 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         with terminable(), end_unread():
+            if verb == "predict":
+                from eegkd.commands.look import look
+
+                look(rest)
             _load(verb)(rest)
     except InputError as error:
         _complain(str(error))

@@ -10,6 +10,7 @@ from eegkd.data.batches.augment import AugmentConfig
 from eegkd.data.config import DataConfig
 from eegkd.errors import InputError, suggest
 from eegkd.evaluate.events import EventsConfig
+from eegkd.host.paths import PathText
 from eegkd.systems import Stage, SystemConfig
 from eegkd.systems.entry import Entry, check_preset
 from eegkd.train.optimiser import OptimConfig
@@ -161,8 +162,8 @@ class RunConfig(SystemConfig):
     split: Literal["kfold", "loso", "fixed", "random-windows"] = "kfold"
     num_folds: int = 5
     rows: tuple[str, ...] = ROWS
-    teacher_run: str = ""
-    store: str = ""
+    teacher_run: PathText = ""
+    store: PathText = ""
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()
     cache: CacheConfig = CacheConfig()

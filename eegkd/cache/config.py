@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal
 
 from eegkd.errors import InputError
+from eegkd.host.paths import PathText
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,13 +27,13 @@ class CacheConfig:
         verify: Check an existing cache by content, or by sizes alone.
     """
 
-    folder: str = ""
+    folder: PathText = ""
     form: Literal["float32", "bfloat16", "int8"] = "float32"
     pool: int = 1
     rank: int = 0
     tensors: tuple[str, ...] = ()
     limit_gb: float = 50.0
-    given: str = ""
+    given: PathText = ""
     verify: Literal["sha256", "size"] = "sha256"
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ from eegkd.data.windows.folds import make_folds
 from eegkd.data.windows.prepare import prepare
 from eegkd.data.windows.store import WindowStore
 from eegkd.errors import InputError
+from eegkd.host.paths import in_full
 from eegkd.pipeline.folder import from_json, read_copy, read_record
 from eegkd.systems.entry import Entry, find
 from eegkd.train.distributed import in_turn
@@ -135,18 +136,12 @@ def parse_run(
         "(the config.json of another run), and change what follows."
     )
     config = parse(type(default), rest, verb, default=default, description=about)
-    data = with_root(config.data)
-    # A run is resumed from any folder: paths are absolute.
-    data = dataclasses.replace(data, root=_in_full(data.root))
-    config = dataclasses.replace(config, data=data, store=_in_full(config.store))
+    # A run is resumed, and repeated, from any folder.
+    config = in_full(dataclasses.replace(config, data=with_root(config.data)))
     if not config.out:
         name = f"{system}-{config.data.corpus}-{name}-s{config.seed}"
         config = dataclasses.replace(config, out=str(Path("runs") / name))
     return entry, config
-
-
-def _in_full(path: str) -> str:
-    return str(Path(path).absolute()) if path else ""
 
 
 def with_root(config: DataConfig) -> DataConfig:

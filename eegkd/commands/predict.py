@@ -1,8 +1,7 @@
 """`eegkd predict RECORDING --model RUN`: a recording's events, as table and plot."""
 
 import dataclasses
-import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,15 +11,20 @@ from rich.table import Table
 
 from eegkd.commands.options import parse, read_run
 from eegkd.config import RunConfig
-from eegkd.deploy.load import Model, load_intake, load_model
+from eegkd.data.windows.marks import describe_marks
+from eegkd.deploy.bids import write_description
+from eegkd.deploy.inputs import Input, list_inputs, look_at
+from eegkd.deploy.load import Intake, Model, load_intake, load_model
+from eegkd.deploy.outputs import Place, choose_places, write_sidecar
 from eegkd.deploy.predict import (
+    Cut,
     Prediction,
-    Subject,
     cut_subject,
     predict_windows,
-    read_subjects,
+    window_classes,
     window_table,
 )
+from eegkd.errors import InputError
 from eegkd.evaluate.calibration import temper
 from eegkd.evaluate.events import to_spans
 from eegkd.evaluate.report.recording import prediction_plot
@@ -30,17 +34,19 @@ from eegkd.host.atomic import write_atomic
 from eegkd.host.process import tune_process
 from eegkd.host.terminal import Terminal
 
+_MOST_VALUES = 4
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PredictData:
-    """Reading of the recording; options left empty are those of the run.
+    """Reading of the recordings; options left empty are those of the run.
 
     Attributes:
-        corpus: RECORDING is the folder of this corpus (scalp, chbmit, folder, ...);
-            empty: a file.
-        unit: Unit of the file's numbers, where it states none or a wrong one.
-        policy: Treatment of channels that the model needs and the recording lacks.
-        band: Other band-pass edges in Hz, where the recording's rate is too low.
+        corpus: RECORDINGS are folders of this corpus (scalp, chbmit, folder, ...);
+            empty: files.
+        unit: Unit of the files' numbers, where they state none or a wrong one.
+        policy: Treatment of channels that the model needs and a recording lacks.
+        band: Other band-pass edges in Hz, where a recording's rate is too low.
         notch: Another line frequency in Hz; 0 removes none.
         zscore: Another scope of the normalisation.
     """
@@ -55,19 +61,22 @@ class PredictData:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Predict:
-    """Detect events in a recording with a model of a finished run.
+    """Detect events in recordings with a model of a finished run.
 
-    The recording needs no labels; true events, where it has any, are scored.
+    Recordings need no labels; true events, where they have any, are scored. One that
+    is unlike those that the model was trained on is said to be so. One that cannot be
+    read is left out, and named at the end. The output of a recording of a BIDS dataset
+    is a derivative dataset.
 
     Attributes:
-        recording: A file that MNE or WFDB reads, or a folder with --data.corpus.
+        recordings: Files that MNE or WFDB reads, or folders with --data.corpus.
         model: The run folder.
         row: Row of the model: student, teacher, or a control.
-        out: Folder of NAME_events.tsv and NAME.png.
-        data: Reading of the recording.
+        out: Folder of NAME_events.tsv, its sidecar NAME_events.json and NAME.png.
+        data: Reading of the recordings.
     """
 
-    recording: tyro.conf.Positional[str]
+    recordings: tyro.conf.Positional[tuple[str, ...]]
     model: str
     row: str = "student"
     out: str = "predictions"
@@ -75,8 +84,14 @@ class Predict:
 
 
 def main(args: Sequence[str]) -> None:
-    """Runs the verb."""
+    """Runs the verb.
+
+    Raises:
+        InputError: If a recording was left out: after all others are done.
+    """
     options = parse(Predict, args, "predict")
+    if not options.recordings:
+        raise InputError("Name a recording, or folders of them with --data.corpus.")
     entry, config = read_run(Path(options.model))
     tune_process()
     deployed = entry.deployed(config)
@@ -85,32 +100,118 @@ def main(args: Sequence[str]) -> None:
     fields = ("policy", "band", "notch", "zscore")
     given = {name: getattr(options.data, name) for name in fields}
     changes = {name: value for name, value in given.items() if value is not None}
-    subjects = read_subjects(
-        Path(options.recording),
+    inputs = list_inputs(
+        [Path(path) for path in options.recordings],
         intake,
         corpus=options.data.corpus,
         unit=options.data.unit,
     )
-    cuts = (cut_subject(intake, subject, changes) for subject in subjects)
-    # The first recording is read before the model is built, which takes seconds: a
-    # bad file is refused at once.
-    first = next(cuts, None)
-    if first is None:
-        return
-    model, scores = load_model(entry.make_system, deployed, options.row), []
-    for cut in itertools.chain([first], cuts):
-        subject, found = cut.subject, predict_windows(model, cut, config)
+    kind = "events" if intake.event_classes else "windows"
+    places, links = choose_places(out, inputs, kind)
+    if intake.norms is None:
+        console.print(
+            "Nothing is known of the recordings that the model was trained on, so none "
+            f"is compared with them: `eegkd evaluate {options.model}` keeps what can "
+            "still be known.",
+            soft_wrap=True,
+        )
+    failed: dict[int, InputError] = {}
+    model, scores = None, []
+    for i, cut in _cuts(intake, inputs, places, changes, failed, console):
+        # The first recording is read before the model is built, which takes seconds: a
+        # bad file is refused at once.
+        model = model or load_model(entry.make_system, deployed, options.row)
+        found = predict_windows(model, cut, config)
+        if places[i].bids:
+            write_description(out, links)
         if model.threshold is None:
-            _write_windows(out, subject, found, model, console)
+            _write_windows(places[i], cut, found, model, console)
         else:
-            scores += _write_events(out, subject, found, model, config, console)
+            scores += _write_events(places[i], cut, found, model, config, console)
     if len(scores) > 1:
         console.print(f"All {len(scores)} recordings: {_words(pool(scores))}.")
+    if failed:
+        said = " ".join(str(error) for error in failed.values())
+        raise InputError(
+            f"{len(failed)} of {len(inputs)} recordings were left out, the others are "
+            f"done. {said}"
+        )
+
+
+def _cuts(
+    intake: Intake,
+    inputs: Sequence[Input],
+    places: Sequence[Place],
+    changes: Mapping[str, Any],
+    failed: dict[int, InputError],
+    console: Terminal,
+) -> Iterator[tuple[int, Cut]]:
+    """Looks at all recordings, then reads and cuts one after another.
+
+    Args:
+        intake: Inputs of the model.
+        inputs: The recordings.
+        places: Their output.
+        changes: Fields of `DataConfig` that differ from the run's.
+        failed: Where those that cannot be read are put, by their number.
+        console: Where they are named at once.
+
+    Raises:
+        InputError: If the only recording cannot be read.
+    """
+    alone = len(inputs) == 1
+
+    def leave_out(i: int, error: InputError) -> None:
+        console.print(f"Left out: {error}", soft_wrap=True)
+        failed[i] = error
+
+    for i, given in enumerate(inputs if not alone else ()):
+        try:
+            look_at(given)
+        except InputError as error:
+            leave_out(i, error)
+    for i, given in enumerate(inputs):
+        if i in failed:
+            continue
+        try:
+            cut = cut_subject(intake, given.read(places[i].name), changes)
+        except InputError as error:
+            if alone:
+                raise
+            leave_out(i, error)
+        else:
+            yield i, cut
+
+
+def _finish(place: Place, cut: Cut, files: Sequence[Path], console: Terminal) -> None:
+    """Writes the sidecar, and prints what there is to say of the recording itself."""
+    if cut.recording.filled:
+        console.print(f"Channels filled in: {', '.join(cut.recording.filled)}.")
+    for what, where in describe_marks({place.name: cut.marks}):
+        console.print(f"{what[0].upper()}{what[1:]}: {where}.", soft_wrap=True)
+    unlike = [x for x in cut.compared if x.unlike]
+    if unlike:
+        shown = sorted(unlike, key=lambda x: -x.times)[:_MOST_VALUES]
+        more = len(unlike) - len(shown)
+        said = [*(x.words for x in shown), *([f"{more} more"] if more else [])]
+        console.print(
+            f"Unlike the recordings that the model was trained on: {'; '.join(said)} "
+            f"({place.sidecar}).",
+            soft_wrap=True,
+        )
+    facts = {}
+    if cut.compared:
+        facts["TrainingRecordings"] = {
+            "Unlike": [x.name for x in unlike],
+            "Values": {x.name: x.facts for x in cut.compared},
+        }
+    write_sidecar(place, files, **facts)
+    console.print(f"Wrote {' and '.join(map(str, files))}", soft_wrap=True)
 
 
 def _write_events(
-    out: Path,
-    subject: Subject,
+    place: Place,
+    cut: Cut,
     found: Prediction,
     model: Model,
     config: RunConfig,
@@ -118,13 +219,16 @@ def _write_events(
 ) -> list[EventScores]:
     """Writes the table and the plot; returns the score if true events are known."""
     recording, track = found.recording, found.track
+    unlike = ", ".join(x.name for x in cut.compared if x.unlike)
     tsv = write_szcore_tsv(
-        out / f"{subject.name}_events.tsv",
+        place.table,
         found.detections,
         duration_s=track.duration_s,
+        date_time=recording.date,
+        trial_type=place.bids,
     )
     png = prediction_plot(
-        out / f"{subject.name}.png",
+        place.plot or place.table.with_suffix(".png"),
         recording.signal,
         recording.channels,
         recording.rate,
@@ -132,11 +236,12 @@ def _write_events(
         found.detections,
         threshold=model.threshold,
         smooth=config.events.smooth,
-        title=subject.name,
+        title=place.name,
+        note=f"unlike the recordings of training: {unlike}" if unlike else "",
     )
     covered = sum(event.duration_s for event in found.detections) / track.duration_s
     table = Table(
-        title=f"{subject.name}: events in {track.duration_s:.0f} s",
+        title=f"{place.name}: events in {track.duration_s:.0f} s",
         caption=f"threshold {model.threshold:.2f}, {covered:.0%} of the time covered",
     )
     for name in ("onset s", "end s", "duration s", "confidence"):
@@ -149,14 +254,12 @@ def _write_events(
             f"{event.confidence:.2f}",
         )
     console.print(table)
-    if recording.filled:
-        console.print(f"Channels filled in: {', '.join(recording.filled)}.")
     scores = []
     if len(track.truth):
         spans = to_spans(found.detections)
         scores.append(score_events(track.truth, spans, track.duration_s))
         console.print(f"Against its {len(track.truth)} true: {_words(scores[0])}.")
-    console.print(f"Wrote {tsv} and {png}", soft_wrap=True)
+    _finish(place, cut, (tsv, png), console)
     return scores
 
 
@@ -168,14 +271,15 @@ def _words(scores: EventScores) -> str:
 
 
 def _write_windows(
-    out: Path, subject: Subject, found: Prediction, model: Model, console: Terminal
+    place: Place, cut: Cut, found: Prediction, model: Model, console: Terminal
 ) -> None:
     """Writes probabilities over time, for classes that are no events."""
     manifest = model.intake.manifest
     classes: Any = manifest["classes"]
-    text = window_table(found, classes, model.temperature, manifest["window_s"])
-    path = write_atomic(out / f"{subject.name}_windows.tsv", text)
-    table = Table(title=f"{subject.name}: mean over {len(found.windows.prob)} windows")
+    kinds = window_classes(found, classes, model.thresholds) if place.bids else None
+    text = window_table(found, classes, model.temperature, manifest["window_s"], kinds)
+    path = write_atomic(place.table, text)
+    table = Table(title=f"{place.name}: mean over {len(found.windows.prob)} windows")
     for name in classes:
         table.add_column(name, justify="right")
     prob = found.windows.prob
@@ -192,4 +296,5 @@ def _write_windows(
             f"file is: {limits}. Windows of this run may have several classes"
         )
     console.print(table)
-    console.print(f"{why}, so no events. Wrote {path}", soft_wrap=True)
+    console.print(f"{why}, so no events.", soft_wrap=True)
+    _finish(place, cut, (path,), console)

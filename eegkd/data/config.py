@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Literal
 
+from eegkd.host.paths import PathText
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -50,7 +52,7 @@ class DataConfig:
     """
 
     corpus: str = "synthetic"
-    root: str = ""
+    root: PathText = ""
     channels: tuple[str, ...] = ()
     montage: Literal["referential", "average", "double_banana"] | None = None
     policy: Literal["error", "interpolate", "mask"] = "error"

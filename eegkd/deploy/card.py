@@ -28,6 +28,7 @@ from eegkd.pipeline.folder import (
     read_record,
     versions,
 )
+from eegkd.pipeline.norms import NORMS
 
 _KEPT = ("montage", "policy", "band", "notch", "filter_order", "zscore")
 _TEMPLATE = Path(__file__).with_name("card.md.j2")
@@ -86,6 +87,7 @@ class Card:
         notes: Sentences that the user must not miss.
         thresholds: Of several labels, each one's probability from which on a window has
             it; else ().
+        norms: Name of the file of what the training recordings were like; "" is none.
     """
 
     name: str
@@ -113,6 +115,7 @@ class Card:
     versions: Mapping[str, str]
     notes: Sequence[str] = ()
     thresholds: Sequence[float] = ()
+    norms: str = ""
 
 
 def make_card(
@@ -179,6 +182,7 @@ def make_card(
         machine=_machine(),
         versions=versions() | package_versions(),
         notes=_notes(run),
+        norms=NORMS if model.intake.norms is not None else "",
     )
 
 

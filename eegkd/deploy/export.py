@@ -27,6 +27,7 @@ from eegkd.host.process import num_cores
 from eegkd.host.sealed import hash_file
 from eegkd.pipeline.finished import WEIGHTS, check_results, is_finished
 from eegkd.pipeline.folder import write_json
+from eegkd.pipeline.norms import NORMS, write_norms
 from eegkd.systems import System
 from eegkd.train.weights import load_variables, named_arrays, save_variables
 from eegkd.typing import Array
@@ -37,7 +38,7 @@ FILES = {
     "safetensors": "model.safetensors",
 }
 CARD, VALUES = "README.md", "card.json"
-_OWN = (*FILES.values(), CARD, VALUES)
+_OWN = (*FILES.values(), CARD, VALUES, NORMS)
 RUNTIMES = {"stablehlo": "jax", "onnx": "onnxruntime"}
 NUM_WINDOWS = 32
 
@@ -110,6 +111,8 @@ def export_model(
         )
         write_atomic(part / CARD, render_card(card))
         write_json(part / VALUES, card)
+        if model.intake.norms is not None:
+            write_norms(part, [model.intake.norms])
     return card
 
 

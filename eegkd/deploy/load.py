@@ -16,6 +16,7 @@ from eegkd.data.windows.store import WindowStore
 from eegkd.errors import InputError
 from eegkd.evaluate import calibration, events
 from eegkd.evaluate.multilabel import fit_thresholds
+from eegkd.evaluate.norms import Norms
 from eegkd.evaluate.tracks import event_classes, tracks_of
 from eegkd.host.sealed import Verify
 from eegkd.pipeline.compiled import Program, inputs_of, make_program
@@ -27,6 +28,7 @@ from eegkd.pipeline.finished import (
     read_predictions,
 )
 from eegkd.pipeline.folds import fold_data
+from eegkd.pipeline.norms import read_norms
 from eegkd.systems import SignalConfig, Stage, System, get_stage, predict_fn
 from eegkd.systems.batches import batch_shapes, stage_shapes
 from eegkd.systems.channels import as_deployed, student_columns
@@ -44,12 +46,14 @@ class Intake(NamedTuple):
         manifest: Manifest of its training windows.
         data: Preprocessing of those, which new recordings go through as well.
         event_classes: Indices of the classes that are events.
+        norms: What its training recordings were like; None where nobody kept that.
     """
 
     signal: SignalConfig
     manifest: Mapping[str, Any]
     data: DataConfig
     event_classes: tuple[int, ...]
+    norms: Norms | None = None
 
 
 class Model(NamedTuple):
@@ -164,6 +168,7 @@ def _choose(
         store.manifest,
         config_of(store.manifest),
         event_classes(store.manifest),
+        read_norms(Path(config.out) / "fold0", config.signal.channels),
     )
     return _Chosen(folder, store, system, stage, config, intake)
 

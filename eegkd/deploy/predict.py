@@ -1,33 +1,27 @@
 """A run's model on new recordings: windows, probabilities, events."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from eegkd.config import RunConfig
-from eegkd.data.corpora import UNLABELLED, get_corpus
-from eegkd.data.recordings.reading import StatedUnit, read_recording
+from eegkd.data.corpora import SEPARATOR
 from eegkd.data.recordings.recording import Recording
-from eegkd.data.windows.cutting import reference_of, window_recording
+from eegkd.data.windows.cutting import Windows, reference_of, window_recording
+from eegkd.data.windows.marks import marks_of
 from eegkd.data.windows.store import WindowStore
+from eegkd.deploy.inputs import Subject
 from eegkd.deploy.load import Intake, Model
 from eegkd.errors import InputError
 from eegkd.evaluate import calibration, events
 from eegkd.evaluate.events import Detection, WindowTrack
+from eegkd.evaluate.norms import Compared, compare, window_values
 from eegkd.evaluate.predictions import Predictions, make_predictions
 from eegkd.pipeline.inference import predict_rows
+from eegkd.pipeline.norms import passband_of, some_rows
 from eegkd.systems.measures import with_measures
-
-
-class Subject(NamedTuple):
-    """A recording to predict on, and which of its labels are true events."""
-
-    name: str
-    recording: Recording
-    event_labels: frozenset[str]
 
 
 class Cut(NamedTuple):
@@ -37,11 +31,16 @@ class Cut(NamedTuple):
         subject: Recording as read.
         recording: Preprocessed recording.
         store: Windows of the recording.
+        compared: Its values beside those of the model's training recordings; () where
+            nothing is known of those.
+        marks: What the file marks as bad, and windows without a signal.
     """
 
     subject: Subject
     recording: Recording
     store: WindowStore
+    compared: Sequence[Compared] = ()
+    marks: Mapping[str, Any] = {}
 
 
 class Prediction(NamedTuple):
@@ -58,37 +57,6 @@ class Prediction(NamedTuple):
     windows: Predictions
     track: WindowTrack
     detections: tuple[Detection, ...]
-
-
-def read_subjects(
-    path: Path, intake: Intake, *, corpus: str = "", unit: StatedUnit | None = None
-) -> Iterator[Subject]:
-    """Reads one recording, or those of a corpus's folder, one at a time.
-
-    Raises:
-        InputError: If a recording cannot be read.
-    """
-    names = (intake.manifest["classes"][i] for i in intake.event_classes)
-    if not corpus:
-        recording = read_recording(path, units=unit)
-        yield Subject(path.name.partition(".")[0], recording, frozenset(names))
-        return
-    if not path.is_dir():
-        raise InputError(
-            f"{path} is no folder: with --data.corpus {corpus}, name the folder of its "
-            "recordings; a single file needs no corpus."
-        )
-    # Whose a recording is, and which labels are too short for a window, is no matter.
-    free = {"subject_from": "none", "window_s": 1 / intake.manifest["rate"]}
-    known = get_corpus(corpus, path, unit=unit, **free)
-    labels = frozenset(names)
-    if known.background is not None:
-        labels = frozenset(known.classes) - {known.background, UNLABELLED}
-    for source in known.list_sources(path):
-        # Several persons of one file of arrays are "file:person".
-        file, *own = source.recording_id.split(":")
-        name = "_".join((*Path(file).with_suffix("").parts, *own))
-        yield Subject(name, known.read(source), labels)
 
 
 def cut_subject(intake: Intake, subject: Subject, changes: Mapping[str, Any]) -> Cut:
@@ -123,8 +91,30 @@ def cut_subject(intake: Intake, subject: Subject, changes: Mapping[str, Any]) ->
     fields = ("corpus", "classes", "rate", "window_s")
     facts = {name: manifest[name] for name in fields}
     facts["channels"] = intake.signal.channels
-    return Cut(
-        subject, recording, WindowStore.from_arrays(None, cut.signal, index, facts)
+    compared = _compare(intake, cut, recording)
+    store = WindowStore.from_arrays(None, cut.signal, index, facts)
+    return Cut(subject, recording, store, compared, marks_of(recording, cut))
+
+
+def _compare(intake: Intake, cut: Windows, recording: Recording) -> Sequence[Compared]:
+    """Compares a recording with those that the model was trained on."""
+    norms, origin = intake.norms, recording.origin
+    if norms is None or origin is None:
+        return ()
+    rows = some_rows(np.arange(len(cut.signal)))
+    scale = np.ones(cut.signal.shape[:2]) if cut.scale is None else cut.scale
+    values = window_values(
+        cut.signal[rows],
+        recording.rate,
+        passband_of(intake.manifest["preprocessing"]),
+        scale[rows].astype(np.float64),
+    )
+    return compare(
+        norms,
+        values,
+        seconds=recording.duration_s,
+        rate=origin.rate,
+        units=origin.units,
     )
 
 
@@ -146,7 +136,7 @@ def predict_windows(model: Model, cut: Cut, config: RunConfig) -> Prediction:
     Raises:
         InputError: If the model's probabilities are not finite.
     """
-    subject, recording, store = cut
+    subject, recording, store = cut[:3]
     store = with_measures(model.program.system, store, model.intake.signal)
     rows = np.arange(len(store))
     prob = predict_rows(model.program, model.variables, store, rows, model.zscore)
@@ -184,12 +174,38 @@ def _truth(recording: Recording, labels: frozenset[str]) -> np.ndarray:
 
 
 def window_table(
-    prediction: Prediction, classes: Sequence[str], temperature: float, window_s: float
+    prediction: Prediction,
+    classes: Sequence[str],
+    temperature: float,
+    window_s: float,
+    trial_type: Sequence[str] | None = None,
 ) -> str:
-    """Formats calibrated window probabilities as TSV."""
+    """Formats calibrated window probabilities as TSV.
+
+    Args:
+        prediction: Predictions for a recording.
+        classes: Names of the classes.
+        temperature: Calibrates the probabilities.
+        window_s: Length of a window.
+        trial_type: A further column, as BIDS has it: what each window is.
+    """
     windows = calibration.apply_temperature(prediction.windows, temperature)
-    lines = ["\t".join(("onset", "duration", *classes))]
-    for start, prob in zip(windows.start_s, windows.prob, strict=True):
-        cells = (f"{start:.2f}", f"{window_s:.2f}", *(f"{p:.4f}" for p in prob))
-        lines.append("\t".join(cells))
+    own = [] if trial_type is None else ["trial_type"]
+    lines = ["\t".join(("onset", "duration", *own, *classes))]
+    for i, (start, prob) in enumerate(zip(windows.start_s, windows.prob, strict=True)):
+        kind = [] if trial_type is None else [trial_type[i]]
+        numbers = (f"{p:.4f}" for p in prob)
+        lines.append("\t".join((f"{start:.2f}", f"{window_s:.2f}", *kind, *numbers)))
     return "\n".join(lines) + "\n"
+
+
+def window_classes(
+    prediction: Prediction, classes: Sequence[str], thresholds: Sequence[float] = ()
+) -> list[str]:
+    """Returns each window's class: the likeliest, or all from their thresholds on."""
+    prob = prediction.windows.prob
+    if not thresholds:
+        return [classes[int(i)] for i in prob.argmax(axis=1)]
+    has = prob >= np.asarray(thresholds, np.float32)
+    pairs = ([name for name, x in zip(classes, row, strict=True) if x] for row in has)
+    return [SEPARATOR.join(names) or "n/a" for names in pairs]

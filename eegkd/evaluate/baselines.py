@@ -49,16 +49,9 @@ def band_power(
     Raises:
         ValueError: If no frequency is left.
     """
-    n, c, t = signal.shape
-    segment = min(t, max(2, round(segment_s * rate)))
-    low, high = passband or (0.0, 0.0)
-    high = high or rate / 2
-    freqs = np.fft.rfftfreq(segment, 1 / rate)
-    inside = (freqs >= low) & (freqs <= min(high, rate / 2))
-    masks = [inside & (freqs >= lo) & (freqs < hi) for lo, hi in bands]
-    if not any(mask.any() for mask in masks):
-        masks = [inside]  # A pass band beside all of them is one by itself.
-    weights = np.stack([m / m.sum() for m in masks if m.any()] or [0 * freqs], axis=1)
+    n, _, t = signal.shape
+    segment, kept = _kept_bands(t, rate, passband, bands, segment_s)
+    weights = np.stack([m / m.sum() for _, m in kept] or [np.zeros(1)], axis=1)
     if not weights.any():
         raise ValueError(
             f"No band has a frequency: rate {rate}, {t} samples, {passband}."
@@ -68,6 +61,38 @@ def band_power(
     if relative:
         power = power / np.maximum(power.sum(axis=-1, keepdims=True), 1e-12)
     return np.log(np.maximum(power, 1e-6)).reshape(n, -1).astype(np.float32)
+
+
+def bands_within(
+    num: int,
+    rate: float,
+    passband: tuple[float, float] | None = None,
+    bands: Sequence[tuple[float, float]] = BANDS,
+    segment_s: float = 2.0,
+) -> tuple[tuple[float, float], ...]:
+    """Returns the bands that `band_power` keeps of windows of `num` samples."""
+    _, kept = _kept_bands(num, rate, passband, bands, segment_s)
+    return tuple(band for band, _ in kept)
+
+
+def _kept_bands(
+    num: int,
+    rate: float,
+    passband: tuple[float, float] | None,
+    bands: Sequence[tuple[float, float]],
+    segment_s: float,
+) -> tuple[int, list[tuple[tuple[float, float], np.ndarray]]]:
+    """Returns the length of Welch's segments, and bands with their frequencies."""
+    segment = min(num, max(2, round(segment_s * rate)))
+    low, high = passband or (0.0, 0.0)
+    high = min(high or rate / 2, rate / 2)
+    freqs = np.fft.rfftfreq(segment, 1 / rate)
+    inside = (freqs >= low) & (freqs <= high)
+    masks = [(band, inside & (freqs >= band[0]) & (freqs < band[1])) for band in bands]
+    kept = [(band, mask) for band, mask in masks if mask.any()]
+    if not kept and inside.any():  # A pass band beside all of them is one by itself.
+        kept = [((low, high), inside)]
+    return segment, kept
 
 
 def linear_baseline(

@@ -43,6 +43,7 @@ def write_szcore_tsv(
     duration_s: float,
     date_time: datetime.datetime | None = None,
     channels: Sequence[str] = (),
+    trial_type: bool = False,
 ) -> Path:
     """Writes events, or one `bckg` row over the whole recording if there is none.
 
@@ -52,18 +53,21 @@ def write_szcore_tsv(
         duration_s: Length of the recording.
         date_time: Start of the recording, if known.
         channels: Channels concerned; () is all of them.
+        trial_type: Put the column that BIDS has for an event's kind after its duration.
     """
     if not events:
         events = [Detection(0.0, duration_s, label=BACKGROUND)]
     buffer = io.StringIO()
     writer = csv.writer(buffer, delimiter="\t", lineterminator="\n")
-    writer.writerow(COLUMNS)
+    own = ["trial_type"] if trial_type else []
+    writer.writerow((*COLUMNS[:2], *own, *COLUMNS[2:]))
     for event in events:
         known = math.isfinite(event.confidence)
         writer.writerow(
             (
                 f"{event.onset_s:.2f}",
                 f"{event.duration_s:.2f}",
+                *[event.label for _ in own],
                 event.label,
                 f"{event.confidence:.4f}" if known else _NONE,
                 ",".join(channels) or "all",

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from eegkd.data.windows.store import WindowStore, check_trainable
 from eegkd.errors import InputError
 from eegkd.evaluate.rows import REGISTERED
 from eegkd.host.atomic import sole_writer
+from eegkd.host.paths import in_full
 from eegkd.host.terminal import Terminal, as_terminal
 from eegkd.pipeline import baselines
 from eegkd.pipeline.class_groups import check_decisions, without_rows_in_place
@@ -34,6 +36,7 @@ from eegkd.pipeline.given import judge_given
 from eegkd.pipeline.jobs import FoldState, Setting
 from eegkd.pipeline.judge import Judged, judge
 from eegkd.pipeline.labelled import limit_labels
+from eegkd.pipeline.norms import keep_norms
 from eegkd.pipeline.observe import Observer, show
 from eegkd.pipeline.schedule import (
     SMALL_NET,
@@ -160,7 +163,7 @@ def run_record(
     """Returns the record of a run that config.json holds."""
     record = {
         "system": systems[""].name,
-        "run": config,
+        "run": in_full(config),
         "store": {"path": str(store.path or ""), "fingerprint": store.fingerprint},
         "num_folds": len(folds),
         "variants": [name for name in systems if name],
@@ -222,6 +225,9 @@ def _train_and_judge(
     with show(console, folder / "metrics.jsonl", total) as observer:
         people = config.train.labelled_people
         for data, own in _by_fold(waves, store, folds, people):
+            place = folder / f"fold{data.fold.index}"
+            keep = functools.partial(keep_norms, place, data, student_columns(config))
+            first_only(keep)
             _run_fold(own, setting, data, observer, judged, len(folds))
     spent = time.monotonic() - began
     if not unfinished and (folder / "summary.json").is_file():

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from eegkd.errors import InputError
+from eegkd.host.paths import PathText
 from eegkd.losses import Term
 from eegkd.models import (
     PATCH,
@@ -60,7 +61,7 @@ class TeacherConfig:
     """
 
     name: Literal["cbramod", "labram"] = "cbramod"
-    weights: str = ""
+    weights: PathText = ""
     head: Literal["all_patch", "two_layer", "one_layer", "average"] = "all_patch"
     train: Literal["full", "frozen", "lora"] = "full"
     label_smoothing: float | None = None

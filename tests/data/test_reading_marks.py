@@ -1,4 +1,4 @@
-"""What files say beside their samples: marks, origins of time, dimensions, rates."""
+"""What files say beside their samples: marks, recorded of time, dimensions, rates."""
 
 import mne
 import numpy as np

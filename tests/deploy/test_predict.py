@@ -11,13 +11,9 @@ from eegkd.data.recordings.reading import read_recording
 from eegkd.data.windows.cutting import config_of, window_recording
 from eegkd.data.windows.folds import make_folds
 from eegkd.deploy.card import make_card
+from eegkd.deploy.inputs import Subject, list_inputs
 from eegkd.deploy.load import load_model, open_store
-from eegkd.deploy.predict import (
-    Subject,
-    predict,
-    read_subjects,
-    window_table,
-)
+from eegkd.deploy.predict import predict, window_table
 from eegkd.errors import InputError
 from eegkd.evaluate.szcore import read_szcore_tsv
 from eegkd.systems import distilclip_eeg, predict_fn
@@ -106,11 +102,8 @@ def test_every_row_of_the_students_structure_can_predict(place, config):
 
 
 def test_truth_is_of_the_event_classes_alone(place, config, model):
-    (found,) = [
-        subject
-        for subject in read_subjects(place / "mine", model.intake, corpus="folder")
-        if subject.name == "p1"
-    ]
+    inputs = list_inputs([place / "mine"], model.intake, corpus="folder")
+    (found,) = [given.read("p1") for given in inputs if given.stem == "p1"]
     result = predict(model, found, config, {})
     np.testing.assert_array_equal(result.track.truth, [SEIZURE])
     unnamed = found._replace(event_labels=frozenset({"spike"}))
@@ -159,7 +152,8 @@ def test_the_verb_writes_events_and_a_plot(place, tmp_path, capsys):
     table = read_szcore_tsv(out / "p2_events.tsv")
     assert table.duration_s == 60
     assert (out / "p2.png").read_bytes().startswith(b"\x89PNG")
-    assert {path.name for path in out.iterdir()} == {"p2_events.tsv", "p2.png"}
+    written = {"p2_events.tsv", "p2_events.json", "p2.png"}
+    assert {path.name for path in out.iterdir()} == written
     assert "p2: events in 60 s" in capsys.readouterr().out
 
 

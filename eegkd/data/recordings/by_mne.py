@@ -1,5 +1,6 @@
 """Recordings of every format that MNE reads, with what it does not check checked."""
 
+import datetime
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -71,7 +72,16 @@ def read_mne(path: Path) -> Signals:
             bad_channels=tuple(sorted(bad)),
             slower=_slower(header),
             notes=(*notes, *found.notes),
+            date=_date(raw),
         )
+
+
+def _date(raw: Any) -> datetime.datetime | None:
+    """Returns when the first sample was taken; the cropped part comes before it."""
+    start = raw.info["meas_date"]
+    if start is None:
+        return None
+    return (start + datetime.timedelta(seconds=raw.first_time)).replace(tzinfo=None)
 
 
 def read_mne_marks(path: Path) -> Marks:

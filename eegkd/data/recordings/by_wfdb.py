@@ -72,6 +72,7 @@ def _read(path: Path) -> Signals:
         bad_spans=found.bad_spans,
         slower=tuple(i for i, n in enumerate(per_frame) if n < max(per_frame)),
         notes=found.notes,
+        date=record.base_datetime,
     )
 
 

@@ -20,7 +20,7 @@ from eegkd.data.recordings.montage import (
     scalp_electrodes,
     subtract_average,
 )
-from eegkd.data.recordings.recording import Recording
+from eegkd.data.recordings.recording import Origin, Recording
 from eegkd.errors import InputError
 
 _MAX_EDGE = 0.45
@@ -100,6 +100,7 @@ def preprocess(
         picked,
         signal=out,
         rate=rate,
+        origin=Origin(rate=picked.rate, units=picked.units),
         bad_spans=(*marked, *find_flaws(recording, used)),
         resampled=tuple(name for name in recording.resampled if name in used),
     )
@@ -228,7 +229,12 @@ def zscore_recording(
             f"{recording.source}: channel {recording.channels[empty[0]]} is flat after "
             "filtering. Widen --data.band or leave the channel out (--data.channels)."
         )
-    x /= np.where(present[:, None], std, 1.0)
+    scale = np.where(present[:, None], std, 1.0)
+    x /= scale
+    origin = recording.origin or Origin(rate=recording.rate, units=recording.units)
     return dataclasses.replace(
-        recording, signal=x.astype(np.float32), units=("zscore",) * len(x)
+        recording,
+        signal=x.astype(np.float32),
+        units=("zscore",) * len(x),
+        origin=dataclasses.replace(origin, scale=tuple(scale[:, 0].tolist())),
     )

@@ -144,6 +144,7 @@ def _assemble(path: Path, signals: Signals, units: StatedUnit | None) -> Recordi
         bad_spans=signals.bad_spans,
         resampled=tuple(channels[i] for i in signals.slower),
         notes=signals.notes,
+        date=signals.date,
     )
 
 

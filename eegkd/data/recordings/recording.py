@@ -1,6 +1,7 @@
 """A recording in memory: signals with their units, rate, events and origin."""
 
 import dataclasses
+import datetime
 from typing import Literal
 
 import numpy as np
@@ -30,6 +31,22 @@ class Span:
     channels: tuple[str, ...] = ()
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What a preprocessed recording was before.
+
+    Attributes:
+        rate: Samples per second, as recorded.
+        units: One per channel, as read.
+        scale: What a z-score over the recording divided each channel by, in its unit;
+            () is none.
+    """
+
+    rate: float
+    units: tuple[Unit, ...]
+    scale: tuple[float, ...] = ()
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Recording:
     """Signals of one recording.
@@ -54,6 +71,8 @@ class Recording:
             are unlabelled, and counted by reason.
         resampled: Channels whose own rate was lower, which were brought to `rate`.
         notes: Sentences about what was read in another way than the file says it.
+        date: Start of the recording by its file's clock; None where it states none.
+        origin: What it was before it was preprocessed; None as read.
     """
 
     signal: Float32[np.ndarray, "c t"]
@@ -71,6 +90,8 @@ class Recording:
     bad_spans: tuple[Span, ...] = ()
     resampled: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    date: datetime.datetime | None = None
+    origin: Origin | None = None
 
     @property
     def duration_s(self) -> float:

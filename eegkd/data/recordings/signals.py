@@ -1,5 +1,6 @@
 """What a reader of one format hands over, before names, kinds and units are settled."""
 
+import datetime
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -45,6 +46,7 @@ class Signals(NamedTuple):
         notes: Sentences about what was read in another way than the file says.
         stated_kinds: Kinds that a table beside the file states, which hold whatever the
             names are; None where it does not say.
+        date: Time of the first sample by the file's clock; None where it states none.
     """
 
     numbers: np.ndarray
@@ -58,6 +60,7 @@ class Signals(NamedTuple):
     slower: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
     stated_kinds: tuple[Kind | None, ...] = ()
+    date: datetime.datetime | None = None
 
 
 class Marks(NamedTuple):

@@ -32,6 +32,8 @@ class Windows(NamedTuple):
         on_grid: `bool[n]`: starts at a multiple of the window length.
         left_out: `bool[n]` by reason: windows that are unlabelled because a bad span of
             the recording touches them.
+        scale: `f32[n, c]`, what a z-score divided each channel by, in its unit; None
+            where none did.
     """
 
     signal: np.ndarray
@@ -39,6 +41,7 @@ class Windows(NamedTuple):
     label: np.ndarray
     on_grid: np.ndarray
     left_out: Mapping[str, np.ndarray] = {}
+    scale: np.ndarray | None = None
 
 
 def cut_windows(
@@ -207,8 +210,9 @@ def zscore_windows(windows: Windows, recording: Recording) -> Windows:
             f"the window at {windows.start_s[row]:g} s. Leave out the channel "
             "(--data.channels) or the file, or use --data.zscore recording."
         )
-    x /= np.where(flat, 1, std)[..., None]
-    return windows._replace(signal=x)
+    scale = np.where(flat, 1, std)
+    x /= scale[..., None]
+    return windows._replace(signal=x, scale=scale)
 
 
 GENERAL: Mapping[str, Any] = {
@@ -298,6 +302,10 @@ def window_recording(
         windows = zscore_windows(windows, recording)
         units: tuple[Unit, ...] = ("zscore",) * len(recording.units)
         recording = dataclasses.replace(recording, units=units)
+    elif recording.origin and recording.origin.scale:
+        scale = np.asarray(recording.origin.scale, np.float32)
+        scale = np.broadcast_to(scale, windows.signal.shape[:2])
+        windows = windows._replace(scale=scale)
     return windows, recording
 
 

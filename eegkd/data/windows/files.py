@@ -70,6 +70,7 @@ def write_files(
     blocks: Iterable[np.ndarray],
     index: Mapping[str, Any],
     manifest: Mapping[str, Any],
+    beside: Mapping[str, bytes] = {},
 ) -> Path:
     """Writes a store from blocks of windows, one block in memory at a time.
 
@@ -78,6 +79,7 @@ def write_files(
         blocks: Arrays `[n_i, c, t]`, in the order of the index.
         index: As in `WindowStore.from_arrays`.
         manifest: As in `WindowStore.from_arrays`.
+        beside: Further files, by name, that the fingerprint does not cover.
 
     Raises:
         InputError: If the folder is taken, cannot be written, or is full.
@@ -109,6 +111,8 @@ def write_files(
             }
             whole = complete_manifest(manifest, index, shape) | {"files": files}
             (partial / MANIFEST).write_text(seal(whole), encoding="utf-8")
+            for name, content in beside.items():
+                (partial / name).write_bytes(content)
             sync_tree(partial)
             os.replace(partial, folder)
             # The hash was taken while writing: no need to read the file again.

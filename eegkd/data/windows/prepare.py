@@ -32,6 +32,7 @@ from eegkd.data.windows.origins import (
     part_name,
     size_of,
 )
+from eegkd.data.windows.recorded import recorded_file, recorded_json
 from eegkd.data.windows.store import WindowStore, write_store
 from eegkd.errors import InputError, output_errors
 from eegkd.host.arrays import open_npy
@@ -203,6 +204,7 @@ def make_part(source: Source, corpus: Corpus, config: DataConfig, file: Path) ->
         "start_s": windows.start_s.tolist(),
         "label": windows.label.tolist(),
         "on_grid": windows.on_grid.tolist(),
+        "origin": recorded_json(recording, windows),
     }
     info |= marks_of(recording, windows)
     if not source.member:
@@ -249,18 +251,15 @@ def _join(plan: PreparePlan, files: Sequence[Path], folder: Path) -> WindowStore
                 )
     counts = [len(info["start_s"]) for info in infos]
     index = {
-        "recording_id": _repeat(
-            [source.recording_id for source in plan.sources], counts
-        ),
-        "subject": _repeat([source.subject for source in plan.sources], counts),
-        "session": _repeat([source.session for source in plan.sources], counts),
-        **{
-            name: np.concatenate([info[name] for info in infos])
-            for name in ("start_s", "label", "on_grid")
-        },
+        name: _repeat([getattr(source, name) for source in plan.sources], counts)
+        for name in ("recording_id", "subject", "session")
+    } | {
+        name: np.concatenate([info[name] for info in infos])
+        for name in ("start_s", "label", "on_grid")
     }
     blocks = (open_npy(file.with_suffix(".npy"), cure=_CURE) for file in files)
-    return write_store(folder, blocks, index, _manifest(plan, infos))
+    beside = recorded_file([info.get("origin") for info in infos])
+    return write_store(folder, blocks, index, _manifest(plan, infos), beside)
 
 
 def _manifest(plan: PreparePlan, infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -281,6 +281,7 @@ def write_store(
     blocks: Iterable[np.ndarray],
     index: Mapping[str, Any],
     manifest: Mapping[str, Any],
+    beside: Mapping[str, bytes] = {},
 ) -> WindowStore:
     """Writes a store block by block (see `write_files`) and opens it."""
-    return WindowStore.open(write_files(path, blocks, index, manifest))
+    return WindowStore.open(write_files(path, blocks, index, manifest, beside))

@@ -44,6 +44,28 @@ def _envelope(
     return times, both.reshape(len(values), -1)
 
 
+def _traces(
+    signal: Float[np.ndarray, "c t"], rate: float
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Returns times, and each channel's envelope on one scale, cut at 0.7.
+
+    Channel by channel: float64 copies of hours of all channels would not fit.
+    """
+
+    def centred(row: np.ndarray) -> np.ndarray:
+        x = np.asarray(row, np.float64)
+        return x - np.median(x)
+
+    spread = np.array([np.percentile(np.abs(centred(row)), 99) for row in signal])
+    scale = float(np.median(spread[spread > 0])) if np.any(spread > 0) else 1.0
+    times, traces = np.zeros(0), []
+    for row in signal:
+        cut = np.clip(centred(row) / (2.2 * scale), -0.7, 0.7)
+        times, trace = _envelope(cut[None], rate)
+        traces.append(trace[0])
+    return times, traces
+
+
 def _shade(ax: Axes, truth: np.ndarray, detected: np.ndarray) -> None:
     for onset, end in detected:
         ax.axvspan(onset, end, color=RED, alpha=0.16, lw=0)
@@ -62,18 +84,15 @@ def recording_figure(
     threshold: float,
     smooth: int = 3,
     title: str = "",
+    note: str = "",
 ) -> Figure:
     """Draws traces over the probability of an event, with true and detected events.
 
     Up to 19 channels, each about its own median, on one scale; a channel with a NaN is
-    left blank.
+    left blank. `note` is what a reader must not miss, above the traces.
     """
     shown = min(len(channels), MAX_CHANNELS)
-    traces = np.asarray(signal[:shown], np.float64)
-    traces = traces - np.median(traces, axis=1, keepdims=True)
-    spread = np.percentile(np.abs(traces), 99, axis=1)
-    scale = float(np.median(spread[spread > 0])) if np.any(spread > 0) else 1.0
-    times, traces = _envelope(np.clip(traces / (2.2 * scale), -0.7, 0.7), rate)
+    times, traces = _traces(signal[:shown], rate)
     spans = to_spans(detections)
     with mpl.rc_context(STYLE):
         figure, axes = make_figure(
@@ -122,6 +141,10 @@ def recording_figure(
         title = plain(title, 90)
         if shown < len(channels):
             title = f"{title} ({shown} of {len(channels)} channels)".strip()
+        if note:
+            where = {"transform": top.transAxes, "va": "bottom"}
+            top.text(0.0, 1.01, note, color=RED, fontsize=8.5, **where)
+            title = f"{title}\n"
         top.set_title(title, loc="left", weight="bold")
     return figure
 

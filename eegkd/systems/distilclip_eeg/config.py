@@ -3,6 +3,7 @@
 import dataclasses
 from typing import ClassVar, Literal
 
+from eegkd.host.paths import PathText
 from eegkd.models.conformer import ConformerConfig
 from eegkd.systems import SystemConfig
 from eegkd.systems.channels import student_signal
@@ -39,8 +40,8 @@ class TextConfig:
     source: Literal["templates", "file", "both", "random_class_vectors", "none"] = (
         "templates"
     )
-    file: str = ""
-    bert: str = ""
+    file: PathText = ""
+    bert: PathText = ""
     pooling: Literal["cls", "mean"] = "cls"
     dim: int = 768
     depth: int = 12
