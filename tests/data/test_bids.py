@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from eegkd.data import DataConfig
+from eegkd.data import DataConfig, get_corpus
 from eegkd.data.recordings.recording import Span
 from eegkd.data.windows.prepare import prepare
 from eegkd.errors import InputError
@@ -236,3 +236,19 @@ def test_channels_that_are_bad_somewhere_are_left_out_or_filled_in(tmp_path):
     assert filled == [[], ["Cz"]]
     shared = dataclasses.replace(config, channels=("Fz",))
     assert len(prepare(shared, tmp_path / "shared", progress=False)) == 10
+
+
+def test_a_folder_that_is_a_data_set_is_told_apart(tmp_path):
+    put_events(make(tmp_path), (0, 8, "left"), (8, 8, "right"))
+    (note,) = [x for x in get_corpus("folder", tmp_path).notes if "BIDS" in x]
+    assert "--data.corpus bids reads it with them" in note
+    assert get_corpus("bids", tmp_path).classes == ("left", "right")
+    (tmp_path / "dataset_description.json").unlink()
+    assert not [x for x in get_corpus("folder", tmp_path).notes if "BIDS" in x]
+
+
+def test_recordings_to_predict_on_need_no_labels_that_last(tmp_path):
+    put_events(make(tmp_path), (1, 0, "odd"), (3, "n/a", "even"))
+    # As `predict` asks: whatever labels there are is of no matter.
+    corpus, recording = read_one(tmp_path, subject_from="none", window_s=1 / 100)
+    assert (corpus.classes, spans(recording)) == (("even", "odd"), [])

@@ -36,7 +36,6 @@ from eegkd.data.corpora import (
     UNLABELLED,
     Corpus,
     Source,
-    corpus_names,
     folder_of,
     split_label,
 )
@@ -277,12 +276,14 @@ def _words(
     unused = [] if labels.name else label_files(listing.others)
     if unused:
         names = quoted((path.relative_to(root).as_posix() for path in unused), 3)
-        is_bids = (root / "dataset_description.json").exists()
-        bids = is_bids and "bids" in corpus_names()
-        other = "; --data.corpus bids reads a BIDS data set" if bids else ""
         yield (
             f"Not read, though they look like labels: {names}. Labels are read from "
-            f"{LABELS_FILE} at the top of the folder{other}."
+            f"{LABELS_FILE} at the top of the folder."
+        )
+    if (root / "dataset_description.json").exists():
+        yield (
+            "This is a BIDS data set, and its tables of people, channels and events "
+            "are not read: --data.corpus bids reads it with them."
         )
 
 
