@@ -38,6 +38,8 @@ REFUSED = {
     "few cells": ((HEAD + "1\t4\n").encode(), "line 2: 2 cells for 3 columns"),
     "more cells": ((HEAD + "1\t4\ta\tb\n").encode(), "line 2: 4 cells for 3 columns"),
     "decimal comma": ((HEAD + "1,5\t4\ta\n").encode(), "line 2: onset is '1,5'"),
+    "python's number": ((HEAD + "1_0\t4\ta\n").encode(), "line 2: onset is '1_0'"),
+    "nul": ((HEAD + "1\t4\ta\0b\n").encode(), "line 2: a NUL byte"),
     "infinite": ((HEAD + "1\tinf\ta\n").encode(), "line 2: duration is 'inf'"),
     "negative": (
         (HEAD + "1\t-4\ta\n").encode(),

@@ -306,6 +306,11 @@ def test_a_folder_that_is_no_data_set_is_refused(tmp_path):
     with pytest.raises(InputError, match="no EEG recording .*--data.corpus folder"):
         get_corpus("bids", tmp_path)
     make(tmp_path)
+    ignore = tmp_path / ".bidsignore"
+    ignore.write_text("sub-*\n")
+    with pytest.raises(InputError, match="what .bidsignore names is left out"):
+        get_corpus("bids", tmp_path)
+    ignore.unlink()
     for inner in ("sub-01", "sub-01/eeg"):
         with pytest.raises(InputError, match=f"Set --data.root to {tmp_path},"):
             get_corpus("bids", tmp_path / inner)

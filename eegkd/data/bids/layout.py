@@ -201,9 +201,11 @@ def _nothing(root: Path) -> InputError:
             "Set --data.root to the folder of dataset_description.json; files that are "
             "not in BIDS are read with --data.corpus folder."
         )
+    ignored = root / ".bidsignore"
+    without = "; what .bidsignore names is left out" if ignored.exists() else ""
     return InputError(
         f"{root}: no EEG recording of a BIDS data set, as sub-01/eeg/sub-01_task-rest_"
-        f"eeg.edf (MEG is not read). {cure}"
+        f"eeg.edf (MEG is not read{without}). {cure}"
     )
 
 

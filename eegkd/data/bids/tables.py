@@ -101,7 +101,7 @@ def read_number(table: Table, row: Row, column: str) -> float | None:
     if is_missing(text):
         return None
     try:
-        value = float(text)
+        value = math.nan if "_" in text else float(text)  # Python reads 1_0 as 10.
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
@@ -147,13 +147,19 @@ def read_text(path: Path) -> str:
         (e for mark, e in _BYTE_ORDER_MARKS if data.startswith(mark)), "utf-8"
     )
     try:
-        return data.decode(encoding)
+        text = data.decode(encoding)
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise InputError(
             f"{path}, line {line}: not UTF-8, which BIDS prescribes. Save the file as "
             f"UTF-8 (iconv -f latin1 -t utf8, if it is Latin-1)."
         ) from error
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise InputError(
+            f"{path}, line {line}: a NUL byte, so this is no text. Copy the file again."
+        )
+    return text
 
 
 def check_present(path: Path) -> None:
