@@ -36,6 +36,8 @@ ROWS = ("alpha_0", "no_teacher", "shuffled_teacher", "small_net", "linear",
         "within_class_shuffle", "class_mean_teacher", "a_a")  # fmt: skip
 """Controls and baselines that every system has."""
 
+MOST_SEED = 2**32
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -170,6 +172,16 @@ class RunConfig(SystemConfig):
     train: TrainConfig = TrainConfig()
     optim: OptimConfig = OptimConfig()
     events: EventsConfig = EventsConfig()
+
+    def __post_init__(self) -> None:
+        """Checks the seeds, whose generators take no others, and the system's own."""
+        for name, seed in (("seed", self.seed), ("data.seed", self.data.seed)):
+            if not 0 <= seed < MOST_SEED:
+                raise InputError(
+                    f"--{name} {seed}: give a whole number from 0 to {MOST_SEED - 1}."
+                )
+        if hasattr(super(), "__post_init__"):
+            super().__post_init__()  # type: ignore[misc]
 
 
 def override(config: Any, changes: Mapping[str, Any]) -> Any:

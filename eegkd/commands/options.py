@@ -1,8 +1,9 @@
 """Typed options from dataclasses, and functions that the verbs share."""
 
 import dataclasses
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -55,7 +56,7 @@ def parse(
         InputError: If a value is out of range (wrong words exit with code 2 at once).
     """
     try:
-        return tyro.cli(
+        found = tyro.cli(
             cls,
             args=with_home(args),
             prog=f"eegkd {verb}",
@@ -65,6 +66,20 @@ def parse(
         )
     except ValueError as error:
         raise InputError(f"Bad option: {error}") from error
+    for name, value in _numbers(found):
+        if not math.isfinite(value):
+            raise InputError(f"--{name} {value}: give a number.")
+    return found
+
+
+def _numbers(options: Any, start: str = "") -> Iterator[tuple[str, float]]:
+    """Lists the floats among options, with their dotted names."""
+    for field in dataclasses.fields(options):
+        name, value = f"{start}{field.name}", getattr(options, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _numbers(value, f"{name}.".removeprefix("run."))
+        values = value if isinstance(value, tuple) else (value,)
+        yield from ((name, x) for x in values if isinstance(x, float))
 
 
 def take_option(args: Sequence[str], name: str) -> tuple[str | None, list[str]]:

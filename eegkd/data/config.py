@@ -1,9 +1,15 @@
 """Options of the data: corpus, preprocessing and windows."""
 
 import dataclasses
+import math
 from typing import Literal
 
+from eegkd.errors import InputError
 from eegkd.host.paths import PathText
+
+MOST_RATE, MOST_ORDER, LEAST_NOTCH = 1e6, 20, 1.0
+"""Limits of what a recording is resampled to, in Hz, of a filter, and of a line's
+frequency, in Hz, whose harmonics are all removed."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,3 +90,35 @@ class DataConfig:
     entities: tuple[str, ...] = ()
     trials: bool = False
     workers: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks what is no number, or would take any amount of time and memory.
+
+        What fits a recording is checked beside it.
+        """
+        edges = {"band": self.band or (), "notch": (self.notch or 0.0,)}
+        for name, values in edges.items():
+            if not all(map(math.isfinite, values)):
+                raise InputError(
+                    f"--data.{name} {' '.join(f'{x:g}' for x in values)}: give numbers "
+                    "of Hz; 0 is none."
+                )
+        if self.window_s is not None and not 0 < self.window_s < math.inf:
+            raise InputError(
+                f"--data.window_s must be a number of seconds above 0, got "
+                f"{self.window_s:g}."
+            )
+        if self.rate is not None and MOST_RATE < self.rate < math.inf:
+            raise InputError(
+                f"--data.rate is at most {MOST_RATE:g}, got {self.rate:g}."
+            )
+        if self.notch and 0 < self.notch < LEAST_NOTCH:
+            raise InputError(
+                f"--data.notch is 0 or at least {LEAST_NOTCH:g} Hz, got {self.notch:g}."
+            )
+        if self.filter_order > MOST_ORDER:
+            raise InputError(
+                f"--data.filter_order is at most {MOST_ORDER}, got {self.filter_order}."
+            )
+        if self.workers < 0:
+            raise InputError(f"--data.workers is at least 0, got {self.workers}.")

@@ -1,5 +1,7 @@
+import contextlib
 import dataclasses
 import operator
+import re
 import subprocess
 import sys
 
@@ -203,3 +205,27 @@ def test_paths_of_a_run_are_in_the_home_folder(monkeypatch):
         assert operator.attrgetter(name)(config) == f"/somewhere/{name}"
     assert take_option(["--config=~/c"], "config") == ("/somewhere/c", [])
     assert take_option(["--resume", "~/c"], "resume") == ("/somewhere/c", [])
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--optim.learning_rate", "nan"], r"--optim\.learning_rate nan: give a num"),
+        (["--kd.temperature", "inf"], r"--kd\.temperature inf"),
+        (["--cache.limit_gb", "1e999"], r"--cache\.limit_gb inf"),
+        (["--data.band", "nan", "40"], r"--data\.band nan 40: give numbers of Hz"),
+        (["--data.notch", "inf"], r"--data\.notch inf"),
+        (["--data.window_s", "0"], r"--data\.window_s must be .* above 0, got 0"),
+        (["--data.window_s", "nan"], r"--data\.window_s .* got nan"),
+        (["--data.notch", "1e-6"], r"--data\.notch is 0 or at least 1 Hz"),
+        (["--data.rate", "1e9"], r"--data\.rate is at most 1e\+06"),
+        (["--seed", "-1"], "--seed -1: give a whole number from 0 to 4294967295"),
+        (["--data.seed", str(2**32)], r"--data\.seed 4294967296"),
+    ],
+)
+def test_an_option_that_is_no_number_is_refused(args, said, capsys):
+    with contextlib.suppress(SystemExit):  # 2, of the parser.
+        assert main(["distill", "distilclip_eeg", *args, "--out", "/dev/null/r"]) == 2
+    boxed = capsys.readouterr().err
+    assert re.search(said, " ".join(re.sub("[│╭╮╰╯─]", " ", boxed).split()))
+    assert "Traceback" not in boxed
