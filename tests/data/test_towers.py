@@ -69,9 +69,9 @@ def test_a_vocabulary_of_another_kind_is_refused(tmp_path):
     whole.write_text(json.dumps({"model": {"type": "Unigram", "vocab": []}}))
     with pytest.raises(InputError, match="is Unigram, not WordPiece"):
         read_words(folder)
-    for broken in ("{", "[]"):
+    for broken, said in (("{", "not JSON"), ("[]", "a list of 0, not an object")):
         whole.write_text(broken)
-        with pytest.raises(InputError, match="tokenizer.json: .*JSON"):
+        with pytest.raises(InputError, match=f"tokenizer.json: it is {said}"):
             read_words(folder)
 
 
