@@ -5,10 +5,12 @@ import os
 import signal
 import struct
 import time
+import zlib
 
 import mne
 import numpy as np
 import pytest
+import scipy.io
 
 from eegkd.data import read_recording
 from eegkd.data.recordings import guard
@@ -157,6 +159,19 @@ def test_eeglab_of_matlab_7_3_names_the_package(tmp_path, monkeypatch, place):
     assert "pip install pymatreader" in refusal(path)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     assert "MNE cannot read it as .set" in refusal(path)
+
+
+def test_an_eeglab_file_that_inflates_to_gigabytes(tmp_path):
+    path = tmp_path / "a.set"
+    content = {"EEG": {"data": np.zeros((4, 2**20), np.float32)}}
+    scipy.io.savemat(path, content, do_compression=True)
+    data = path.read_bytes()
+    inner = bytearray(zlib.decompress(data[136:]))
+    inner[4:8] = struct.pack("<I", 2**32 - 8)
+    packed = zlib.compress(inner)
+    tag = struct.pack("<II", 15, len(packed))
+    path.write_bytes(data[:128] + tag + packed)
+    assert "The header is damaged" in refusal(path)
 
 
 def test_a_reader_that_lacks_a_package_names_it(tmp_path):

@@ -10,19 +10,16 @@ from typing import Any
 import numpy as np
 
 from eegkd.data.recordings.edf import EdfHeader, read_edf_header
-from eegkd.data.recordings.fif import check_fif
-from eegkd.data.recordings.guard import check_companions, check_size, reading
+from eegkd.data.recordings.guard import check_size, reading
 from eegkd.data.recordings.recording import Kind
 from eegkd.data.recordings.signals import VOLTS, Marks, Signals, sort_marks, voltage
-from eegkd.errors import InputError
+from eegkd.data.recordings.structure import check_structure
 
 _EDF = (".edf", ".bdf")
 _KINDS: Mapping[str, Kind] = {
     **dict.fromkeys(("eeg", "seeg", "ecog", "dbs"), "eeg"),
     **{"eog": "eog", "emg": "emg", "ecg": "ecg"},
 }
-_GDF_SIGNAL_BYTES = 256
-_MOST_DIGITS = 20
 _LOST = re.compile(r"Omitted (\d+) annotation")
 _UNSCALED = re.compile(
     r"(?:Physical range|Scaling factor) .*?defined in .*?channels:\n(.*)"
@@ -111,13 +108,7 @@ def _open(path: Path) -> tuple[EdfHeader | None, Any, tuple[str, ...]]:
     if suffix in _EDF:
         header = read_edf_header(path)
         notes = header.notes
-    elif suffix == ".gdf":
-        _check_gdf(path)
-    elif suffix in (".vhdr", ".ahdr"):
-        _check_vhdr(path)
-    elif suffix == ".set":
-        _check_set(path)
-    check_fif(path)
+    check_structure(path)
     try:
         raw, more = _raw(path)
     except Exception as error:
@@ -149,55 +140,6 @@ def _raw(path: Path, **options: Any) -> tuple[Any, tuple[str, ...]]:
             raw.info["bads"] = sorted({*raw.info["bads"], *names})
             notes += [f"channel {name} has no scale in the header" for name in names]
     return raw, tuple(dict.fromkeys(notes))
-
-
-def _check_gdf(path: Path) -> None:
-    """Refuses a header of more signals than the file has bytes for."""
-    with path.open("rb") as file:
-        fixed = file.read(256)
-    is_old = fixed[:8] < b"GDF 1.90"
-    count = int.from_bytes(fixed[252 : 256 if is_old else 254], "little")
-    if (
-        fixed.startswith(b"GDF")
-        and _GDF_SIGNAL_BYTES * (count + 1) > path.stat().st_size
-    ):
-        raise InputError(
-            f"{path}: its header speaks of {count} signals, which the file is too "
-            "short for. Copy or download it again, or check its suffix is right."
-        )
-
-
-def _check_vhdr(path: Path) -> None:
-    """Refuses a header of more channels than it has lines for, and parts that block."""
-    text = path.read_bytes()
-    parts = re.findall(rb"^(?:DataFile|MarkerFile)=([^\r\n]+)", text, re.MULTILINE)
-    check_companions(path, (name.decode("utf-8", "replace") for name in parts))
-    for number in re.findall(rb"^NumberOfChannels=(\d+)", text, re.MULTILINE):
-        if int(number[:_MOST_DIGITS]) > len(text):
-            raise InputError(
-                f"{path}: NumberOfChannels={number[:_MOST_DIGITS].decode()}, which the "
-                "header has no lines for. Correct it, or copy the file again."
-            )
-
-
-def _check_set(path: Path) -> None:
-    """Looks for parts that block, and for the package that MATLAB 7.3 files need."""
-    import importlib.util
-
-    with path.open("rb") as file:
-        head = file.read(2**20)
-    named = re.findall(rb"[\w. -]{1,99}\.fdt", head)
-    names = {f"{path.stem}.fdt", *(name.decode("ascii", "replace") for name in named)}
-    check_companions(path, sorted(names))
-    is_hdf5 = (
-        head.startswith((b"MATLAB 7.3", b"\x89HDF")) or head[512:516] == b"\x89HDF"
-    )
-    if is_hdf5 and importlib.util.find_spec("pymatreader") is None:
-        raise InputError(
-            f"{path}: EEGLAB saved it as MATLAB 7.3 (HDF5). Install the package that "
-            "reads these (pip install pymatreader), or save it in EEGLAB as version 7 "
-            "or 6 (Preferences)."
-        )
 
 
 def _slower(header: EdfHeader | None) -> tuple[int, ...]:

@@ -23,13 +23,11 @@ _FILE_ID, _DIR_POINTER, _DIRECTORY, _BLOCK_END = 100, 101, 102, 105
 def check_fif(path: Path) -> None:
     """Checks that the tags of a FIF file lie inside it, one after the other.
 
-    A compressed one (.fif.gz) is not looked at: that would inflate it twice.
+    A compressed one (.fif.gz) is not to be given: that would inflate it twice.
 
     Raises:
         InputError: If it is no FIF file, is cut short, or its tags point backwards.
     """
-    if path.suffix.lower() != ".fif":
-        return
     size = path.stat().st_size
     with path.open("rb") as file:
         first = _tag(file, 0)
