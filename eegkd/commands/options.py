@@ -64,6 +64,8 @@ def parse(
             config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff),
             **default,
         )
+    except ArithmeticError as error:  # Of a config's own checks, which divide.
+        raise InputError(f"Bad option: a size cannot be 0 ({error}).") from error
     except ValueError as error:
         raise InputError(f"Bad option: {error}") from error
     for name, value in _numbers(found):

@@ -123,9 +123,11 @@ def _make(cls: type, value: Any, where: str) -> Any:
         bare = (field.default, field.default_factory) == (dataclasses.MISSING,) * 2
         if bare and name not in value:
             raise ValueError(f"{_inside(where, name)} is missing")
-    return cls(
-        **{name: fit(hints[name], x, _inside(where, name)) for name, x in value.items()}
-    )
+    own = {name: fit(hints[name], x, _inside(where, name)) for name, x in value.items()}
+    try:
+        return cls(**own)
+    except ArithmeticError as error:  # Of its own checks, which divide.
+        raise ValueError(f"{where} has a size that is 0 ({error})") from error
 
 
 def _inside(where: str, name: str) -> str:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from eegkd.models.checks import check_depth
 from eegkd.models.layers import Dropout, gelu
 from eegkd.models.prompts import append_tokens
 from eegkd.ops.masks import boolean_mask
@@ -47,7 +48,8 @@ class BertConfig:
     pooler: bool = True
 
     def __post_init__(self) -> None:
-        """Checks that heads divide the width."""
+        """Checks the number of layers, and that heads divide the width."""
+        check_depth(self.depth)
         if self.dim % self.num_heads:
             raise ValueError(
                 f"dim={self.dim} is no multiple of num_heads={self.num_heads}."

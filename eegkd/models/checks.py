@@ -13,6 +13,7 @@ from eegkd.ops.masks import boolean_mask, is_known
 from eegkd.typing import Array, Bool, Float, Int
 
 _SHOWN = 8
+_MOST_BLOCKS = 1_000
 
 
 def check_prompts(
@@ -138,6 +139,16 @@ def refuse_nan(values: Float[Array, " b *n"], what: str) -> None:
             "place, or a cache that is full."
         ),
     )
+
+
+def check_depth(depth: int) -> None:
+    """Refuses a number of blocks that cannot be traced, one after the other.
+
+    Raises:
+        ValueError: If it is below 1, or above 1,000.
+    """
+    if not 1 <= depth <= _MOST_BLOCKS:
+        raise ValueError(f"depth is 1 to {_MOST_BLOCKS} blocks; got {depth}.")
 
 
 def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from flax import linen as nn
 
 from eegkd.models.attention import RelativeAttention
+from eegkd.models.checks import check_depth
 from eegkd.models.layers import DepthwiseConv, Dropout, LayerNorm, TimeConv, gelu
 from eegkd.models.prompts import append_tokens
 from eegkd.typing import Array, Float, PyTree, Tensors
@@ -67,6 +68,7 @@ class ConformerConfig:
 
     def __post_init__(self) -> None:
         """Checks options that would fail later or be misread."""
+        check_depth(self.depth)
         if self.dim % self.num_heads or self.dim % 2:
             raise ValueError(
                 f"dim must be even and a multiple of num_heads={self.num_heads}; "

@@ -1,5 +1,7 @@
 import contextlib
 import dataclasses
+import json
+import re
 import operator
 import re
 import subprocess
@@ -111,6 +113,29 @@ def test_a_config_that_is_none_of_this_run_is_refused(config_file):
             InputError, match="mine.json has no `.*config.json of a run"
         ):
             parse_run("distilclip_eeg", ["--config", str(file)], "distill")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("num_heads", 0, "size .*0"),
+        ("depth", 10**9, "depth is 1 to 1000 blocks; got 1000000000"),
+        ("depth", 0, "depth is 1 to 1000 blocks; got 0"),
+    ],
+)
+def test_sizes_that_no_model_has_are_refused(config_file, capsys, name, value, said):
+    try:
+        code = main(["distill", "distilclip_eeg", f"--eeg.{name}", str(value)])
+    except SystemExit as end:  # tyro's own, of a value.
+        code = end.code
+    assert code == 2
+    assert re.search(said, capsys.readouterr().err)
+    file, _ = config_file
+    record = json.loads(file.read_text())
+    record["run"]["eeg"][name] = value
+    file.write_text(json.dumps(record))
+    with pytest.raises(InputError, match=f"mine.json: .*{said}"):
+        parse_run("distilclip_eeg", ["--config", str(file)], "distill")
 
 
 def test_an_empty_root_is_found_among_the_real_recordings(tmp_path, monkeypatch):
