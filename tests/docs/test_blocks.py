@@ -36,11 +36,15 @@ from tests.support.presets import TINY
 from tests.support.processes import ROOT
 
 RULES = read_rules()
-RUN = [
+FOUND = [
     unit
     for block in BLOCKS
     if block.language in ("bash", "python")
     for unit in units(block)
+]
+# What two pages print is run once.
+RUN = [
+    unit for i, unit in enumerate(FOUND) if unit.text not in {u.text for u in FOUND[:i]}
 ]
 OTHER_OPTIONS = {
     *("config", "coordinator", "devices", "help", "preset", "process_id", "processes"),

@@ -41,7 +41,7 @@ class Rule(NamedTuple):
 
     text: str
     when: str = ""
-    append: str = ""
+    append: tuple | str = ()
     preset: dict = {}
     not_run: str = ""
 
@@ -72,7 +72,13 @@ def units(block):
 
 
 def read_rules():
-    return [Rule(**rule) for rule in tomllib.loads(RULES.read_text())["rule"]]
+    read = tomllib.loads(RULES.read_text())
+    rules = [Rule(**rule) for rule in read["rule"]]
+    named = read["sets"]
+    return [
+        rule._replace(append=" ".join(named.get(x, x) for x in rule.append))
+        for rule in rules
+    ]
 
 
 def rule_of(unit, rules):
