@@ -14,6 +14,7 @@ __all__ = [
     "disk_error",
     "is_full",
     "output_errors",
+    "quoted",
     "reason_of",
     "suggest",
 ]
