@@ -95,15 +95,18 @@ def test_szcore_tables_are_read(tmp_path):
     assert events[1] == ()
 
 
-def test_tables_that_predict_writes_are_read_back(tmp_path):
+@pytest.mark.parametrize("both", [False, True])
+def test_tables_that_predict_writes_are_read_back(tmp_path, both):
     from eegkd.evaluate.events import Detection
     from eegkd.evaluate.szcore import write_szcore_tsv
 
     file = make(tmp_path)
     table = file.with_name("sub-01_task-x_events.tsv")
-    write_szcore_tsv(table, [Detection(3.25, 12.5, 0.75)], duration_s=20.0)
+    write_szcore_tsv(
+        table, [Detection(3.25, 12.5, 0.75)], duration_s=20.0, trial_type=both
+    )
     assert spans(read_one(tmp_path)[1]) == [(3.25, 12.5, "sz")]
-    write_szcore_tsv(table, [], duration_s=20.0)
+    write_szcore_tsv(table, [], duration_s=20.0, trial_type=both)
     corpus, recording = read_one(tmp_path)
     assert (corpus.classes, spans(recording)) == (("background",), [])
 

@@ -305,6 +305,9 @@ def test_links_without_their_file_are_named(tmp_path):
 def test_a_folder_that_is_no_data_set_is_refused(tmp_path):
     with pytest.raises(InputError, match="no EEG recording .*--data.corpus folder"):
         get_corpus("bids", tmp_path)
+    make(tmp_path / "inner")
+    with pytest.raises(InputError, match=f"Set --data.root to {tmp_path}/inner;"):
+        get_corpus("bids", tmp_path)
     make(tmp_path)
     ignore = tmp_path / ".bidsignore"
     ignore.write_text("sub-*\n")

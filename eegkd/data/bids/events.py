@@ -80,7 +80,7 @@ def _event(table: Table, row: Row, column: str) -> EventRow | None:
     if onset is None:
         return None
     label = read_label(row, column)
-    if (column, label) == (SZCORE_COLUMN, _SZCORE_BACKGROUND):
+    if label == _SZCORE_BACKGROUND:
         label = BACKGROUND
     named = (label, read_label(row, LABEL_COLUMNS[0]))
     bad = next((text for text in named if is_bad(text)), "")

@@ -18,6 +18,7 @@ from eegkd.data.bids.ignored import read_ignored
 from eegkd.data.bids.tables import check_present, read_object
 from eegkd.errors import InputError
 
+DESCRIPTION = "dataset_description.json"
 DATATYPES = ("eeg", "ieeg")
 _READ = (".edf", ".bdf", ".gdf", ".vhdr", ".set", ".fif", ".fif.gz", ".cnt", ".mff")
 _NOT_READ = (".nwb", ".mefd", ".edf.gz", ".bdf.gz", ".zip", ".tar.gz")
@@ -81,7 +82,7 @@ def read_dataset(root: Path, wanted: Sequence[str] = ()) -> Dataset:
             read, is a link to nothing, or repeats a recording in a second form.
     """
     is_ignored = read_ignored(root)
-    file = root / "dataset_description.json"
+    file = root / DESCRIPTION
     named = file.exists() or file.is_symlink()
     description = read_object(file) if named else {}
     derived = description.get("DatasetType") == "derivative"
@@ -197,9 +198,14 @@ def _nothing(root: Path) -> InputError:
             f"Set --data.root to {(inner or root).parent}, the folder of the data set."
         )
     else:
+        here = (root / DESCRIPTION).exists()
+        below = (
+            None if here else next(iter(sorted(root.glob(f"*/{DESCRIPTION}"))), None)
+        )
+        where = below.parent if below else f"the folder of {DESCRIPTION}"
         cure = (
-            "Set --data.root to the folder of dataset_description.json; files that are "
-            "not in BIDS are read with --data.corpus folder."
+            f"Set --data.root to {where}; files that are not in BIDS are read with "
+            "--data.corpus folder."
         )
     ignored = root / ".bidsignore"
     without = "; what .bidsignore names is left out" if ignored.exists() else ""

@@ -96,14 +96,18 @@ def make_corpus(config: DataConfig) -> Corpus:
     whole = tuple("" if found else UNLABELLED for found in places)
     if labelling.table and not column:
         whole = tuple(x or UNLABELLED for x in label_recordings(dataset, labelling))
-    short, words = _too_short(config, dataset, column, rows)
+    # SzCORE's types of seizures; a table of BIDS may repeat them as trial_type.
+    subtypes = column in ("trial_type", SZCORE_COLUMN) and any(
+        SZCORE_COLUMN in table.columns for table in tables.values()
+    )
+    short, words = _too_short(config, dataset, column, rows, subtypes)
     labels = {row.label for found in rows.values() for row in found if row.label}
     classes = settle_classes(
         [*labels, *whole],
         config.classes,
         too_short=short,
         alone=bool(column),
-        subtypes=column == SZCORE_COLUMN,
+        subtypes=subtypes,
     )
     if config.trials:
         classes = classes._replace(background=None)
@@ -206,6 +210,7 @@ def _too_short(
     dataset: Dataset,
     column: str,
     rows: Mapping[Path, Sequence[EventRow]],
+    subtypes: bool,
 ) -> tuple[frozenset[str], tuple[str, ...]]:
     """Finds labels of events that are too short to label any window.
 
@@ -231,7 +236,6 @@ def _too_short(
     wanted = config.classes
 
     def is_wanted(label: str) -> bool:
-        subtypes = column == SZCORE_COLUMN
         return not wanted or class_of(label, wanted, subtypes) != UNLABELLED
 
     stretches = [
