@@ -1,9 +1,10 @@
 """Typed options from dataclasses, and functions that the verbs share."""
 
 import dataclasses
+import logging
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -24,6 +25,7 @@ from eegkd.train.distributed import in_turn
 Options = TypeVar("Options")
 
 REAL_DATA = "EEGKD_REAL_DATA"
+_logger = logging.getLogger(__name__)
 # Lists the corpora in the help of an option; data/ does not import tyro.
 DataConfig.__annotations__["corpus"] = Annotated[
     str,
@@ -125,20 +127,47 @@ def take_start(
         return preset_config(entry, preset), preset, rest
     if chosen is not None:
         raise InputError("--preset and --config are both a start: give one of them.")
-    record = read_copy(Path(file))
+    record = _read_start(file)
     if record["system"] != system:
         raise InputError(
             f"--config {file} is of {record['system']}, not of {system}: name that "
             "system, or another file."
         )
     options = from_json(run_config(entry.config), record["run"], file)
+    newer = missing_options(options, record["run"])
+    if newer:
+        _logger.warning(
+            "%s is of an older version, without the options %s: they have their "
+            "defaults of today.",
+            file,
+            ", ".join(newer),
+        )
     return dataclasses.replace(options, out=""), "again", rest
+
+
+def _read_start(file: str) -> dict[str, Any]:
+    """Reads the config.json that `--config` names, or whose run folder it names."""
+    path = Path(file)
+    return read_copy(path / "config.json" if path.is_dir() else path)
+
+
+def missing_options(options: Any, given: Mapping[str, Any]) -> list[str]:
+    """Lists the options, by dotted names, that a file of a run does not have."""
+    names = []
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if field.name not in given:
+            names.append(field.name)
+        elif dataclasses.is_dataclass(value) and isinstance(given[field.name], Mapping):
+            inner = missing_options(value, given[field.name])
+            names += [f"{field.name}.{name}" for name in inner]
+    return [name for name in names if name.partition(".")[0] != "signal"]
 
 
 def system_of(args: Sequence[str]) -> str | None:
     """Returns the system that `--config FILE` is of, where it is given."""
     file, _ = take_option(args, "config")
-    return None if file is None else read_copy(Path(file))["system"]
+    return None if file is None else _read_start(file)["system"]
 
 
 def parse_run(

@@ -17,6 +17,7 @@ from eegkd.config import PLACEMENT
 from eegkd.errors import InputError, output_errors
 from eegkd.host.atomic import remove_parts, write_atomic
 from eegkd.host.json_file import parse_json, read_text
+from eegkd.host.paths import in_full
 from eegkd.host.sealed import first_difference
 from eegkd.host.shapes import fit
 
@@ -206,8 +207,9 @@ def open_run(folder: Path, record: dict[str, Any]) -> None:
         return
     remove_parts(folder)
     old = read_record(folder)
-    # Options that are newer than the run have their defaults there.
-    run = from_json(type(record["run"]), old["run"], path)
+    # Options that are newer than the run have their defaults there. Paths of an older
+    # one may be seen from the folder that it was begun in, which is then this one.
+    run = in_full(from_json(type(record["run"]), old["run"], path))
     _check_same(folder, old | {"run": to_json(run)}, to_json(record))
     changed = [
         f"{name} {was} (now {now})"

@@ -8,6 +8,7 @@ from typing import Any
 from eegkd.config import PLACEMENT, RunConfig
 from eegkd.errors import InputError, output_errors
 from eegkd.host.atomic import open_atomic
+from eegkd.host.paths import in_full
 from eegkd.pipeline.finished import DONE, RESULTS, read_done
 from eegkd.pipeline.folder import (
     describe_difference,
@@ -65,8 +66,8 @@ def check_teachers(
             f"--teacher_run {source} has other folds: subjects that are tested here "
             "may have trained its teachers. Use its --split, --num_folds and --seed."
         )
-    was = recipe(from_json(type(config), old["run"], source / "config.json"))
-    now = recipe(config)
+    earlier = from_json(type(config), old["run"], source / "config.json")
+    was, now = recipe(in_full(earlier)), recipe(in_full(config))
     for key in now:
         if was[key] != now[key]:
             raise InputError(
