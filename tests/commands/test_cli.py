@@ -1,7 +1,6 @@
 import contextlib
 import dataclasses
 import json
-import re
 import operator
 import re
 import subprocess
