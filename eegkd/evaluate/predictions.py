@@ -36,6 +36,10 @@ class Predictions(NamedTuple):
     window_id: Int64[np.ndarray, " n"]
 
 
+_KINDS = {
+    **{"prob": "f", "label": "if", "subject": "U", "recording": "U"},
+    **{"start_s": "f", "window_id": "i"},
+}
 _DTYPES = (np.float32, np.str_, np.str_, np.float32, np.int64)
 
 
@@ -141,6 +145,14 @@ def load_predictions(path: str | os.PathLike[str]) -> Predictions:
     path = Path(path)
     with open_npz(path, cure="Run the evaluation again.") as file:
         columns = {n: file.read(n) for n in Predictions._fields if n in file}
+    wrong = [
+        f"{name} is of type {column.dtype}"
+        for name, column in columns.items()
+        if column.dtype.kind not in _KINDS[name]
+    ]
+    if wrong or not np.isfinite(columns.get("start_s", 0)).all():
+        what = wrong[0] if wrong else "a start is no finite number"
+        raise InputError(f"{path} is damaged: {what}. Run the evaluation again.")
     missing = [name for name in Predictions._fields if name not in columns]
     if missing:
         raise InputError(

@@ -167,6 +167,10 @@ def test_predictions_survive_a_file(tmp_path):
         {"label": np.array([0, 1, 2, 0])},
         {"subject": np.array(["a", "b"])},
         {"start_s": np.array(3.0)},
+        {"start_s": np.full(4, np.inf, np.float32)},
+        {"subject": np.arange(4)},
+        {"prob": np.full((4, 2), 0.5 + 1j)},
+        {"window_id": np.arange(4.0)},
     ],
 )
 def test_a_file_of_what_are_no_predictions_is_refused(tmp_path, changes):

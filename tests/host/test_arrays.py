@@ -59,6 +59,7 @@ def test_arrays_come_back_as_they_are(tmp_path, array):
         (header((5_000_000_000_000,)), "tells of 20,000,000,000,000 bytes, and 0"),
         (header((2**62, 4, 2**62)), "header tells of"),
         (header((-1, 3)), "of a shape"),
+        (header((10**12,), "<U0"), "tells of 1,000,000,000,000 bytes, and 0"),
         (header("(1, 2)").replace(b"'shape':", b"'shape'\n"), "cannot be read"),
         (header("(1,\t!"), "cannot be read"),
         (header((2,), "|O") + bytes(16), "without pickle"),

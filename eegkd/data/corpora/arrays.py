@@ -54,6 +54,7 @@ from eegkd.host.json_file import read_json
 ABOUT_FILE = "windows.json"
 COLUMNS = ("label", "subject", "session", "recording", "split")
 PARTS = ("train", "val", "test")
+_NUMBER = re.compile(r"\d{1,18}")
 _MICROVOLTS = {"uV": 1.0, "mV": 1e3, "V": 1e6}
 _CURE = (
     "Save plain arrays of numbers and texts with numpy.save or numpy.savez, the signal "
@@ -237,7 +238,7 @@ def _classes(parts: Sequence[_Part]) -> tuple[str, ...]:
     texts = {x for part in parts for x in part.columns["label"] if x}
     names = {name for text in texts for name in split_label(text)}
     names = {x for x in names if not x.startswith(not_asked(""))}
-    numbers = all(re.fullmatch(r"\d+", name) for name in names)
+    numbers = all(_NUMBER.fullmatch(name) for name in names)
     return tuple(sorted(names, key=int if numbers else None))
 
 
@@ -287,7 +288,7 @@ def _label(path: Path, row: int, text: str, classes: tuple[str, ...]) -> str:
         return UNLABELLED
     if text in classes:
         return text
-    if text.isdecimal() and int(text) < len(classes):
+    if _NUMBER.fullmatch(text) and int(text) < len(classes):
         return classes[int(text)]
     raise InputError(
         f"{path}: window {row} has label {text!r}, and the classes are "

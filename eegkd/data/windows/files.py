@@ -165,6 +165,11 @@ def wrong_index(index: Mapping[str, np.ndarray], num: int, num_classes: int) -> 
     label = index["label"]
     if label.ndim > 1 and label.shape != (num, num_classes):
         return f"label is of shape {list(label.shape)}, of {num_classes} classes"
+    most = 1 if label.ndim > 1 else num_classes - 1
+    if not ((label >= -1) & (label <= most)).all():
+        return f"holds a label that is not between -1 and {most}"
+    if not np.isfinite(index["start_s"]).all():
+        return "holds a start that is no finite number"
     return ""
 
 
