@@ -104,7 +104,7 @@ def test_an_entry_point_is_a_corpus(tmp_path, monkeypatch, install, capsys):
     with pytest.raises(SystemExit):
         main(["prepare", "--help"])
     said = capsys.readouterr().out.translate(str.maketrans("│", " "))
-    assert "found: arrays, bciciv2a, bonn" in " ".join(said.split())
+    assert "found: arrays, bciciv2a, bids, bonn" in " ".join(said.split())
     assert "mine, mumtaz2016, scalp, synthetic)" in " ".join(said.split())
 
 
