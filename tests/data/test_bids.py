@@ -6,7 +6,7 @@ import pytest
 
 from eegkd.data import DataConfig, get_corpus
 from eegkd.data.recordings.recording import Span
-from eegkd.data.windows.prepare import prepare
+from eegkd.data.windows.prepare import make_plan, prepare
 from eegkd.errors import InputError
 from tests.support.bids import (
     make,
@@ -48,9 +48,18 @@ def test_windows_of_a_data_set(tmp_path):
     store = prepare(config, tmp_path / "store", progress=False)
     assert store.labels.tolist() == [0, 0, -1, 1, -1]
     assert store.manifest["classes"] == ["left", "right"]
-    # What makes other corpora is not among the settings of theirs.
-    assert {"label", "trials"} <= store.manifest["preprocessing"].keys()
+    own = {"label", "classes", "entities", "trials"}
+    assert own <= store.manifest["preprocessing"].keys()
     assert prepare(config, tmp_path / "store", progress=False).path == store.path
+    # Stores of other corpora keep their hashes: they know nothing of these options.
+    other = make_plan(dataclasses.replace(config, corpus="folder"))
+    assert not own & other.settings.keys()
+    changed = dataclasses.replace(config, classes=("left", "right"))
+    with pytest.raises(InputError, match="holds a store with classes="):
+        prepare(changed, tmp_path / "store", progress=False)
+    put_events(file, (0, 8, "left"), (8, 9, "right"))
+    with pytest.raises(InputError, match="made from other recordings or labels"):
+        prepare(config, tmp_path / "store", progress=False)
 
 
 def test_one_timed_label_stands_against_the_background(tmp_path):

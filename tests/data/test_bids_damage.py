@@ -119,6 +119,25 @@ def test_a_column_that_one_table_lacks_is_named(tmp_path):
     assert len(read_all(tmp_path, entities=("task-x",))[1]) == 1
 
 
+def test_events_without_onset_are_told(tmp_path):
+    put_events(make(tmp_path), ("n/a", 4, "a"), (7, 4, "b"), ("n/a", "n/a", "n/a"))
+    corpus, recordings = read_all(tmp_path)
+    # One label would stand against a background; of "a" nobody knows where it is.
+    assert (corpus.classes, corpus.background) == (("a", "b"), None)
+    (note,) = corpus.notes
+    assert note.startswith("1 events have a label and no onset")
+    assert note.endswith("sub-01_task-x_events.tsv, line 2).")
+    assert [spans(r) for r in recordings.values()] == [[(7, 4, "b")]]
+
+
+def test_sessions_label_recordings_of_sessions_alone(tmp_path):
+    make(tmp_path)
+    table = tmp_path / "sub-01" / "sub-01_sessions.tsv"
+    put_table(table, ("session_id", "drug"), ("ses-1", "yes"))
+    with pytest.raises(InputError, match="its name has no ses-"):
+        read_all(tmp_path, label="drug")
+
+
 def test_trials_need_events(tmp_path):
     make(tmp_path)
     with pytest.raises(InputError, match="--data.trials takes a window from every"):

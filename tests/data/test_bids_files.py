@@ -256,6 +256,8 @@ def test_entities_choose_recordings(tmp_path):
     [
         ("sub-01/eeg/night1.edf", r"night1\.edf: no BIDS name.*sub-01_task-rest"),
         ("sub-01/eeg/sub-01_my_task_eeg.edf", "no BIDS name"),
+        ("sub-01/eeg/sub-01_task-y_eeg.eeg", r"without sub-01_task-y_eeg\.vhdr"),
+        ("sub-01/eeg/sub-01_task-y_eeg.fdt", r"without sub-01_task-y_eeg\.set"),
         ("sub-01/eeg/sub-02_task-x_eeg.edf", "of different people"),
         ("sub-01/eeg/sub-01_ses-1_task-x_eeg.edf", "of different people or sessions"),
         ("sub-01/sub-01_task-y_eeg.edf", "a recording outside the folder eeg"),

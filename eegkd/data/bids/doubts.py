@@ -1,8 +1,9 @@
 """What a BIDS data set lacks or does not explain, in words: none of it is an error."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
-from eegkd.data.bids.events import LABEL_COLUMNS
+from eegkd.data.bids.events import LABEL_COLUMNS, Events
 from eegkd.data.bids.labels import EVENTS, Labelling
 from eegkd.data.bids.layout import DATATYPES, Dataset
 from eegkd.data.bids.sidecars import find_table, read_metadata
@@ -29,6 +30,17 @@ def tell_doubts(
             f"{LABEL_COLUMNS[-1]}, so nothing is labelled: annotations inside "
             "files are not read. Name another column with --data.label."
         )
+
+
+def tell_untimed(dataset: Dataset, found: Mapping[Path, Events]) -> Iterator[str]:
+    """Yields a sentence on events without an onset, which label nothing."""
+    lines = [
+        f"{path.relative_to(dataset.root).as_posix()}, line {line}"
+        for path, events in found.items()
+        for line, _ in events.untimed
+    ]
+    if lines:
+        yield f"{len(lines)} events have a label and no onset (first: {lines[0]})."
 
 
 def _people_without_row(dataset: Dataset) -> Iterator[str]:

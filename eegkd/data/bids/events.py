@@ -1,6 +1,7 @@
 """Rows of events.tsv: labels with times, and stretches that are not to be used."""
 
 import bisect
+import math
 import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -44,11 +45,17 @@ class EventRow(NamedTuple):
     channels: tuple[str, ...]
 
 
-def read_events(table: Table, column: str) -> tuple[EventRow, ...]:
-    """Reads the rows of a table that have a time and a label, or mark a bad stretch.
+class Events(NamedTuple):
+    """Rows of a table that have an onset, and lines and labels of those that do not."""
 
-    A row without onset happened at no known time, and a row without a label labels
-    nothing. SzCORE's "bckg" is `BACKGROUND`. Bad are rows whose `trial_type` (or label)
+    rows: tuple[EventRow, ...]
+    untimed: tuple[tuple[int, str], ...]
+
+
+def read_events(table: Table, column: str) -> Events:
+    """Reads the rows of a table that have a label, or mark a bad stretch.
+
+    SzCORE's "bckg" is `BACKGROUND`. Bad are rows whose `trial_type` (or label)
     begins with BAD or EDGE, as MNE has it; a "boundary" is a splice, which has no
     duration in the recording, whatever its row says.
 
@@ -65,11 +72,16 @@ def read_events(table: Table, column: str) -> tuple[EventRow, ...]:
             f"data set (this one has {', '.join(table.columns)}). Name a column that "
             "all have with --data.label, or choose recordings with --data.entities."
         )
-    events = (_event(table, row, column) for row in table.rows)
-    return tuple(event for event in events if event and (event.label or event.bad))
+    events = [_event(table, row, column) for row in table.rows]
+    said = [event for event in events if event.label or event.bad]
+    return Events(
+        tuple(event for event in said if not math.isnan(event.onset_s)),
+        tuple((e.line, e.label) for e in said if e.label and math.isnan(e.onset_s)),
+    )
 
 
-def _event(table: Table, row: Row, column: str) -> EventRow | None:
+def _event(table: Table, row: Row, column: str) -> EventRow:
+    """Reads a row; its onset is NaN where it has none."""
     onset = read_number(table, row, "onset")
     duration = read_number(table, row, "duration")
     if duration is not None and duration < 0:
@@ -77,8 +89,7 @@ def _event(table: Table, row: Row, column: str) -> EventRow | None:
             f"{table.path}, line {row.line}: the duration {duration:g} s is below 0. "
             "Write 0 for a point in time, or n/a."
         )
-    if onset is None:
-        return None
+    onset = math.nan if onset is None else onset
     label = read_label(row, column)
     if label == _SZCORE_BACKGROUND:
         label = BACKGROUND

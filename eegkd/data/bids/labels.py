@@ -122,7 +122,12 @@ def _key(table: str, file: BidsFile, path: Path | None) -> str:
     if table == "scans":
         return file.path.relative_to(path.parent).as_posix() if path else file.path.name
     entity = "sub" if table == "participants" else "ses"
-    return f"{entity}-{file.entities.get(entity, '')}"
+    if entity not in file.entities:
+        raise InputError(
+            f"{file.path}: sessions.tsv labels, and its name has no ses-. Choose "
+            "recordings that have with --data.entities."
+        )
+    return f"{entity}-{file.entities[entity]}"
 
 
 def _by_key(path: Path, labelling: Labelling) -> Mapping[str, str]:

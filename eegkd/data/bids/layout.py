@@ -21,6 +21,8 @@ from eegkd.errors import InputError
 DESCRIPTION = "dataset_description.json"
 DATATYPES = ("eeg", "ieeg")
 _READ = (".edf", ".bdf", ".gdf", ".vhdr", ".set", ".fif", ".fif.gz", ".cnt", ".mff")
+_HEADERS = {".eeg": ".vhdr", ".fdt": ".set"}
+"""Extensions of samples, and of the file that describes them."""
 _NOT_READ = (".nwb", ".mefd", ".edf.gz", ".bdf.gz", ".zip", ".tar.gz")
 
 
@@ -158,10 +160,18 @@ def _recordings(
     """Lists the recordings of one folder `eeg` or `ieeg`."""
     above = folder.relative_to(root).parts[:-1]
     place = dict(name.split("-", 1) for name in above)
-    for path in _entries(folder, is_ignored):
+    paths = tuple(_entries(folder, is_ignored))
+    names = {path.name.lower() for path in paths}
+    for path in paths:
+        file = parse_name(path)
+        header = path.with_suffix(_HEADERS.get(path.suffix.lower(), path.suffix))
+        if file and file.suffix in DATATYPES and header.name.lower() not in names:
+            raise InputError(
+                f"{path}: samples without {header.name}, which describes them. Copy it "
+                "beside them."
+            )
         if not path.name.lower().endswith((*_READ, *_NOT_READ)):
             continue
-        file = parse_name(path)
         if file is None or not file.entities:
             raise InputError(
                 f"{path}: no BIDS name of a recording, which is as "

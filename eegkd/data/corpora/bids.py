@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from eegkd.data.bids.classes import class_of, settle_classes
-from eegkd.data.bids.doubts import tell_doubts
+from eegkd.data.bids.doubts import tell_doubts, tell_untimed
 from eegkd.data.bids.events import (
     SPLICES,
     SZCORE_COLUMN,
@@ -91,7 +91,8 @@ def make_corpus(config: DataConfig) -> Corpus:
     tables = {path: read_table(path, _TIMES) for found in places for path in found}
     labelling = find_labelling(dataset, tables.values(), config.label)
     column = labelling.column if labelling.table == EVENTS else ""
-    rows = {path: read_events(table, column) for path, table in tables.items()}
+    found = {path: read_events(table, column) for path, table in tables.items()}
+    rows = {path: events.rows for path, events in found.items()}
     # A recording without a table of events is not free of them.
     whole = tuple("" if found else UNLABELLED for found in places)
     if labelling.table and not column:
@@ -101,7 +102,9 @@ def make_corpus(config: DataConfig) -> Corpus:
         SZCORE_COLUMN in table.columns for table in tables.values()
     )
     short, words = _too_short(config, dataset, column, rows, subtypes)
-    labels = {row.label for found in rows.values() for row in found if row.label}
+    labels = {row.label for own in rows.values() for row in own if row.label}
+    # What never has an onset is a label all the same: it tells others from one alone.
+    labels |= {label for events in found.values() for _, label in events.untimed}
     classes = settle_classes(
         [*labels, *whole],
         config.classes,
@@ -155,7 +158,12 @@ def make_corpus(config: DataConfig) -> Corpus:
             *("unit", "label", "classes", "entities", "trials"),
             *("window_s", "positive_fraction", "rate", "montage", "notch"),
         ),
-        notes=(*notes, *words, *tell_doubts(dataset, labelling, labels)),
+        notes=(
+            *notes,
+            *words,
+            *tell_untimed(dataset, found),
+            *tell_doubts(dataset, labelling, labels),
+        ),
     )
 
 
