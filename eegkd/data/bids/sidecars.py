@@ -10,11 +10,11 @@ References:
     BIDS 1.10, "The inheritance principle"; "Electroencephalography"; "Events".
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eegkd.data.bids.layout import BidsFile, Dataset, levels
+from eegkd.data.bids.layout import BidsFile, Dataset, levels, parse_name
 from eegkd.data.bids.tables import is_missing, read_object, read_table
 from eegkd.data.recordings.facts import ChannelFacts
 from eegkd.data.recordings.recording import Kind
@@ -54,6 +54,28 @@ def find_table(dataset: Dataset, file: BidsFile, suffix: str) -> Path | None:
         if fits:
             return fits[-1].path
     return None
+
+
+def find_events(dataset: Dataset, files: Sequence[BidsFile]) -> dict[Path, int | None]:
+    """Finds the tables of events of a recording, and the part whose times they have.
+
+    Raises:
+        InputError: If some parts have one of their own, and some none.
+    """
+    found: dict[Path, int | None] = {}
+    for part, file in enumerate(files):
+        path = find_table(dataset, file, "events")
+        named = path and parse_name(path)
+        if path and named:
+            found[path] = part if "split" in named.entities else None
+    own = [part for part in found.values() if part is not None]
+    if own and len(own) < len(files):
+        raise InputError(
+            f"{files[0].path}: some of its {len(files)} parts have an events.tsv of "
+            "their own, and some have none. Give each part one, or all a single one "
+            "without split- in its name."
+        )
+    return found
 
 
 def read_metadata(dataset: Dataset, file: BidsFile, suffix: str) -> dict[str, Any]:

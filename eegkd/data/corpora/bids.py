@@ -41,10 +41,10 @@ from eegkd.data.bids.events import (
     to_classes,
 )
 from eegkd.data.bids.labels import EVENTS, find_labelling, label_recordings
-from eegkd.data.bids.layout import BidsFile, Dataset, parse_name, read_dataset
-from eegkd.data.bids.metadata import check_metadata
+from eegkd.data.bids.layout import BidsFile, Dataset, read_dataset
+from eegkd.data.bids.metadata import Metadata, check_metadata
 from eegkd.data.bids.people import check_people
-from eegkd.data.bids.sidecars import find_table, read_channels
+from eegkd.data.bids.sidecars import find_events, read_channels
 from eegkd.data.bids.tables import read_table
 from eegkd.data.config import DataConfig
 from eegkd.data.corpora import UNLABELLED, Corpus, Source, folder_of
@@ -87,7 +87,7 @@ def make_corpus(config: DataConfig) -> Corpus:
     dataset = read_dataset(folder_of(config.root, "bids"), config.entities)
     notes = check_people(dataset)
     metadata = check_metadata(dataset, config)
-    places = [_event_tables(dataset, files) for files in dataset.recordings]
+    places = [find_events(dataset, files) for files in dataset.recordings]
     tables = {path: read_table(path, _TIMES) for found in places for path in found}
     labelling = find_labelling(dataset, tables.values(), config.label)
     column = labelling.column if labelling.table == EVENTS else ""
@@ -119,28 +119,7 @@ def make_corpus(config: DataConfig) -> Corpus:
         path: to_classes(table, rows[path], classes, trials=config.trials)
         for path, table in tables.items()
     }
-    sources = tuple(
-        Source(
-            recording_id=_name(dataset, files[0].path),
-            path=files[0].path,
-            subject=files[0].entities["sub"],
-            session=files[0].entities.get("ses", ""),
-            info={
-                "unit": config.unit,
-                "label": label,
-                "events": [
-                    _Timed(_name(dataset, path), part, events[path])
-                    for path, part in found.items()
-                ],
-                "metadata": about,
-                "channels": [read_channels(dataset, file) for file in files],
-                "parts": _parts(files, found),
-            },
-        )
-        for files, found, label, about in zip(
-            dataset.recordings, places, whole, metadata, strict=True
-        )
-    )
+    sources = _sources(dataset, config.unit, metadata, places, whole, events)
     return Corpus(
         name="bids",
         classes=classes.names,
@@ -164,6 +143,39 @@ def make_corpus(config: DataConfig) -> Corpus:
             *tell_untimed(dataset, found),
             *tell_doubts(dataset, labelling, labels),
         ),
+    )
+
+
+def _sources(
+    dataset: Dataset,
+    unit: str | None,
+    metadata: Sequence[Metadata],
+    places: Sequence[Mapping[Path, int | None]],
+    whole: Sequence[str],
+    events: Mapping[Path, tuple[EventRow, ...]],
+) -> tuple[Source, ...]:
+    """Puts together what a worker needs to know of each recording."""
+    return tuple(
+        Source(
+            recording_id=_name(dataset, files[0].path),
+            path=files[0].path,
+            subject=files[0].entities["sub"],
+            session=files[0].entities.get("ses", ""),
+            info={
+                "unit": unit,
+                "label": label,
+                "events": [
+                    _Timed(_name(dataset, path), part, events[path])
+                    for path, part in found.items()
+                ],
+                "metadata": about,
+                "channels": [read_channels(dataset, file) for file in files],
+                "parts": _parts(files, found),
+            },
+        )
+        for files, found, label, about in zip(
+            dataset.recordings, places, whole, metadata, strict=True
+        )
     )
 
 
@@ -191,26 +203,6 @@ def _list(sources: tuple[Source, ...], root: Path) -> tuple[Source, ...]:
 
 def _name(dataset: Dataset, path: Path) -> str:
     return path.relative_to(dataset.root).as_posix()
-
-
-def _event_tables(
-    dataset: Dataset, files: Sequence[BidsFile]
-) -> dict[Path, int | None]:
-    """Finds the tables of events of a recording, and the part whose times they have."""
-    found: dict[Path, int | None] = {}
-    for part, file in enumerate(files):
-        path = find_table(dataset, file, "events")
-        named = path and parse_name(path)
-        if path and named:
-            found[path] = part if "split" in named.entities else None
-    own = [part for part in found.values() if part is not None]
-    if own and len(own) < len(files):
-        raise InputError(
-            f"{files[0].path}: some of its {len(files)} parts have an events.tsv of "
-            "their own, and some have none. Give each part one, or all a single one "
-            "without split- in its name."
-        )
-    return found
 
 
 def _too_short(
