@@ -32,6 +32,16 @@ def pytest_configure(config):
     config.pluginmanager.register(Budget(config), "eegkd-budget")
 
 
+def pytest_terminal_summary(terminalreporter):
+    """Prints the lines that tests of damaged files have recorded."""
+    reports = [r for some in terminalreporter.stats.values() for r in some]
+    found = [p for r in reports for p in getattr(r, "user_properties", ())]
+    lines = [x for name, text in found if name == "fuzz" for x in text.splitlines()]
+    if lines:
+        terminalreporter.write_sep("=", "damaged files")
+        terminalreporter.write_line("\n".join(dict.fromkeys(lines)))
+
+
 def pytest_collection_modifyitems(items):
     if compiling.FULL:
         return
