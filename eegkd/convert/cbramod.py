@@ -4,7 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from eegkd.convert.files import read_optional_config, read_weights
-from eegkd.convert.foundation import PATCH, backbone_only, expect, signal_of
+from eegkd.convert.foundation import (
+    PATCH,
+    Fields,
+    backbone_only,
+    expect,
+    signal_of,
+)
 from eegkd.convert.tables import (
     TRANSPOSED,
     Pairs,
@@ -37,7 +43,7 @@ def load_cbramod(folder_or_file: str | Path) -> tuple[dict[str, Any], Pairs]:
             `config.json` asks for something else than the published architecture.
     """
     source = str(folder_or_file)
-    config = read_optional_config(folder_or_file)
+    config = read_optional_config(folder_or_file, Fields)
     tensors = backbone_only(read_weights(folder_or_file), ("module.", "backbone."))
     sizes = signal_of(source, config)
     stem = config.get("channels_kernel_stride_padding_norm")

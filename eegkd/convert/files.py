@@ -64,11 +64,21 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     )
 
 
-def read_optional_config(folder_or_file: str | Path) -> dict[str, Any]:
-    """Reads `config.json` from the weights' folder; empty where there is none."""
+def read_optional_config(
+    folder_or_file: str | Path, shape: Any = dict
+) -> dict[str, Any]:
+    """Reads `config.json` from the weights' folder; empty where there is none.
+
+    Args:
+        folder_or_file: Folder of the weights, or a file in it.
+        shape: Shape of the fields that are read, for `shapes.fit`.
+
+    Raises:
+        InputError: If it is no JSON, or a field is of another type.
+    """
     path = Path(folder_or_file)
     folder = path if path.is_dir() else path.parent
-    return read_config(folder) if (folder / "config.json").is_file() else {}
+    return read_config(folder, shape) if (folder / "config.json").is_file() else {}
 
 
 def read_torch(path: str | Path) -> dict[str, np.ndarray]:

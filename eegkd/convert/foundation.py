@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -11,6 +11,25 @@ from eegkd.errors import InputError
 RATE = 200
 PATCH = 200
 _HEADS = ("classifier.", "final_layer.", "head.")
+
+
+class Channel(TypedDict):
+    """A channel in a `config.json` of braindecode."""
+
+    ch_name: str
+
+
+class Fields(TypedDict, total=False):
+    """Shape of a `config.json` of braindecode, as far as it is read."""
+
+    sfreq: float | None
+    patch_size: int
+    chs_info: list[Channel] | None
+    n_times: int | None
+    nhead: int
+    channels_kernel_stride_padding_norm: list[
+        tuple[int, int, int, int, tuple[int, int]]
+    ]
 
 
 def backbone_only(

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from eegkd.convert.files import read_optional_config, read_weights
-from eegkd.convert.foundation import backbone_only, expect, signal_of
+from eegkd.convert.foundation import Fields, backbone_only, expect, signal_of
 from eegkd.convert.tables import (
     Pairs,
     Turn,
@@ -57,7 +57,7 @@ def load_labram(folder_or_file: str | Path) -> tuple[dict[str, Any], Pairs]:
             `config.json` asks for something else than the published architecture.
     """
     source = str(folder_or_file)
-    config = read_optional_config(folder_or_file)
+    config = read_optional_config(folder_or_file, Fields)
     fields = signal_of(source, config)
     for name, value in {"neural_tokenizer": True, "learned_patcher": False}.items():
         expect(source, name, config.get(name, value), value)

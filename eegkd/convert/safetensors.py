@@ -12,11 +12,15 @@ from eegkd.errors import InputError
 from eegkd.host.json_file import read_json
 
 
-def read_config(folder: str | Path) -> dict[str, Any]:
+def read_config(folder: str | Path, shape: Any = dict) -> dict[str, Any]:
     """Reads `config.json` of a folder of weights.
 
+    Args:
+        folder: Folder of the weights.
+        shape: Shape of the fields that are read, for `shapes.fit`.
+
     Raises:
-        InputError: If it is missing or is no JSON object.
+        InputError: If it is missing, no JSON object, or a field is of another type.
     """
     path = Path(folder) / "config.json"
     if not path.is_file():
@@ -24,7 +28,7 @@ def read_config(folder: str | Path) -> dict[str, Any]:
             f"{path}: no readable file; a folder of weights needs config.json and "
             "model.safetensors (a name on a hub is no folder: download it first)."
         )
-    return read_json(path, dict, cure="Download it again.", strict=False)
+    return read_json(path, shape, cure="Download it again.", strict=False)
 
 
 def read_safetensors(folder_or_file: str | Path) -> dict[str, np.ndarray]:

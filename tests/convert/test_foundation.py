@@ -227,3 +227,24 @@ def test_a_large_float64_is_what_float32_makes_of_it(tmp_path):
         load_cbramod(write(tmp_path, wide))[1],
         load_cbramod(write(tmp_path, tensors))[1],
     )
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("chs_info", [{"name": "FP1"}], r"chs_info\[0\].ch_name is missing"),
+        ("chs_info", "FP1", "chs_info is 'FP1', not a list of values or null"),
+        ("n_times", "400", "n_times is '400', not a whole number or null"),
+        ("sfreq", [200], "sfreq is a list of 1, not a number or null"),
+        ("nhead", 2.5, "nhead is 2.5, not a whole number"),
+        (
+            "channels_kernel_stride_padding_norm",
+            [[25, 49]],
+            r"norm\[0\] is a list of 2",
+        ),
+    ],
+)
+def test_a_config_of_other_types_is_named_with_its_field(tmp_path, field, value, said):
+    write(tmp_path, cbramod_tensors(), {field: value})
+    with pytest.raises(InputError, match=rf"config\.json: .*{said}"):
+        load_cbramod(tmp_path)

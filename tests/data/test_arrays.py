@@ -255,3 +255,14 @@ def test_a_published_split_has_to_be_whole(folder):
         corpus.fixed_split(("ann", "ben", "cyd", "dan"))
     with pytest.raises(InputError, match="a part is empty"):
         corpus.fixed_split(("ann", "ben"))
+
+
+@pytest.mark.parametrize("value", [np.inf, 1e300, -np.inf])
+def test_numbers_beyond_float32_are_refused(tmp_path, value):
+    write_about(tmp_path, unit="V")
+    signal = windows(2).astype(np.float64) * 1e-6
+    signal[0, 0, 3] = value
+    put(signal=signal)(tmp_path)
+    corpus = get_corpus("arrays", tmp_path)
+    with pytest.raises(InputError, match=r"a\.npz: channel Fz holds"):
+        corpus.read(corpus.list_sources(tmp_path)[0])

@@ -307,7 +307,8 @@ def read(source: Source) -> Recording:
         signal = open_npy(path, cure=_CURE)
     else:
         signal = _load_signal(path, path.stat().st_mtime_ns)
-    signal = np.asarray(signal[info["rows"]], np.float32)
+    with np.errstate(over="ignore"):  # What is infinite then is refused below.
+        signal = np.asarray(signal[info["rows"]], np.float32)
     n, c, t = signal.shape
     signal = signal.transpose(1, 0, 2).reshape(c, n * t)
     channels, rate = tuple(info["channels"]), info["rate"]
@@ -316,7 +317,8 @@ def read(source: Source) -> Recording:
     if info["unit"] != "zscore":
         units = ["mV" if kind == "ecg" else "uV" for kind in kinds]
         factors = [_MICROVOLTS[info["unit"]] / _MICROVOLTS[unit] for unit in units]
-        signal *= np.asarray(factors, np.float32)[:, None]
+        with np.errstate(over="ignore", invalid="ignore"):
+            signal *= np.asarray(factors, np.float32)[:, None]
     check_numbers(path, signal, channels, kinds)
     return Recording(
         signal=signal,

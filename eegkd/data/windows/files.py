@@ -299,7 +299,8 @@ def _wrong_field(manifest: Mapping[str, Any]) -> str:
     for name in (*REQUIRED, *DEFAULTS, "shape", "counts", "files", "sha256"):
         if name not in manifest:
             return f"{name} is missing from {MANIFEST}"
-    if not {"signal.npy", "index.npz"} <= set(manifest["files"]):
+    files = manifest["files"]
+    if isinstance(files, dict) and not {"signal.npy", "index.npz"} <= set(files):
         return "files does not name signal.npy and index.npz"
     if hash_json(manifest["preprocessing"]) != manifest.get("preprocessing_hash"):
         return "preprocessing does not match preprocessing_hash"
