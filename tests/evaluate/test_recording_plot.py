@@ -1,80 +1,48 @@
-"""The figure of one recording: traces, true events and predictions."""
+"""The traces of a recording's plot: the same as of whole arrays, in less memory."""
 
-import io
+import tracemalloc
 
 import numpy as np
-import pytest
-from matplotlib.image import imread
 
-from eegkd.evaluate.events import Detection, WindowTrack
-from eegkd.evaluate.report import recording
-from eegkd.evaluate.report.figure import to_png
+from eegkd.evaluate.events import WindowTrack
+from eegkd.evaluate.report.recording import _envelope, _traces, recording_figure
 
-TRACK = WindowTrack(
-    np.arange(0.0, 60, 4),
-    np.linspace(0, 1, 15),
-    4.0,
-    60.0,
-    np.array([[20.0, 40.0]]),
-)
+RATE = 100.0
 
 
-def traces(channels=3):
-    signal = np.random.default_rng(0).normal(size=(channels, 60 * 100))
-    return signal, [f"C{i}" for i in range(channels)], 100.0
+def test_traces_are_those_of_the_whole_array_to_the_last_bit():
+    signal = np.random.default_rng(0).normal(3, 20, (5, 6001)).astype(np.float32)
+    signal[3] = 7
+    traces = np.asarray(signal, np.float64)
+    traces = traces - np.median(traces, axis=1, keepdims=True)
+    spread = np.percentile(np.abs(traces), 99, axis=1)
+    scale = float(np.median(spread[spread > 0]))
+    times, want = _envelope(np.clip(traces / (2.2 * scale), -0.7, 0.7), RATE)
+    found_times, found = _traces(signal, RATE)
+    np.testing.assert_array_equal(found_times, times)
+    np.testing.assert_array_equal(found, want)
 
 
-FOUND = [Detection(30.0, 30.0, 0.8)]
+def test_a_long_recording_is_drawn_channel_by_channel():
+    signal = np.ones((19, 400_000), np.float32)
+    signal[:, ::2] = -1
+    tracemalloc.start()
+    _traces(signal, RATE)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < signal.nbytes  # A float64 copy of it all has twice that.
 
 
-def pixels(*, track=TRACK, detections=FOUND, **changes):
-    figure = recording.recording_figure(
-        *traces(), track, detections, threshold=0.5, **changes
-    )
-    return imread(io.BytesIO(to_png(figure, dpi=50)))
-
-
-def test_the_recording_shows_detections_and_truth():
-    both = pixels()
-    assert both.shape[1] == 550
-    for other in (
-        pixels(detections=[]),
-        pixels(track=TRACK._replace(truth=np.zeros((0, 2)))),
-        pixels(track=TRACK._replace(prob=1 - TRACK.prob)),
-    ):
-        assert other.shape == both.shape
-        assert np.abs(other - both).max() > 0.2
-
-
-def test_at_most_nineteen_channels_are_drawn(tmp_path):
-    figure = recording.recording_figure(
-        *traces(25), TRACK, [], threshold=0.5, title="x"
+def test_a_note_stands_between_title_and_traces():
+    track = WindowTrack(np.arange(10.0), np.full(10, 0.2), 1.0, 10.0, np.zeros((0, 2)))
+    signal = np.random.default_rng(1).normal(size=(2, 1000)).astype(np.float32)
+    options = {"threshold": 0.5, "title": "name"}
+    figure = recording_figure(
+        signal, ("C3", "C4"), RATE, track, (), note="unlike: rate", **options
     )
     top = figure.axes[0]
-    assert len(top.get_yticklabels()) == 19
-    assert top.get_title(loc="left") == "x (19 of 25 channels)"
-    path = recording.prediction_plot(
-        tmp_path / "p.png", *traces(25), TRACK, [], threshold=0.5
-    )
-    assert imread(path).ndim == 3
-
-
-def test_traces_of_flat_and_missing_channels_are_drawn():
-    signal = np.zeros((2, 500))
-    signal[1] = np.nan
-    figure = recording.recording_figure(
-        signal, ["A", "B"], 100.0, TRACK._replace(duration_s=5.0), [], threshold=0.5
-    )
-    assert len(to_png(figure, dpi=40)) > 1000
-
-
-def test_long_traces_keep_their_extremes():
-    trace = np.zeros((1, 100_000))
-    trace[0, 77_777], trace[0, 33_333] = 5.0, -4.0
-    times, values = recording._envelope(trace, 100.0)
-    assert values.shape[1] <= 3000
-    assert (values.max(), values.min()) == (5.0, -4.0)
-    assert times[values[0].argmax()] == pytest.approx(777.77, abs=1.0)
-    short_times, same = recording._envelope(trace[:, :100], 100.0)
-    assert np.array_equal(same, trace[:, :100])
-    assert short_times[-1] == 0.99
+    assert top.get_title("left") == "name\n"
+    assert [text.get_text() for text in top.texts] == ["unlike: rate"]
+    plain = recording_figure(signal, ("C3", "C4"), RATE, track, (), **options)
+    assert plain.axes[0].get_title("left") == "name"
+    assert not plain.axes[0].texts
