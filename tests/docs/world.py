@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from tests.support import bert_files, foundation_files
-from tests.support.documents import BLOCKS, units
+from tests.support.documents import BLOCKS, Block, units
 from tests.support.edf import write_edf
 from tests.support.real import real
 
@@ -17,7 +17,7 @@ CHANNELS = ("F3", "F4", "C3", "C4", "P3", "P4")
 OTHERS = ("carl", "dora", "emil", "fay")
 """People besides the two that the printed labels.csv names."""
 
-Run = Callable[[str], None]
+Run = Callable[[Block], None]
 
 
 def provide(folder: Path, text: str, run: Run) -> None:
@@ -63,7 +63,7 @@ def _printed(*parts: str) -> Callable[[Path, Run], None]:
         found = [u for b in BLOCKS for u in units(b) if all(p in u.text for p in parts)]
         unit = found[0]
         provide(folder, unit.text, run)
-        run(unit.text)
+        run(unit)
 
     return make
 
@@ -124,8 +124,8 @@ NEEDS = (
     (r"runs/four", "runs/four", _printed("distill", "--out runs/four")),
     (r"new\.edf", "new.edf", _one("new.edf")),
     (r"wearable\.edf", "wearable.edf", _one("wearable.edf")),
-    (r"--data\.root arrays", "arrays/a.npz", _printed("np.savez(folder")),
-    (r"--cache\.given given", "given", _printed("my_teacher(store")),
+    (r"--data\.root arrays", "arrays/a.npz", _printed("np.savez(")),
+    (r"--cache\.given given", "given", _printed("def my_teacher(")),
     (r"cbramod\.pth", "cbramod.pth", _weights(
         "cbramod.pth", lambda: foundation_files.cbramod_tensors(25, **_PAPER))),
     (r"labram\.pth", "labram.pth", _weights(
