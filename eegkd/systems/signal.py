@@ -34,7 +34,8 @@ class SystemConfig:
     """Options that every system and every run has.
 
     Attributes:
-        signal: Inputs and classes.
+        signal: Inputs and classes. A run reads them from its windows: they are for
+            `plan` and `bench` without a store.
         student_channels: Channels that the student, its controls and its baselines see,
             out of the teacher's; empty: all.
         student_options: Names of options, or of groups of them, that no stage before
