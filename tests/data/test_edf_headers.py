@@ -124,6 +124,18 @@ def test_a_decimal_comma_and_an_inverted_scale_are_read(tmp_path):
     assert recording.bad_channels == ()
 
 
+def test_fields_that_are_filled_with_nul_are_read(tmp_path):
+    path = write_edf(tmp_path / "a.edf", noise(), NAMES)
+    data = path.read_bytes()
+    head = bytearray(data[: 256 * 4])
+    for start, stop in ((184, 192), (236, 256), (256, 256 + 3 * 16), (544, 1024)):
+        head[start:stop] = head[start:stop].replace(b" ", b"\0")
+    path.write_bytes(bytes(head) + data[256 * 4 :])
+    recording = read_recording(path)
+    assert recording.channels == NAMES
+    np.testing.assert_allclose(recording.signal, noise(), atol=0.1)
+
+
 @pytest.mark.parametrize(
     ("place", "text", "said"),
     [

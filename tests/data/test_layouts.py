@@ -75,9 +75,16 @@ def test_a_layout_names_pairs_marks_and_spans_too():
     assert renamed.bad_spans[0].channels == ("C3",)
 
 
-def test_a_layout_that_the_file_has_nothing_of_is_refused():
-    with pytest.raises(InputError, match=r"no channel .*--data\.layout biosemi128"):
-        name_by_layout(make(["Fp1", "Cz"]), "biosemi128")
+@pytest.mark.parametrize("channels", [("Fp1", "Cz"), ("C3", "C4", "Cz", "A1", "A2")])
+def test_a_layout_changes_no_recording_of_10_20_names_and_says_so(channels):
+    # A model of a BioSemi cap may be used on another one.
+    recording = picked(make(channels), layout="biosemi128")
+    assert recording.channels == channels
+    said = "electrodes have 10-20 names, not those of biosemi128: they keep them"
+    assert recording.notes == (said,)
+    mapped = picked(make(("D19", "A1", "B22")), layout="biosemi128")
+    assert mapped.channels == ("C3", "Cz", "C4")
+    assert mapped.notes == ()
 
 
 @pytest.mark.parametrize(

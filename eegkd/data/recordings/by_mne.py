@@ -46,8 +46,8 @@ def read_mne(path: Path) -> Signals:
         if header is None:
             factors, dimensions = _units(path, raw, kinds)
         else:
-            dimensions = list(header.dimensions)
-            factors = [_edf_factor(text) for text in dimensions]
+            factors = [_edf_factor(text) for text in header.dimensions]
+            dimensions = [text.strip(" \0") for text in header.dimensions]
         is_stim = np.array([kind == "stim" for kind in types])
         data /= np.where(is_stim, 1.0, factors)[:, None]
         rate = float(raw.info["sfreq"])

@@ -25,7 +25,7 @@ class EdfHeader(NamedTuple):
 
     Attributes:
         labels: Labels of the signals.
-        dimensions: Physical dimension that each of them states, or "".
+        dimensions: Physical dimension that each of them states, or "", as MNE sees it.
         samples: Samples of each in a data record.
         unscaled: Positions of the signals whose physical or digital minimum and
             maximum are equal or no numbers, so that nobody knows their scale.
@@ -70,13 +70,14 @@ def read_edf_header(path: Path) -> EdfHeader:
         )
     header = _Numbers(path, fields, labels)
     samples = header.column("samples in a data record", 216, 8, whole=True)
-    for i in kept:
-        if samples[i] < 1:
+    for i, count in enumerate(samples):
+        if count < (i in kept):
             raise header.wrong("samples in a data record", 216, 8, i, "above 0")
     record_s = _record_s(path, fixed[244:252], max(samples[i] for i in kept))
     width = 3 if is_bdf else 2
     record_bytes = width * int(sum(samples))
-    notes = _check_length(path, start, record_bytes, int(fixed[236:244]))
+    stated = int(fixed[236:244].strip(b" \0"))
+    notes = _check_length(path, start, record_bytes, stated)
     if fixed[192:197] in (b"EDF+D", b"BDF+D"):
         first = min(set(range(num_signals)) - set(kept), default=num_signals)
         _check_gaps(
@@ -135,7 +136,7 @@ class _Numbers(NamedTuple):
         """
         cells = _column(self.fields, len(self.labels), offset, width)
         out: list[float] = []
-        for i, cell in enumerate(cells):
+        for i, cell in enumerate(text.strip(" \0") for text in cells):
             try:  # Where the decimal sign is a comma, MNE reads it so too.
                 out.append(int(cell) if whole else float(cell.replace(",", ".")))
             except ValueError:
@@ -158,7 +159,7 @@ class _Numbers(NamedTuple):
 
 def _record_s(path: Path, cell: bytes, samples: float) -> float:
     """Reads the duration of a data record; it must fit a recording's rate."""
-    text = cell.decode("latin-1").strip()
+    text = cell.decode("latin-1").strip(" \0")
     try:
         record_s = float(text)
     except ValueError:
@@ -177,7 +178,7 @@ def _count(fixed: bytes, is_bdf: bool) -> int:
     """Returns the number of signals; 0 if the bytes are no header of that format."""
     right = fixed[:8] == b"\xffBIOSEMI" if is_bdf else fixed[:8].rstrip() == b"0"
     places = ((184, 192), (236, 244), (252, 256))
-    numbers = [fixed[start:stop].strip() for start, stop in places]
+    numbers = [fixed[start:stop].strip(b" \0") for start, stop in places]
     if not right or not all(re.fullmatch(rb"-?\d+", n) for n in numbers):
         return 0
     num_signals = int(numbers[2])

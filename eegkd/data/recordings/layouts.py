@@ -15,7 +15,6 @@ import numpy as np
 
 from eegkd.data.recordings.names import is_electrode, split_pair
 from eegkd.data.recordings.recording import Recording
-from eegkd.errors import InputError
 
 Layout = Literal[
     "biosemi16", "biosemi32", "biosemi64", "biosemi128", "biosemi160", "biosemi256"
@@ -41,19 +40,18 @@ def name_by_layout(recording: Recording, layout: Layout | None = None) -> Record
         recording: Recording as read.
         layout: Cap of the recording, by MNE's name; its electrodes are named by the
             10-20 system where one lies within 7 degrees, as MNE places both. None
-            leaves them their own names.
-
-    Raises:
-        InputError: If no channel has a name of the layout.
+            leaves them their own names, and so, with a note, does a recording that has
+            more names which only the 10-20 system has than names which it lacks.
     """
     foreign = _foreign_letters(recording.channels)
     known = {} if layout is None else _mapping(layout)
-    if layout is not None and not set(known) & set(recording.channels):
-        raise InputError(
-            f"{recording.source}: no channel of it has a name of --data.layout "
-            f"{layout} ({', '.join(list(known)[:3])}, ...); it has "
-            f"{', '.join(recording.channels)}. Leave the option out."
-        )
+    parts = {part for name in recording.channels for part in name.split("-")}
+    plain = {part for part in parts - known.keys() if is_electrode(part)}
+    if len(plain) > len(list(filter(_is_odd, parts & known.keys()))):
+        known = {}
+    if layout is not None and not known:
+        note = f"electrodes have 10-20 names, not those of {layout}: they keep them"
+        recording = dataclasses.replace(recording, notes=(*recording.notes, note))
 
     def rename(name: str) -> str:
         halves = tuple(name.split("-"))
@@ -109,14 +107,16 @@ def scheme_hint(recording: Recording, missing: Sequence[str]) -> str:
     return ""
 
 
+def _is_odd(name: str) -> bool:
+    """Checks whether a name is a letter and a number that no 10-20 electrode has."""
+    found = _SINGLE.fullmatch(name)
+    return found is not None and int(found[2]) > _LAST.get(found[1], 0)
+
+
 def _foreign_letters(names: Sequence[str]) -> frozenset[str]:
     parts = {part for name in names for part in name.split("-")}
-    odd: dict[str, set[int]] = {}
-    for found in filter(None, map(_SINGLE.fullmatch, parts)):
-        letter, number = found[1], int(found[2])
-        if number > _LAST.get(letter, 0):
-            odd.setdefault(letter, set()).add(number)
-    foreign = {letter for letter, numbers in odd.items() if len(numbers) > 1}
+    letters = [part[0] for part in parts if _is_odd(part)]
+    foreign = {letter for letter in letters if letters.count(letter) > 1}
     return frozenset(foreign | set("ABCDEFGH") if {"A", "B"} <= foreign else foreign)
 
 

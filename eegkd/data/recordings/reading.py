@@ -113,7 +113,10 @@ class _Scale(NamedTuple):
 
 def _assemble(path: Path, signals: Signals, units: StatedUnit | None) -> Recording:
     """Settles names, kinds and units, and checks what came out."""
-    names = [name.encode("utf-8", "replace").decode() for name in signals.names]
+    names = [
+        name.replace("\0", "").encode("utf-8", "replace").decode()
+        for name in signals.names
+    ]
     channels = canonical_names(names)
     scales = _scales(path, channels, signals, units)
     kinds: tuple[Kind, ...] = tuple(scale.kind for scale in scales)
