@@ -73,8 +73,12 @@ def test_a_night_that_mne_saved_in_parts_is_one_recording(tmp_path):
     raw = mne.io.RawArray(signal, info, verbose="error")
     raw.save(tmp_path / "night_raw.fif", split_size="2MB", verbose="error")
     assert len(list(tmp_path.iterdir())) > 1
-    _, recordings = read_all(tmp_path)
+    corpus, recordings = read_all(tmp_path)
     assert list(recordings) == ["night_raw.fif"]
+    # Another part makes another source, although the first file is the same.
+    (source,) = corpus.list_sources(tmp_path)
+    names = [name for name, _ in source.info["parts"]]
+    assert names == sorted(p.name for p in tmp_path.iterdir())[:-1]
     assert recordings["night_raw.fif"].duration_s == 600
 
 

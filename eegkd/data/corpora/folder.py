@@ -224,7 +224,12 @@ def _info(
         events = tuple((r.line, r.onset_s, r.duration_s, r.label) for r in rows)
     stages = listing.stages.get(file)
     name = labels.name or (stages.name if stages else LABELS_FILE)
-    return {"events": events, "unit": config.unit, "labels": name}
+    info = {"events": events, "unit": config.unit, "labels": name}
+    # Files of the same stem belong to a source anyway; others make another one.
+    parts = [path for path in listing.parts.get(file, ()) if path.stem != file.stem]
+    if parts:
+        info["parts"] = [(path.name, path.stat().st_size) for path in parts]
+    return info
 
 
 def _check_labels(where: Path, names: Iterable[str]) -> None:

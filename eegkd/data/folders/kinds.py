@@ -70,21 +70,21 @@ def what_else(files: Iterable[Path]) -> dict[Path, str]:
     return {path: f"{_FIF_KINDS[m[1].lower()]}" for path, m in matches if m}
 
 
-def parts_of_others(files: Sequence[Path]) -> dict[Path, str]:
-    """Finds files that others name as their parts: part -> why, "" for no matter.
+def parts_of_others(files: Sequence[Path]) -> dict[Path, Path]:
+    """Finds files that others name as their parts: part -> the file that names it.
 
     The samples of a .vhdr and segments of a .hea are read with it, as are the files
     that a FIF file continues in. A numbered FIF file that nothing leads to is a
     recording of its own.
     """
     known = {(path.parent, path.name.casefold()): path for path in files}
-    found: dict[Path, str] = {}
+    found: dict[Path, Path] = {}
     numbered = {path.parent for path in files if _NUMBERED.search(path.name)}
     for path in files:
-        name, why = path.name.lower(), f"a part of {path.name}"
+        name = path.name.lower()
         parts: Iterable[str] = ()
         if name.endswith(".vhdr"):
-            parts, why = _brainvision_data(path), ""
+            parts = _brainvision_data(path)
         elif name.endswith(".hea"):
             parts = _wfdb_segments(path)
         elif name.endswith(_FIF) and path.parent in numbered:
@@ -92,7 +92,23 @@ def parts_of_others(files: Sequence[Path]) -> dict[Path, str]:
         for part in parts:
             other = known.get((path.parent, part.casefold()))
             if other is not None and other != path:
-                found[other] = why
+                found[other] = path
+    return found
+
+
+def first_files(owners: Mapping[Path, Path]) -> dict[Path, list[Path]]:
+    """Returns the parts of each recording, by the first file of all.
+
+    Args:
+        owners: Part -> the file that names it, which may be a part itself.
+    """
+    found: dict[Path, list[Path]] = {}
+    for part, owner in sorted(owners.items()):
+        seen = {part}
+        while owner in owners and owner not in seen:
+            seen.add(owner)
+            owner = owners[owner]
+        found.setdefault(owner, []).append(part)
     return found
 
 

@@ -7,13 +7,14 @@ file are refused, links to what is listed already are left aside, and so is what
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from eegkd.data.folders.kinds import (
     annotation_files,
     bids_copies,
+    first_files,
     pair_annotations,
     parts_of_others,
     what_else,
@@ -39,12 +40,14 @@ class Listing(NamedTuple):
     Attributes:
         recordings: Recordings, in the order of their names, each once.
         stages: Recording -> file of annotations alone that belongs to it.
+        parts: Recording -> other files that belong to it.
         aside: File that was left aside -> why.
         others: Other files, among them those that hold samples of recordings.
     """
 
     recordings: tuple[Path, ...]
     stages: Mapping[Path, Path]
+    parts: Mapping[Path, Sequence[Path]]
     aside: Mapping[Path, str]
     others: tuple[Path, ...]
 
@@ -70,16 +73,25 @@ def list_recordings(root: Path) -> Listing:
     kept = [path for path in found.recordings if path not in aside]
     aside |= what_else(kept)
     kept = [path for path in kept if path not in aside]
-    part_of = parts_of_others(kept)
-    aside |= {path: why for path, why in part_of.items() if why}
-    kept = [path for path in kept if path not in part_of]
+    owners = parts_of_others(kept)
+    samples = [p for p, owner in owners.items() if owner.suffix.lower() == ".vhdr"]
+    aside |= {
+        path: f"a part of {owner.name}"
+        for path, owner in owners.items()
+        if path not in samples
+    }
+    kept = [path for path in kept if path not in owners]
     alone = annotation_files(kept)
     kept = sorted(path for path in kept if path not in alone)
     stages, unpaired = pair_annotations(kept, alone)
     aside |= unpaired
-    samples = (path for path, why in part_of.items() if not why)
-    aside = {path: aside[path] for path in sorted(aside)}
-    return Listing(tuple(kept), stages, aside, tuple(sorted([*found.others, *samples])))
+    return Listing(
+        recordings=tuple(kept),
+        stages=stages,
+        parts=first_files(owners),
+        aside={path: aside[path] for path in sorted(aside)},
+        others=tuple(sorted([*found.others, *samples])),
+    )
 
 
 def _walk(root: Path) -> _Found:
