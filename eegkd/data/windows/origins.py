@@ -1,9 +1,9 @@
 """Files that recordings come from: what tells them apart, their size and hash."""
 
-import glob
+import functools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ def describe_source(source: Source, root: Path) -> list[Any]:
 
 def part_name(source: Source, settings: Mapping[str, Any]) -> str:
     """Returns the name of a part, by recording, settings and the file's state."""
-    stamp = max(file.stat().st_mtime_ns for file in _files(source.path))
+    stamp = max(file.stat().st_mtime_ns for file in files_of(source.path))
     key = hash_json([describe_source(source, source.path.parent), stamp, settings])
     safe = re.sub(r"[^A-Za-z0-9_-]+", "_", source.recording_id)[:80]
     return f"{safe}.{key[:16]}.json"
@@ -35,21 +35,37 @@ def name_below(path: Path, root: Path) -> str:
     return (path.relative_to(root) if inside else Path(path.name)).as_posix()
 
 
-def _files(path: Path) -> list[Path]:
+def files_of(path: Path) -> list[Path]:
     """Lists the files of a source: one, a folder's, or a header and its data."""
     if path.is_dir():
         return sorted(file for file in path.rglob("*") if file.is_file())
     if path.suffix.lower() in _HEADERS:
-        return sorted(path.parent.glob(glob.escape(path.stem) + ".*"))
+        beside = _by_stem(path.parent, path.parent.stat().st_mtime_ns)
+        return list(beside.get(path.stem, [path]))
     return [path]
+
+
+@functools.lru_cache(maxsize=4)
+def _by_stem(folder: Path, mtime_ns: int) -> Mapping[str, Sequence[Path]]:
+    """Lists a folder's files by each name that they begin with before a full stop.
+
+    A folder of many recordings is listed once, and again when it has changed.
+    """
+    found: dict[str, list[Path]] = {}
+    # A pipe of that name would block whoever reads it.
+    for file in sorted(path for path in folder.iterdir() if path.is_file()):
+        stops = (i for i, letter in enumerate(file.name) if letter == ".")
+        for i in stops:
+            found.setdefault(file.name[:i], []).append(file)
+    return found
 
 
 def size_of(path: Path) -> int:
     """Returns the bytes of a source's files."""
-    return sum(file.stat().st_size for file in _files(path))
+    return sum(file.stat().st_size for file in files_of(path))
 
 
 def hash_of(path: Path) -> str:
     """Returns the SHA-256 of a source's file, or of the hashes of several."""
-    hashes = [hash_file(file) for file in _files(path)]
+    hashes = [hash_file(file) for file in files_of(path)]
     return hashes[0] if len(hashes) == 1 else hash_json(hashes)

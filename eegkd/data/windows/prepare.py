@@ -12,6 +12,7 @@ import json
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -169,7 +170,8 @@ def estimate(config: DataConfig) -> Estimate:
     """Measures one recording of middle size and scales it to the corpus."""
     plan = make_plan(config)
     sharing = [source.path for source in plan.sources]
-    sizes = [size_of(path) / sharing.count(path) for path in sharing]
+    shares = Counter(sharing)
+    sizes = [size_of(path) / shares[path] for path in sharing]
     order = np.argsort(sizes, kind="stable")
     middle = int(order[len(sizes) // 2])
     seconds, num_bytes = 0.0, 0
