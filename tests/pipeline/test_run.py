@@ -37,8 +37,9 @@ def test_a_run_leaves_its_rows_report_and_models(finished):
         "teacher", "student", "alpha_0", "no_teacher", "shuffled_teacher", "linear",
     }  # fmt: skip
     assert json.loads((out / "results.json").read_text()) == rows
-    for name in ("config.json", "splits.json", "summary.json", "metrics.jsonl"):
-        assert (out / name).is_file()
+    kept = ("config.json", "splits.json", "summary.json", "metrics.jsonl")
+    for name in (*kept, "fold0/norms.json", "fold1/norms.json"):
+        assert (out / name).is_file(), name
     page = (out / "report.html").read_text()
     assert 'src="http' not in page
     assert "no_teacher" in page.replace(" ", "_")
