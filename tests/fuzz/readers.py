@@ -187,7 +187,7 @@ def predict(folder: Path, out: Path) -> Any:
     (recording,) = sorted((folder / "new").iterdir())
     verb("predict", recording, "--model", folder / "run", "--out", out)
     tables = [read_szcore_tsv(path) for path in sorted(out.rglob("*.tsv"))]
-    return [[(e.onset_s, e.duration_s) for e in events] for events in tables]
+    return [[(e.onset_s, e.duration_s) for e in table.events] for table in tables]
 
 
 def judged(name: str, folder: Path, out: Path) -> Any:
