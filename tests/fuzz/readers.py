@@ -147,7 +147,7 @@ def restore(folder: Path, out: Path) -> Any:
     return None if found is None else found[0]
 
 
-def run(folder: Path, finished: bool = False) -> None:
+def run(folder: Path) -> None:
     """Writes a run, which nobody trained, and a recording."""
     from tests.support.untrained_runs import make_run
 
@@ -155,7 +155,7 @@ def run(folder: Path, finished: bool = False) -> None:
         (folder / name).mkdir()
     inputs.mine(folder / "mine")
     inputs.edf_plus(folder / "new")
-    make_run(folder / "run", folder / "mine", finished=finished)
+    make_run(folder / "run", folder / "mine")
 
 
 def read_config(folder: Path, out: Path) -> Any:
@@ -190,10 +190,10 @@ def predict(folder: Path, out: Path) -> Any:
     return [[(e.onset_s, e.duration_s) for e in table.events] for table in tables]
 
 
-def judged(name: str, folder: Path, out: Path) -> Any:
-    """Judges a run again, or exports its student."""
-    run, quick = folder / "run", ("--format", "safetensors", "--runs", 0, "--out", out)
-    verb(name, run, *(quick if name == "export" else ()))
+def export(folder: Path, out: Path) -> Any:
+    """Exports a run's student."""
+    quick = ("--format", "safetensors", "--runs", 0, "--out", out)
+    verb("export", folder / "run", *quick)
 
 
 def predictions(folder: Path) -> None:

@@ -133,14 +133,8 @@ _RUN = {
     "run/*.json": _JSON,
     "run/*": (),
 }
-_finished = functools.partial(readers.run, finished=True)
 NIGHTLY: Sequence[Target] = (
     Target("predict", readers.run, readers.predict, _RUN),
-    *(
-        Target(
-            name, _finished, functools.partial(readers.judged, name), _RUN, within=True
-        )
-        for name in ("evaluate", "export")
-    ),
+    Target("export", readers.run, readers.export, _RUN, within=True),
 )
 """Verbs that build a model, and so take seconds a seed."""
