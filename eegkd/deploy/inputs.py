@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from eegkd.data.corpora import UNLABELLED, Corpus, Source, get_corpus
+from eegkd.data.folders.listing import SUFFIXES
 from eegkd.data.recordings.reading import StatedUnit, read_events, read_recording
 from eegkd.data.recordings.recording import Recording
 from eegkd.deploy.load import Intake
@@ -127,6 +128,7 @@ def look_at(given: Input) -> None:
     """
     if not given.path.exists():
         raise InputError(f"{given.path}: no such file. Check the path.")
-    # A WFDB record is read whole, or not at all.
-    if not (given.member or given.path.is_dir() or given.path.suffix == ".hea"):
+    # A WFDB record is read whole, or not at all; other suffixes are a corpus's own.
+    known = given.path.name.lower().endswith(SUFFIXES) and given.path.suffix != ".hea"
+    if known and not (given.member or given.path.is_dir()):
         read_events(given.path)
