@@ -151,8 +151,9 @@ def _fill(plan: PreparePlan, parts: Path, folder: Path, progress: bool) -> Windo
     )
     # A task takes one source: the others would be sent to a process with each.
     corpus = plan.corpus._replace(list_sources=_no_sources)
+    here = os.getcwd()
     tasks = (
-        joblib.delayed(make_part)(plan.sources[i], corpus, plan.config, files[i])
+        joblib.delayed(_make_part)(here, plan.sources[i], corpus, plan.config, files[i])
         for i in pending
     )
     with bar:
@@ -186,6 +187,16 @@ def estimate(config: DataConfig) -> Estimate:
     return Estimate(
         len(plan.sources), int(num_bytes * scale), seconds * scale / workers
     )
+
+
+def _make_part(
+    folder: str, source: Source, corpus: Corpus, config: DataConfig, file: Path
+) -> None:
+    """Writes the part of one recording, whose path may be relative to a folder."""
+    # A worker that joblib uses again is still where its first task was given.
+    if os.getcwd() != folder:
+        os.chdir(folder)
+    make_part(source, corpus, config, file)
 
 
 def make_part(source: Source, corpus: Corpus, config: DataConfig, file: Path) -> None:
