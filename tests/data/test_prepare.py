@@ -2,7 +2,6 @@ import dataclasses
 import importlib
 import os
 import resource
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -27,7 +26,6 @@ from eegkd.data.windows.store import WindowStore
 from eegkd.errors import InputError
 from tests.support.processes import running
 from tests.support.real import real
-from tests.support.recordings import write_folder
 
 # The package may export the function under the module's name.
 module = importlib.import_module("eegkd.data.windows.prepare")
@@ -393,17 +391,3 @@ def test_eegmat_becomes_a_store(tmp_path):
     assert len(store.subjects.names) == 2
     assert set(store.labels) == {0, 1}
     np.testing.assert_allclose(store.signal.std(axis=2), 1, rtol=1e-3)
-
-
-def test_workers_follow_where_paths_are_relative_to(tmp_path, monkeypatch):
-    band = (0.5, 40.0)
-    config = DataConfig(
-        corpus="folder", root="mine", window_s=2.0, band=band, workers=2
-    )
-    for name in ("first", "second"):
-        recordings = write_folder(tmp_path / name / "mine", num_subjects=2)
-        monkeypatch.chdir(tmp_path / name)
-        module.prepare(config, "store", progress=False)
-        assert (tmp_path / name / "store" / "manifest.json").is_file()
-        # What the next one's workers would find in the folder of these.
-        shutil.rmtree(recordings)

@@ -1,8 +1,9 @@
-"""A store that is being prepared: by two at once, beside others' files, damaged."""
+"""A store that is being prepared: by two at once, beside others' files, damaged, elsewhere."""
 
 import contextlib
 import importlib
 import json
+import shutil
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ import pytest
 from eegkd.data.config import DataConfig
 from eegkd.errors import InputError
 from tests.support.processes import running
+from tests.support.recordings import write_folder
 
 # The package may export the function under the module's name.
 module = importlib.import_module("eegkd.data.windows.prepare")
@@ -120,3 +122,17 @@ def test_a_part_that_was_cut_is_named_and_made_again(
     file.unlink()  # The cure.
     prepare(config, out, progress=False)
     assert contents(out) == contents(want)
+
+
+def test_workers_follow_where_paths_are_relative_to(tmp_path, monkeypatch):
+    band = (0.5, 40.0)
+    config = DataConfig(
+        corpus="folder", root="mine", window_s=2.0, band=band, workers=2
+    )
+    for name in ("first", "second"):
+        recordings = write_folder(tmp_path / name / "mine", num_subjects=2)
+        monkeypatch.chdir(tmp_path / name)
+        prepare(config, "store", progress=False)
+        assert (tmp_path / name / "store" / "manifest.json").is_file()
+        # What the next one's workers would find in the folder of these.
+        shutil.rmtree(recordings)
