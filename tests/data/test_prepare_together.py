@@ -1,4 +1,4 @@
-"""A store that is being prepared: by two at once, beside others' files, damaged, elsewhere."""
+"""A store that is being prepared: by two at once, beside others' files, damaged, moved."""
 
 import contextlib
 import importlib
