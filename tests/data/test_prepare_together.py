@@ -1,4 +1,4 @@
-"""A store that is being prepared: by two at once, beside others' files, damaged, moved."""
+"""A store being prepared: by two at once, beside files of others, damaged, moved."""
 
 import contextlib
 import importlib
