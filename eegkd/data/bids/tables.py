@@ -1,6 +1,5 @@
 """Tables and JSON files of a BIDS data set, read without a guess."""
 
-import codecs
 import math
 import re
 from collections.abc import Mapping
@@ -9,13 +8,9 @@ from typing import Any, NamedTuple
 
 from eegkd.errors import InputError
 from eegkd.host.json_file import MOST_BYTES, read_json
+from eegkd.host.text_file import decode_text
 
 _MISSING = ("", "n/a", "nan")
-_BYTE_ORDER_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
 
 
 class Row(NamedTuple):
@@ -143,23 +138,13 @@ def read_text(path: Path) -> str:
         raise InputError(
             f"{path}: cannot be read ({error.strerror}). Check its permissions."
         ) from error
-    encoding = next(
-        (e for mark, e in _BYTE_ORDER_MARKS if data.startswith(mark)), "utf-8"
+    return decode_text(
+        path,
+        data,
+        no_utf8="not UTF-8, which BIDS prescribes. Save the file as UTF-8 (iconv -f "
+        "latin1 -t utf8, if it is Latin-1).",
+        nul="a NUL byte, so this is no text. Copy the file again.",
     )
-    try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise InputError(
-            f"{path}, line {line}: not UTF-8, which BIDS prescribes. Save the file as "
-            f"UTF-8 (iconv -f latin1 -t utf8, if it is Latin-1)."
-        ) from error
-    if "\0" in text:
-        line = text[: text.index("\0")].count("\n") + 1
-        raise InputError(
-            f"{path}, line {line}: a NUL byte, so this is no text. Copy the file again."
-        )
-    return text
 
 
 def check_present(path: Path) -> None:

@@ -19,12 +19,12 @@ from eegkd.data.corpora import SEPARATOR, UNLABELLED, split_label
 from eegkd.data.folders.listing import kind_of, missing_target
 from eegkd.data.recordings.signals import is_bad
 from eegkd.errors import InputError
+from eegkd.host.json_file import MOST_BYTES
+from eegkd.host.text_file import decode_text
 
 LABELS_FILE = "labels.csv"
 BACKGROUND = "background"
 COLUMNS = ("file", "subject", "onset", "duration", "label")
-MAX_BYTES = 2**28
-"""Largest table that is read: some five million rows."""
 _SAVE = 'Save it again as "CSV UTF-8 (comma delimited)".'
 _EMPTY = ("", "n/a")
 # What programs write for nothing; as a number of seconds it is refused.
@@ -152,25 +152,17 @@ def _text(path: Path) -> str:
     Raises:
         InputError: If it is too large, or no text in a code that can be told.
     """
-    if path.stat().st_size > MAX_BYTES:
+    if path.stat().st_size > MOST_BYTES:
         raise InputError(
             f"{path}: {path.stat().st_size:,} bytes are no table of labels "
-            f"({MAX_BYTES:,} at most). Is it the right file?"
+            f"({MOST_BYTES:,} at most). Is it the right file?"
         )
-    data = path.read_bytes()
-    wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
-    try:
-        text = data.decode("utf-16" if wide else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise InputError(
-            f"{path}, line {line}: not in UTF-8 (byte {data[error.start]:#04x}). "
-            f"{_SAVE}"
-        ) from error
-    if "\0" in text:
-        line = text[: text.index("\0")].count("\n") + 1
-        raise InputError(f"{path}, line {line}: a NUL byte, so no text. {_SAVE}")
-    return text
+    return decode_text(
+        path,
+        path.read_bytes(),
+        no_utf8=f"not in UTF-8 (byte {{byte}}). {_SAVE}",
+        nul=f"a NUL byte, so no text. {_SAVE}",
+    )
 
 
 def _lines(path: Path) -> tuple[bool, Iterator[tuple[int, dict[str, str]]]]:
