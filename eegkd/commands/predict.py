@@ -187,7 +187,9 @@ def _finish(place: Place, cut: Cut, files: Sequence[Path], console: Terminal) ->
     """Writes the sidecar, and prints what there is to say of the recording itself."""
     if cut.recording.filled:
         console.print(f"Channels filled in: {', '.join(cut.recording.filled)}.")
-    for what, where in describe_marks({place.name: cut.marks}):
+    # The model is asked about every window: no stretch of time is without an answer.
+    marks = describe_marks({place.name: cut.marks}, left_out="not to be trusted")
+    for what, where in marks:
         console.print(f"{what[0].upper()}{what[1:]}: {where}.", soft_wrap=True)
     unlike = [x for x in cut.compared if x.unlike]
     if unlike:

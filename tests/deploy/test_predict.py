@@ -290,3 +290,17 @@ def test_an_average_of_all_channels_needs_all(place, tmp_path):
     card = make_card(model, config, "student", **facts)
     assert set(card.preprocessing["average of"]) == set(NAMES)
     assert card.look_ahead_s == look_ahead_s(data.band, 4, card.rate) > 0
+
+
+def test_where_an_amplifier_was_off_an_answer_is_not_to_be_trusted(
+    place, tmp_path, monkeypatch, capsys
+):
+    signal = noise(9)
+    signal[:, 4500:5300] = 0
+    write_edf(tmp_path / "off.edf", signal, NAMES, rate=100)
+    monkeypatch.chdir(tmp_path)
+    assert main(["predict", "off.edf", "--model", str(place / "run")]) == 0
+    window_s = DATA.window_s
+    touched = int(np.ceil(53 / window_s) - np.floor(45 / window_s))
+    said = f"Not to be trusted: flat signal: {touched} windows: off ({touched})."
+    assert said in capsys.readouterr().out

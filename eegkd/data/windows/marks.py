@@ -24,9 +24,14 @@ def marks_of(recording: Recording, windows: Windows) -> dict[str, Any]:
 
 
 def describe_marks(
-    recordings: Mapping[str, Mapping[str, Any]],
+    recordings: Mapping[str, Mapping[str, Any]], left_out: str = "left out"
 ) -> Iterator[tuple[str, str]]:
-    """Tells in rows of two cells what was left out of the recordings of a store."""
+    """Tells in rows of two cells what is known of recordings beyond their signals.
+
+    Args:
+        recordings: Records by the recordings' names, with what `marks_of` returns.
+        left_out: What windows are that a bad span touches.
+    """
     reasons = (record.get("left_out", ()) for record in recordings.values())
     for reason in sorted({name for names in reasons for name in names}):
         counts = {
@@ -35,7 +40,9 @@ def describe_marks(
             if reason in record.get("left_out", ())
         }
         where = _some(f"{name} ({count})" for name, count in counts.items())
-        yield f"left out: {reason}", f"{sum(counts.values())} windows: {where}"
+        total = sum(counts.values())
+        windows = "window" if total == 1 else "windows"
+        yield f"{left_out}: {reason}", f"{total} {windows}: {where}"
     for field, words in (
         ("bad_channels", "marked as bad"),
         ("resampled_channels", "resampled to the file's highest rate"),
