@@ -83,7 +83,7 @@ def find_flaws(recording: Recording, channels: Iterable[str]) -> tuple[Span, ...
 def _flat(
     x: Float[np.ndarray, " t"], runs: Int[np.ndarray, "n 2"], size: int, most: float
 ) -> Int[np.ndarray, "n 2"]:
-    """Follows runs of flat blocks on both sides for as long as their level holds."""
+    """Widens runs of flat blocks, sample by sample, while the level holds."""
     out = runs.copy()
     for run, (start, stop) in zip(out, runs, strict=True):
         before, after = x[max(0, start - size) : start], x[stop : stop + size]
@@ -114,6 +114,6 @@ def _joined(runs: Int[np.ndarray, "n 2"], gap: float) -> Int[np.ndarray, "m 2"]:
 
 
 def _runs(flags: Bool[np.ndarray, " n"]) -> Int[np.ndarray, "m 2"]:
-    """Lists first and last-but-one positions of the runs of True."""
+    """Lists the runs of True: the first position, and the one after the last."""
     edges = np.diff(flags.astype(np.int8), prepend=0, append=0)
     return np.stack([np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)], axis=1)

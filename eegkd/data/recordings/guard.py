@@ -102,8 +102,8 @@ def check_companions(path: Path, names: Iterable[str]) -> None:
 def reading(path: Path, failure: str, cure: str) -> Iterator[None]:
     """Raises whatever a reader raises as an `InputError`, and ends one that hangs.
 
-    A reader has a minute, and a second for each megabyte. It is stopped by an alarm,
-    which takes no other process, but works in a main thread on POSIX systems alone.
+    A reader has a minute, and a second per megabyte. It is stopped by an alarm: that
+    needs no other process, and works in the main thread of a POSIX system alone.
 
     Args:
         path: The recording.
