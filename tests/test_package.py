@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import pkgutil
 import re
 import subprocess
@@ -110,7 +111,9 @@ def test_what_is_required_is_imported():
 def test_the_types_of_public_names_are_known():
     options = ["--verifytypes", "eegkd", "--ignoreexternal", "--outputjson"]
     command = [sys.executable, "-m", "pyright", *options]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    # Without it pyright cannot see through the finder of an editable installation.
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env)
     found = json.loads(done.stdout)["typeCompleteness"]["symbols"]
     public = [symbol for symbol in found if symbol["isExported"]]
     assert len(public) > 4000
