@@ -84,10 +84,13 @@ def save(folder: str | Path, step: int, tree: Any, meta: Mapping[str, Any]) -> P
     Raises:
         InputError: If the folder cannot be written to or its disk is full; earlier
             checkpoints are kept.
+        TypeError: If a leaf of the tree is no array.
     """
     folder = Path(folder).absolute()
     final = folder / f"{step:08d}"
     temporary = folder / f"{_TEMPORARY}{step:08d}"
+    # Before orbax, which has begun to write when it refuses what is no array.
+    leaves = _describe(tree)
 
     def begin() -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -100,7 +103,7 @@ def save(folder: str | Path, step: int, tree: Any, meta: Mapping[str, Any]) -> P
         record = {
             "version": VERSION,
             "meta": dict(meta),
-            "leaves": _describe(tree),
+            "leaves": leaves,
             "files": hash_files(temporary / "state"),
         }
         (temporary / _META).write_text(seal(record), encoding="utf-8")
@@ -281,11 +284,15 @@ def _check_space(folder: Path, tree: Any) -> None:
 
 def _describe(tree: Any) -> dict[str, str]:
     """Lists every leaf's path with its dtype and shape."""
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {
-        jax.tree_util.keystr(path): f"{x.dtype}{list(np.shape(x))}"
-        for path, x in leaves
-    }
+    described = {}
+    for keys, x in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        name = jax.tree_util.keystr(keys)
+        if not hasattr(x, "dtype"):
+            raise TypeError(
+                f"{name} is of type {type(x).__name__}: a checkpoint holds arrays only."
+            )
+        described[name] = f"{x.dtype}{list(np.shape(x))}"
+    return described
 
 
 def _compare_version(path: Path, record: Mapping[str, Any]) -> None:
