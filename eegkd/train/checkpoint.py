@@ -283,7 +283,7 @@ def _check_space(folder: Path, tree: Any) -> None:
 
 
 def _describe(tree: Any) -> dict[str, str]:
-    """Lists every leaf's path with its dtype and shape."""
+    """Lists every leaf's path, dtype and shape, and refuses what is no array."""
     described = {}
     for keys, x in jax.tree_util.tree_flatten_with_path(tree)[0]:
         name = jax.tree_util.keystr(keys)
